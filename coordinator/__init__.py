@@ -1,0 +1,1 @@
+"""The control plane: state and journal, placement, migration decisions, HTTP API."""

@@ -1,0 +1,1 @@
+"""One host: the agent, its guest processes, the switch, migration, images."""

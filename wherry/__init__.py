@@ -1,0 +1,1 @@
+"""What people type and import. Speaks the HTTP API only."""
