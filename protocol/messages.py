@@ -54,7 +54,9 @@ class StreamOpen(Message, frozen=True, kw_only=True):
 
 # ---- data -----------------------------------------------------------------------------------------------------
 
-GuestState = Literal["pending", "starting", "running", "paused", "migrating", "stopping", "stopped", "crashed", "unknown"]
+GuestState = Literal[
+    "pending", "starting", "running", "paused", "migrating", "stopping", "stopped", "crashed", "unknown"
+]
 
 
 class Nic(Message, frozen=True, kw_only=True):
