@@ -523,7 +523,7 @@ class RelayAccept(StreamOpen, frozen=True, kw_only=True):
 _ALL: list[type[Message]] = [
     cls
     for cls in list(globals().values())
-    if isinstance(cls, type) and issubclass(cls, Message) and getattr(cls, "method", "")
+    if isinstance(cls, type) and issubclass(cls, Message) and cls.method
 ]
 BY_METHOD: dict[str, type[Message]] = {cls.method: cls for cls in _ALL}
 
