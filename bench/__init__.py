@@ -1,0 +1,1 @@
+"""Benchmarks: Wherry beside named peers, in the same run. ``make bench-NAME`` runs ``python -m bench.NAME``."""
