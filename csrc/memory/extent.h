@@ -1,0 +1,12 @@
+/* The parts of a RAM file that have memory behind them. Private to memory/. */
+#ifndef WH_EXTENT_H
+#define WH_EXTENT_H
+
+#include "base/base.h"
+
+/* The first run of pages at or after pfn that are there: [*first, *end). False when there is none before `pages`. A
+ * mapped read of a hole would allocate it, so that every walk over RAM asks here first. Swapped pages count as there.
+ */
+bool wh_extent_next(int fd, uint64_t pages, uint64_t pfn, uint64_t *first, uint64_t *end);
+
+#endif

@@ -1,0 +1,170 @@
+/* Batches of pages: what the source of a migration packs and its target unpacks.
+ *
+ * A batch is a msgpack array of [first_pfn, count, nil] for runs of zero pages and [pfn, 1, bin(4096)] for one page of
+ * data. The array's header always takes five bytes (array 32), so that its count is filled in at the end. */
+#include "memory/extent.h"
+#include "memory/view.h"
+#include "state/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#define BATCH_HEADER 5u
+/* The most that one entry takes: array header, pfn, count, bin header, page. */
+#define ENTRY_MAX (1u + 9u + 9u + 3u + WH_PAGE_SIZE)
+
+bool wh_page_is_zero(const uint8_t *page)
+{
+    for (unsigned i = 0; i < WH_PAGE_SIZE; i += 256) {
+        uint64_t w[32], any = 0;
+        memcpy(w, page + i, sizeof w);
+        for (unsigned k = 0; k < 32; k++)
+            any |= w[k];
+        if (any)
+            return false;
+    }
+    return true;
+}
+
+/* First page at or after pfn in the round set, or `pages`. */
+static uint64_t next_set(const wh_ramview *v, uint64_t pfn)
+{
+    uint64_t word = pfn / 64;
+    if (word >= v->words)
+        return v->pages;
+    uint64_t bits = v->set[word] & (~0ull << pfn % 64);
+    while (!bits) {
+        if (++word >= v->words)
+            return v->pages;
+        bits = v->set[word];
+    }
+    return word * 64 + (uint64_t)__builtin_ctzll(bits);
+}
+
+/* The extent around the pages being packed; refreshed when the walk leaves it. */
+struct extent {
+    uint64_t first, end;
+};
+
+static bool reads_zero(const wh_ramview *v, struct extent *x, uint64_t pfn)
+{
+    if (pfn >= x->end && !wh_extent_next(v->ram_fd, v->pages, pfn, &x->first, &x->end))
+        x->first = x->end = v->pages;
+    return pfn < x->first || wh_page_is_zero(v->host + (pfn << WH_PAGE_SHIFT));
+}
+
+static void take_bit(wh_ramview *v, uint64_t pfn)
+{
+    v->set[pfn / 64] &= ~(1ull << pfn % 64);
+    v->left--;
+    v->cursor = pfn + 1;
+}
+
+static void put_entry(wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page)
+{
+    wh_put_array(w, 3);
+    wh_put_uint(w, pfn);
+    wh_put_uint(w, count);
+    if (page)
+        wh_put_bin(w, page, WH_PAGE_SIZE);
+    else
+        wh_put_nil(w);
+}
+
+static void put_count(uint8_t *header, uint32_t entries)
+{
+    header[0] = 0xdd;
+    for (unsigned i = 0; i < 4; i++)
+        header[1 + i] = (uint8_t)(entries >> (24 - 8 * i));
+}
+
+int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
+{
+    memset(out, 0, sizeof *out);
+    if (cap < 8192)
+        return WH_E_INVAL;
+    wh_writer w;
+    wh_writer_fixed(&w, buf, cap);
+    w.len = BATCH_HEADER;
+    struct extent x = {0, 0};
+    uint32_t entries = 0;
+    uint64_t pfn = next_set(v, v->cursor);
+    while (pfn < v->pages && cap - w.len >= ENTRY_MAX) {
+        if (reads_zero(v, &x, pfn)) {
+            uint64_t first = pfn;
+            do
+                take_bit(v, pfn++);
+            while (pfn < v->pages && next_set(v, pfn) == pfn && reads_zero(v, &x, pfn));
+            put_entry(&w, first, pfn - first, NULL);
+            out->zero_pages += pfn - first;
+        } else {
+            take_bit(v, pfn);
+            put_entry(&w, pfn, 1, v->host + (pfn << WH_PAGE_SHIFT));
+            out->data_pages++;
+        }
+        entries++;
+        pfn = next_set(v, v->cursor);
+    }
+    put_count(buf, entries);
+    out->bytes = w.len;
+    out->more = pfn < v->pages;
+    return w.status;
+}
+
+static int put_zero(wh_ramview *v, uint64_t pfn, uint64_t count)
+{
+    uint64_t end = pfn + count, first, stop;
+    while (pfn < end && wh_extent_next(v->ram_fd, v->pages, pfn, &first, &stop) && first < end) {
+        stop = stop < end ? stop : end;
+        if (fallocate(v->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first << WH_PAGE_SHIFT),
+                      (off_t)((stop - first) << WH_PAGE_SHIFT)))
+            return WH_E_IO;
+        pfn = stop;
+    }
+    return WH_OK;
+}
+
+static int unpack_entry(wh_ramview *v, wh_reader *r, bool apply, wh_batch_info *out)
+{
+    if (wh_get_array(r) != 3)
+        return WH_E_FORMAT;
+    uint64_t pfn = wh_get_uint(r), count = wh_get_uint(r);
+    size_t len = 0;
+    bool zero = wh_get_nil(r);
+    const uint8_t *page = zero ? NULL : wh_get_bin(r, &len);
+    if (r->status || !count || pfn >= v->pages || count > v->pages - pfn)
+        return WH_E_FORMAT;
+    if (!zero && (count != 1 || len != WH_PAGE_SIZE))
+        return WH_E_FORMAT;
+    *(zero ? &out->zero_pages : &out->data_pages) += count;
+    if (!apply)
+        return WH_OK;
+    if (zero)
+        return put_zero(v, pfn, count);
+    memcpy(v->host + (pfn << WH_PAGE_SHIFT), page, WH_PAGE_SIZE);
+    return WH_OK;
+}
+
+/* Twice over the batch: a damaged one must leave no page changed. */
+int wh_ramview_unpack(wh_ramview *v, const uint8_t *buf, size_t len, wh_batch_info *out, wh_error *err)
+{
+    for (int apply = 0; apply < 2; apply++) {
+        memset(out, 0, sizeof *out);
+        out->bytes = len;
+        wh_reader r;
+        wh_reader_init(&r, buf, len);
+        uint32_t entries = wh_get_array(&r);
+        int status = r.status;
+        for (uint32_t i = 0; i < entries && !status; i++) {
+            status = unpack_entry(v, &r, apply != 0, out);
+            if (status == WH_E_IO)
+                return wh_fail(err, status, "pages", "dropping zero pages: %s", strerror(errno));
+        }
+        if (status || r.p != r.end) {
+            memset(out, 0, sizeof *out);
+            return wh_fail(err, WH_E_FORMAT, "pages", "damaged batch of %zu bytes", len);
+        }
+    }
+    return WH_OK;
+}
