@@ -42,8 +42,8 @@ class WherryError(Exception):
 class RemoteProtocolError(WherryError):
     """Hostile or damaged input.
 
-    ``field`` is the path of what is wrong ("request.params.vni"), ``value`` what was there (shortened), ``allowed`` what
-    the specification permits.
+    ``field`` is the path of what is wrong ("Nic.vni"), ``value`` what was there (shortened), ``allowed`` what the
+    specification permits.
     """
 
     def __init__(self, field: str, value: object = None, allowed: str = "") -> None:

@@ -1,6 +1,6 @@
 """The typed messages of a link: who asks what of whom.
 
-A request class names its method and its answer; the session carries ``(method, params)`` and :func:`decode` turns
+A request class names its method and its answer; the session carries ``(method, params)`` and :func:`protocol.codec.decode` turns
 untrusted builtins into a checked instance or raises :class:`protocol.errors.RemoteProtocolError` that names the field.
 Unknown fields are ignored (a newer minor version), missing ones are an error.
 
@@ -521,9 +521,7 @@ class RelayAccept(StreamOpen, frozen=True, kw_only=True):
 
 
 _ALL: list[type[Message]] = [
-    cls
-    for cls in list(globals().values())
-    if isinstance(cls, type) and issubclass(cls, Message) and cls.method
+    cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, Message) and cls.method
 ]
 BY_METHOD: dict[str, type[Message]] = {cls.method: cls for cls in _ALL}
 
