@@ -313,3 +313,9 @@ void wh_map_bin(const wh_reader *map, const char *key, void *out, size_t len, wh
     wh_get_bin_exact(&at, out, len);
     pass_failure(&at, key, to);
 }
+
+void wh_reader_refuse(wh_reader *r, const char *key)
+{
+    fail(r, WH_E_FORMAT);
+    name_failure(r, key);
+}
