@@ -1,0 +1,167 @@
+"""One machine of the C core, in this process: what csrc/api.cdef gives, with Python's types and exceptions.
+
+Owner of a ``wh_machine``: :meth:`Machine.close` destroys it. Used by guest processes and tests; imports nothing but
+``node.core``, because every guest process pays for each import in memory.
+
+Order of calls: devices (:meth:`add_nic`, :meth:`add_disk`), then boot contents or :meth:`load`, then :meth:`start`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from node.core import check, core, ffi, new_error, take_buffer
+
+BOOT_LINUX, BOOT_FIRMWARE = 0, 1
+CH_UART, CH_CONSOLE, CH_AGENT = 0, 1, 2
+EV_NONE, EV_POWEROFF, EV_REBOOT, EV_CRASH, EV_OUTPUT, EV_CHANNEL = range(6)
+_AGAIN = -10
+_CHUNK = 65536
+
+
+class NicFds(NamedTuple):
+    """Borrowed from the machine: valid until it is closed."""
+
+    ring: int
+    to_switch: int
+    to_guest: int
+
+
+class Event(NamedTuple):
+    kind: int
+    arg: int
+    text: str
+
+
+class Machine:
+    """``ram``: bytes, ``harts``: count, ``boot``: BOOT_LINUX or BOOT_FIRMWARE, ``seed``: 0 = host randomness."""
+
+    def __init__(self, ram: int, harts: int, boot: int = BOOT_LINUX, seed: int = 0) -> None:
+        self._lib = core()
+        config = ffi.new("wh_machine_config *", {"ram_bytes": ram, "harts": harts, "boot": boot, "seed": seed})
+        out = ffi.new("wh_machine **")
+        err = new_error()
+        check(self._lib.wh_machine_new(config, out, err), err)
+        self._m: Any = out[0]
+        self._chunk = ffi.new("uint8_t[]", _CHUNK)
+
+    def close(self) -> None:
+        """Stop and join every thread, free all. Idempotent."""
+        if self._m is not None:
+            machine, self._m = self._m, None
+            self._lib.wh_machine_free(machine)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- devices and contents
+
+    def add_nic(self, mac: bytes) -> None:
+        err = new_error()
+        check(self._lib.wh_machine_add_nic(self._m, mac, err), err)
+
+    def add_disk(self, fd: int, *, read_only: bool = False, serial: str = "") -> None:
+        err = new_error()
+        check(self._lib.wh_machine_add_disk(self._m, fd, read_only, serial.encode(), err), err)
+
+    def load_linux(self, kernel_fd: int, initrd_fd: int = -1, cmdline: str = "") -> None:
+        err = new_error()
+        check(self._lib.wh_machine_load_linux(self._m, kernel_fd, initrd_fd, cmdline.encode(), err), err)
+
+    def load_firmware(self, fd: int) -> None:
+        err = new_error()
+        check(self._lib.wh_machine_load_firmware(self._m, fd, err), err)
+
+    # -- running
+
+    def start(self) -> None:
+        err = new_error()
+        check(self._lib.wh_machine_start(self._m, err), err)
+
+    def pause(self) -> int:
+        """Blocks until no hart and no device touches RAM. CLOCK_MONOTONIC nanoseconds of the last instruction."""
+        when = ffi.new("uint64_t *")
+        check(self._lib.wh_machine_pause(self._m, when))
+        return int(when[0])
+
+    def resume(self) -> int:
+        """CLOCK_MONOTONIC nanoseconds of the first possible instruction."""
+        when = ffi.new("uint64_t *")
+        check(self._lib.wh_machine_resume(self._m, when))
+        return int(when[0])
+
+    def stop(self) -> None:
+        check(self._lib.wh_machine_stop(self._m))
+
+    def save(self) -> bytes:
+        """Everything but RAM; the machine is paused."""
+        buf, length, err = ffi.new("uint8_t **"), ffi.new("size_t *"), new_error()
+        check(self._lib.wh_machine_save(self._m, buf, length, err), err)
+        return take_buffer(self._lib, buf[0], length[0])
+
+    def load(self, state: bytes) -> None:
+        """Into a new machine with the same configuration and devices. Raises CoreDataError on damaged input."""
+        err = new_error()
+        check(self._lib.wh_machine_load(self._m, state, len(state), err), err)
+
+    # -- what others map
+
+    @property
+    def ram_fd(self) -> int:
+        return int(self._lib.wh_machine_ram_fd(self._m))
+
+    @property
+    def share_fd(self) -> int:
+        return int(self._lib.wh_machine_share_fd(self._m))
+
+    def nic_fds(self, nic: int) -> NicFds:
+        fds = ffi.new("int[3]")
+        check(self._lib.wh_machine_nic_fds(self._m, nic, fds, fds + 1, fds + 2))
+        return NicFds(fds[0], fds[1], fds[2])
+
+    # -- events, channels, figures
+
+    @property
+    def event_fd(self) -> int:
+        return int(self._lib.wh_machine_event_fd(self._m))
+
+    def next_event(self) -> Event | None:
+        """The next event, None when there is none now."""
+        event = ffi.new("wh_event *")
+        status = self._lib.wh_machine_next_event(self._m, event)
+        if status == _AGAIN:
+            return None
+        check(status)
+        return Event(event.kind, event.arg, ffi.string(event.text, 120).decode("utf-8", "replace"))
+
+    def channel_read(self, channel: int, offset: int) -> tuple[int, bytes]:
+        """Up to 64 KiB of output from ``offset`` (bytes since the machine was made), or b"" when there is no more. The
+        returned offset is where the next read begins; bytes that left the kept window are skipped."""
+        at, got = ffi.new("uint64_t *", offset), ffi.new("size_t *")
+        check(self._lib.wh_machine_channel_read(self._m, channel, at, self._chunk, _CHUNK, got))
+        data = bytes(ffi.buffer(self._chunk, got[0]))
+        return int(at[0]) + len(data), data  # at: offset, or the start of the kept window when that is later
+
+    def channel_write(self, channel: int, data: bytes) -> int:
+        """How many bytes of ``data`` the channel took; 0 when its input is full."""
+        taken = ffi.new("size_t *")
+        status = self._lib.wh_machine_channel_write(self._m, channel, data, len(data), taken)
+        if status == _AGAIN:
+            return 0
+        check(status)
+        return int(taken[0])
+
+    def stats(self) -> dict[str, int]:
+        stats = ffi.new("wh_machine_stats *")
+        self._lib.wh_machine_get_stats(self._m, stats)
+        return {name: int(getattr(stats, name)) for name, _ in ffi.typeof("wh_machine_stats").fields}
+
+
+def enter_sandbox() -> list[str]:
+    """Drop what a guest process no longer needs, for ever. Names of the layers that this host's kernel lacks."""
+    missing, err = ffi.new("uint32_t *"), new_error()
+    check(core().wh_sandbox_enter(0, missing, err), err)
+    return [name for bit, name in enumerate(("seccomp", "landlock")) if missing[0] >> bit & 1]
