@@ -1,7 +1,8 @@
 """The typed messages of a link: who asks what of whom.
 
-A request class names its method and its answer; the session carries ``(method, params)`` and :func:`protocol.codec.decode` turns
-untrusted builtins into a checked instance or raises :class:`protocol.errors.RemoteProtocolError` that names the field.
+A request class names its method and its answer; the session carries ``(method, params)`` and
+:func:`protocol.codec.decode` turns untrusted builtins into a checked instance or raises
+:class:`protocol.errors.RemoteProtocolError` that names the field.
 Unknown fields are ignored (a newer minor version), missing ones are an error.
 
 Units: bytes, seconds unless the name says otherwise. Times are Unix seconds (float). MACs are ``aa:bb:cc:dd:ee:ff``.
