@@ -1,8 +1,8 @@
 /* dev: what every device is, and the plain (not virtio) devices of the board.
  *
- * A device is a filled ops table in front of its own state. The board calls every op with the board lock held, from hart
- * threads (read, write) and from the I/O thread (poll), so that a device needs no lock of its own. save writes one msgpack
- * map, load reads it; neither touches RAM. */
+ * A device is a filled ops table in front of its own state. The board calls every op with the board lock held, from
+ * hart threads (read, write) and from the I/O thread (poll), so that a device needs no lock of its own. save writes one
+ * msgpack map, load reads it; neither touches RAM. */
 #ifndef WH_DEV_H
 #define WH_DEV_H
 
@@ -13,9 +13,9 @@
 typedef struct wh_device wh_device;
 typedef struct wh_device_ops {
     const char *name; /* key in the machine state document and in error texts */
-    int (*read)(wh_device *d, uint64_t offset, unsigned size, uint64_t *value);  /* non-zero: access fault */
+    int (*read)(wh_device *d, uint64_t offset, unsigned size, uint64_t *value); /* non-zero: access fault */
     int (*write)(wh_device *d, uint64_t offset, unsigned size, uint64_t value);
-    void (*poll)(wh_device *d);   /* its poll_fd was readable (already drained if an eventfd); may be NULL */
+    void (*poll)(wh_device *d); /* its poll_fd was readable (already drained if an eventfd); may be NULL */
     void (*reset)(wh_device *d);
     void (*save)(wh_device *d, wh_writer *w);
     void (*load)(wh_device *d, wh_reader *r);

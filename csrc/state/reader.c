@@ -276,6 +276,12 @@ static void name_failure(wh_reader *r, const char *key)
     }
 }
 
+void wh_reader_fail(wh_reader *r, const char *field)
+{
+    fail(r, WH_E_FORMAT);
+    name_failure(r, field);
+}
+
 wh_reader wh_map_find(const wh_reader *map, const char *key)
 {
     wh_reader at = *map;

@@ -37,6 +37,8 @@ typedef struct wh_reader {
 } wh_reader;
 
 void wh_reader_init(wh_reader *r, const uint8_t *data, size_t len);
+/* For a value that is well-formed and yet not allowed: the status becomes WH_E_FORMAT and field is kept. */
+void wh_reader_fail(wh_reader *r, const char *field);
 bool wh_get_nil(wh_reader *r); /* true and consumed when the next value is nil; else nothing is consumed */
 bool wh_get_bool(wh_reader *r);
 uint64_t wh_get_uint(wh_reader *r);
