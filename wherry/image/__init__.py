@@ -1,0 +1,1 @@
+"""Guest images: built from Debian packages, imported from files, kept by content hash."""

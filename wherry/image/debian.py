@@ -1,0 +1,88 @@
+"""``image build debian``: Debian's own kernel and packages made into one image.
+
+Steps: private apt → package files → unpacked trees → modules in load order → initramfs → image library. Everything that
+was downloaded stays in the cache, so that a second build fetches nothing and a broken one resumes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wherry.errors import ImageError
+from wherry.image import apt, importer, modules, rootfs
+from wherry.image.store import Image, Library
+
+Step = Callable[[str, float], None]  # what is being done, percent of it (0..100)
+
+BASE_PACKAGES = ("linux-image-riscv64", "busybox-static", "qemu-guest-agent", "iputils-ping")
+MODULES = ["virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng"]
+CMDLINE = "console=ttyS0"
+SUITE = "trixie"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be chosen. ``mirror`` "" and ``keyring`` None: as this host's apt has them."""
+
+    name: str = "debian"
+    suite: str = SUITE
+    mirror: str = ""
+    packages: Sequence[str] = ()
+    keyring: Path | None = None
+    compress: bool = False
+
+
+def build(library: Library, cache: Path, options: Options, step: Step) -> Image:
+    """Build and store the image. Raises :class:`ImageError` and its children; a partial download is kept."""
+    driver = apt.Apt(cache / options.suite, mirror=options.mirror, suite=options.suite, keyring=options.keyring)
+    driver.update(lambda percent, _: step("package lists", percent))
+    debs = driver.download((*BASE_PACKAGES, *options.packages), lambda percent, text: step("packages", percent))
+    with tempfile.TemporaryDirectory(prefix="wherry-image-") as scratch:
+        return _assemble(library, debs, Path(scratch), options, step)
+
+
+def _assemble(library: Library, debs: Sequence[Path], scratch: Path, options: Options, step: Step) -> Image:
+    step("unpack", 0)
+    kernel_debs = [deb for deb in debs if deb.name.startswith("linux-image-")]
+    apt.unpack([deb for deb in debs if deb not in kernel_debs], scratch / "user")
+    step("unpack", 50)
+    apt.unpack(kernel_debs, scratch / "kernel")
+    step("unpack", 100)
+    kernel = _kernel(scratch / "kernel")
+    version = kernel.name.split("-", 1)[1]
+    tree = next((p for p in (scratch / "kernel").rglob(version) if p.parent.name == "modules"), None)
+    if tree is None:
+        raise ImageError(f"the kernel package has no modules for {version}")
+    step("initramfs", 0)
+    archive = rootfs.build(scratch / "user", modules.load_order(tree, MODULES))
+    initrd = scratch / "initrd"
+    initrd.write_bytes(archive.write(compress=options.compress))
+    step("initramfs", 100)
+    source = {
+        "by": "build debian",
+        "suite": options.suite,
+        "kernel": version,
+        "packages": [deb.name for deb in debs],
+    }
+    step("store", 0)
+    image = importer.store_linux(library, options.name, kernel, initrd, CMDLINE, source)
+    step("store", 100)
+    return image
+
+
+def _kernel(root: Path) -> Path:
+    found = sorted((root / "boot").glob("vmlinu[xz]-*"))
+    if not found:
+        raise ImageError("the kernel package has no boot/vmlinux-*")
+    kernel = found[-1]
+    if kernel.read_bytes()[:2] == b"\x1f\x8b":
+        plain = kernel.with_name(kernel.name.replace("vmlinuz", "vmlinux"))
+        with plain.with_suffix(".tmp").open("wb") as out:
+            subprocess.run(["gzip", "-dc", str(kernel)], stdout=out, check=True)
+        plain.with_suffix(".tmp").rename(plain)
+        kernel = plain
+    return kernel
