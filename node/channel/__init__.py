@@ -1,0 +1,1 @@
+"""What runs over a guest's byte channels: the QEMU guest agent protocol, consoles."""

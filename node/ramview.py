@@ -1,0 +1,86 @@
+"""Guest RAM seen from the agent: dirty rounds, page batches, checksums (csrc/memory, api.cdef ``wh_ramview_*``).
+
+The calls block (a round waits for the harts, a pack copies pages), so whoever waits on trio runs them in a worker
+thread; a view is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from node.core import check, core, ffi, new_error
+
+PAGE = 4096
+
+
+class Batch(NamedTuple):
+    """What a pack took or an unpack placed. ``more``: pages are left in the round's set."""
+
+    data_pages: int
+    zero_pages: int
+    size: int
+    more: bool
+
+
+class RamView:
+    """``ram_fd`` and ``share_fd`` are mapped here and not kept. :meth:`close` unmaps."""
+
+    def __init__(self, ram_fd: int, share_fd: int) -> None:
+        self._lib = core()
+        out, err = ffi.new("wh_ramview **"), new_error()
+        check(self._lib.wh_ramview_open(ram_fd, share_fd, out, err), err)
+        self._v: Any = out[0]
+        self._info = ffi.new("wh_batch_info *")
+        self._count = ffi.new("uint64_t *")
+
+    def close(self) -> None:
+        if self._v is not None:
+            view, self._v = self._v, None
+            self._lib.wh_ramview_close(view)
+
+    @property
+    def pages(self) -> int:
+        return int(self._lib.wh_ramview_pages(self._v))
+
+    @property
+    def resident(self) -> int:
+        """Pages with memory behind them."""
+        return int(self._lib.wh_ramview_resident(self._v))
+
+    @property
+    def dirty_now(self) -> int:
+        """Dirty pages since the round began; an estimate while the guest runs."""
+        return int(self._lib.wh_ramview_dirty_now(self._v))
+
+    def track(self, on: bool) -> None:
+        """Start (every present page counts as dirty) or stop dirty tracking."""
+        check(self._lib.wh_ramview_track(self._v, on))
+
+    def round(self, timeout_ms: int = 1000) -> int:
+        """Begin a round; pages in its set. Raises CoreTimeout when a hart did not answer (the set is kept)."""
+        check(self._lib.wh_ramview_round(self._v, timeout_ms, self._count))
+        return int(self._count[0])
+
+    def pack(self, buffer: bytearray | memoryview, offset: int = 0) -> Batch:
+        """One batch from the round's set into ``buffer`` from ``offset`` on; at least 8192 bytes of room."""
+        room = len(buffer) - offset
+        target = ffi.from_buffer("uint8_t[]", buffer, require_writable=True)
+        check(self._lib.wh_ramview_pack(self._v, target + offset, room, self._info))
+        return self._batch()
+
+    def unpack(self, batch: bytes | bytearray | memoryview) -> Batch:
+        """Place a batch. Raises CoreDataError on hostile input; pages before the fault may have been placed."""
+        err = new_error()
+        source = ffi.from_buffer("uint8_t[]", batch)
+        check(self._lib.wh_ramview_unpack(self._v, source, len(batch), self._info, err), err)
+        return self._batch()
+
+    def checksum(self) -> bytes:
+        """128 bits over all non-zero pages; the machine is paused."""
+        out = ffi.new("uint8_t[16]")
+        check(self._lib.wh_ramview_checksum(self._v, out))
+        return bytes(out)
+
+    def _batch(self) -> Batch:
+        info = self._info
+        return Batch(int(info.data_pages), int(info.zero_pages), int(info.bytes), bool(info.more))
