@@ -1,0 +1,301 @@
+/* queue: the device side of a split virtqueue (see queue.h).
+ *
+ * The driver runs on other host threads while we look, so each field of a ring is loaded once into a local and only the
+ * local is checked and used. avail.idx is loaded with acquire before the entries behind it; used.idx is stored with
+ * release after the entry. Suppression in both directions is Dekker's handshake, so that both sides put a full fence
+ * between the store of their own index and the load of the other's wish. */
+#include "virtio/queue.h"
+
+#include <endian.h>
+#include <string.h>
+
+enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
+enum { AVAIL_NO_INTERRUPT = 1 };
+
+struct desc {
+    uint64_t addr;
+    uint32_t len;
+    uint16_t flags;
+    uint16_t next;
+};
+_Static_assert(sizeof(struct desc) == 16, "wire format");
+
+static uint16_t load16(const uint8_t *p)
+{
+    return le16toh(__atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE));
+}
+
+static void store16(uint8_t *p, uint16_t v)
+{
+    __atomic_store_n((uint16_t *)(void *)p, htole16(v), __ATOMIC_RELEASE);
+}
+
+/* The three areas; their lengths were checked when the queue became ready. */
+static uint64_t desc_bytes(const wh_virtq *q)
+{
+    return 16ull * q->num;
+}
+
+static uint64_t avail_bytes(const wh_virtq *q)
+{
+    return 6 + 2ull * q->num;
+}
+
+static uint64_t used_bytes(const wh_virtq *q)
+{
+    return 6 + 8ull * q->num;
+}
+
+static uint8_t *avail_at(const wh_virtq *q, const wh_ram *ram, uint32_t offset)
+{
+    return wh_ram_at(ram, q->avail, avail_bytes(q)) + offset;
+}
+
+static uint8_t *used_at(const wh_virtq *q, const wh_ram *ram, uint32_t offset)
+{
+    return wh_ram_at(ram, q->used, used_bytes(q)) + offset;
+}
+
+void wh_virtq_reset(wh_virtq *q)
+{
+    uint16_t max = q->max;
+    memset(q, 0, sizeof *q);
+    q->max = max;
+}
+
+const char *wh_virtq_check(const wh_virtq *q, const wh_ram *ram)
+{
+    if (q->num == 0 || q->num > q->max || (q->num & (q->num - 1)) != 0)
+        return "queue size is not a power of two within the offered size";
+    if ((q->desc & 15) != 0 || (q->avail & 1) != 0 || (q->used & 3) != 0)
+        return "queue area is not aligned";
+    if (!wh_ram_at(ram, q->desc, desc_bytes(q)) || !wh_ram_at(ram, q->avail, avail_bytes(q)) ||
+        !wh_ram_at(ram, q->used, used_bytes(q)))
+        return "queue area lies outside RAM";
+    return NULL;
+}
+
+/* Append one descriptor's buffer to the chain. */
+static const char *add_segment(wh_chain *c, const wh_ram *ram, const struct desc *d)
+{
+    unsigned count = (unsigned)c->out_count + c->in_count;
+    bool in = (le16toh(d->flags) & DESC_WRITE) != 0;
+    uint64_t pa = le64toh(d->addr);
+    uint32_t len = le32toh(d->len);
+    if (count >= WH_VIRTQ_MAX)
+        return "descriptor chain is longer than the queue";
+    if (!in && c->in_count != 0)
+        return "readable descriptor after a writable one";
+    if (len == 0)
+        return "descriptor of length zero";
+    uint8_t *host = wh_ram_at(ram, pa, len);
+    if (!host)
+        return "descriptor points outside RAM";
+    uint32_t *total = in ? &c->in_bytes : &c->out_bytes;
+    if (len > UINT32_MAX - *total)
+        return "descriptor chain exceeds 4 GiB";
+    *total += len;
+    c->seg[count] = (wh_segment){host, pa, len};
+    if (in)
+        c->in_count++;
+    else
+        c->out_count++;
+    return NULL;
+}
+
+/* Walk a table of n descriptors from index i. Each step uses up one of n, so that a loop ends as a chain too long. */
+static const char *walk(wh_chain *c, const wh_ram *ram, const uint8_t *table, uint32_t n, uint16_t i)
+{
+    for (uint32_t steps = 0; steps < n; steps++) {
+        struct desc d;
+        memcpy(&d, table + 16ull * i, sizeof d);
+        uint16_t flags = le16toh(d.flags);
+        if (flags & DESC_INDIRECT)
+            return "indirect descriptor inside a chain";
+        const char *why = add_segment(c, ram, &d);
+        if (why)
+            return why;
+        if (!(flags & DESC_NEXT))
+            return NULL;
+        i = le16toh(d.next);
+        if (i >= n)
+            return "next descriptor index out of range";
+    }
+    return "descriptor chain is longer than its table (a loop)";
+}
+
+static const char *walk_from(const wh_virtq *q, const wh_ram *ram, wh_chain *c)
+{
+    const uint8_t *table = wh_ram_at(ram, q->desc, desc_bytes(q));
+    struct desc d;
+    memcpy(&d, table + 16ull * c->head, sizeof d);
+    uint16_t flags = le16toh(d.flags);
+    if (!(flags & DESC_INDIRECT))
+        return walk(c, ram, table, q->num, c->head);
+    uint32_t len = le32toh(d.len);
+    if (!q->indirect)
+        return "indirect descriptor, but the feature was not negotiated";
+    if (flags & DESC_NEXT)
+        return "indirect descriptor with a next one";
+    if (len == 0 || len % 16 != 0 || len / 16 > WH_VIRTQ_MAX)
+        return "indirect table has a bad length";
+    const uint8_t *indirect = wh_ram_at(ram, le64toh(d.addr), len);
+    if (!indirect)
+        return "indirect table lies outside RAM";
+    return walk(c, ram, indirect, len / 16, 0);
+}
+
+static bool nothing_available(const wh_virtq *q, const wh_ram *ram)
+{
+    return load16(avail_at(q, ram, 2)) == q->next_avail;
+}
+
+bool wh_virtq_empty(const wh_virtq *q, const wh_ram *ram)
+{
+    return !q->ready || nothing_available(q, ram);
+}
+
+/* Ask for a notification at the next available buffer. True: still none there, so the notification will come. */
+static bool arm(wh_virtq *q, wh_ram *ram)
+{
+    if (!q->event_idx)
+        return true; /* used.flags is 0 for ever: every buffer is notified */
+    uint32_t event = 4 + 8u * q->num;
+    uint8_t *at = used_at(q, ram, event);
+    if (load16(at) != q->next_avail) { /* an idle queue leaves its page clean */
+        store16(at, q->next_avail);
+        wh_ram_mark_dirty_range(ram, q->used + event, 2);
+    }
+    atomic_thread_fence(memory_order_seq_cst);
+    return nothing_available(q, ram);
+}
+
+int wh_virtq_pop(wh_virtq *q, wh_ram *ram, wh_chain *chain, const char **why)
+{
+    if (!q->ready || (nothing_available(q, ram) && arm(q, ram)))
+        return 0;
+    uint16_t there = (uint16_t)(load16(avail_at(q, ram, 2)) - q->next_avail);
+    if (there > q->num) {
+        *why = "available index is more than a queue ahead";
+        return -1;
+    }
+    uint16_t head = load16(avail_at(q, ram, 4 + 2u * (q->next_avail & (q->num - 1u))));
+    if (head >= q->num) {
+        *why = "available descriptor index out of range";
+        return -1;
+    }
+    chain->head = head;
+    chain->out_count = chain->in_count = 0;
+    chain->out_bytes = chain->in_bytes = 0;
+    *why = walk_from(q, ram, chain);
+    if (*why)
+        return -1;
+    q->next_avail++;
+    return 1;
+}
+
+void wh_virtq_unpop(wh_virtq *q)
+{
+    q->next_avail--;
+}
+
+void wh_virtq_push(wh_virtq *q, wh_ram *ram, uint16_t head, uint32_t written)
+{
+    uint32_t offset = 4 + 8u * (q->next_used & (q->num - 1u));
+    uint32_t entry[2] = {htole32(head), htole32(written)};
+    memcpy(used_at(q, ram, offset), entry, sizeof entry);
+    store16(used_at(q, ram, 2), ++q->next_used);
+    wh_ram_mark_dirty_range(ram, q->used + offset, sizeof entry);
+    wh_ram_mark_dirty_range(ram, q->used + 2, 2);
+}
+
+bool wh_virtq_signal(wh_virtq *q, const wh_ram *ram)
+{
+    uint16_t before = q->signalled;
+    uint16_t now = q->next_used;
+    if (!q->ready || before == now)
+        return false;
+    q->signalled = now;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!q->event_idx)
+        return (load16(avail_at(q, ram, 0)) & AVAIL_NO_INTERRUPT) == 0;
+    uint16_t event = load16(avail_at(q, ram, 4 + 2u * q->num));
+    return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
+}
+
+uint32_t wh_chain_read(const wh_chain *c, uint32_t offset, void *to, uint32_t len)
+{
+    uint32_t done = 0;
+    for (unsigned i = 0; i < c->out_count && done < len; i++) {
+        const wh_segment *s = &c->seg[i];
+        if (offset >= s->len) {
+            offset -= s->len;
+            continue;
+        }
+        uint32_t n = s->len - offset < len - done ? s->len - offset : len - done;
+        memcpy((uint8_t *)to + done, s->host + offset, n);
+        done += n;
+        offset = 0;
+    }
+    return done;
+}
+
+uint32_t wh_chain_write(const wh_chain *c, wh_ram *ram, uint32_t offset, const void *from, uint32_t len)
+{
+    uint32_t done = 0;
+    for (unsigned i = 0; i < c->in_count && done < len; i++) {
+        const wh_segment *s = &c->seg[c->out_count + i];
+        if (offset >= s->len) {
+            offset -= s->len;
+            continue;
+        }
+        uint32_t n = s->len - offset < len - done ? s->len - offset : len - done;
+        memcpy(s->host + offset, (const uint8_t *)from + done, n);
+        wh_ram_mark_dirty_range(ram, s->pa + offset, n);
+        done += n;
+        offset = 0;
+    }
+    return done;
+}
+
+void wh_virtq_save(const wh_virtq *q, wh_writer *w)
+{
+    wh_put_map(w, 8);
+    wh_put_kuint(w, "num", q->num);
+    wh_put_kuint(w, "ready", q->ready);
+    wh_put_kuint(w, "desc", q->desc);
+    wh_put_kuint(w, "avail", q->avail);
+    wh_put_kuint(w, "used", q->used);
+    wh_put_kuint(w, "next_avail", q->next_avail);
+    wh_put_kuint(w, "next_used", q->next_used);
+    wh_put_kuint(w, "signalled", q->signalled);
+}
+
+static uint16_t map_u16(const wh_reader *map, const char *key, wh_reader *fail)
+{
+    uint64_t v = wh_map_uint(map, key, fail);
+    if (v > UINT16_MAX)
+        wh_reader_refuse(fail, key);
+    return (uint16_t)v;
+}
+
+void wh_virtq_load(wh_virtq *q, const wh_ram *ram, wh_reader *r)
+{
+    const wh_reader map = *r;
+    wh_virtq n = *q;
+    n.num = map_u16(&map, "num", r);
+    n.ready = wh_map_uint(&map, "ready", r) != 0;
+    n.desc = wh_map_uint(&map, "desc", r);
+    n.avail = wh_map_uint(&map, "avail", r);
+    n.used = wh_map_uint(&map, "used", r);
+    n.next_avail = map_u16(&map, "next_avail", r);
+    n.next_used = map_u16(&map, "next_used", r);
+    n.signalled = map_u16(&map, "signalled", r);
+    if (n.num > n.max)
+        wh_reader_refuse(r, "num");
+    if (n.ready && wh_virtq_check(&n, ram))
+        wh_reader_refuse(r, "ready");
+    wh_get_skip(r);
+    if (r->status == WH_OK)
+        *q = n;
+}
