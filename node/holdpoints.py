@@ -21,5 +21,5 @@ async def hold(role: str, phase: str) -> None:
         return
     base = Path(_DIRECTORY)
     (base / f"{role}.{phase}.reached").touch()
-    while (base / f"{role}.{phase}.hold").exists():
+    while (base / f"{role}.{phase}.hold").exists():  # noqa: ASYNC110 - a file has no event
         await trio.sleep(_POLL_S)

@@ -1,0 +1,429 @@
+"""The guests of this node: run, stop, forget, list; kept on disk, found again by the next agent.
+
+Every guest has a folder with its record (node/record.py), at most one process (node/guest.py) and a generation. An
+order with an older generation than the one known is refused as "fenced"; the same order twice does its work once.
+Changes of one guest happen one at a time, under its lock. Whenever a state changes ``on_change`` is called, and the
+agent reports.
+
+Ports belong to the running copy: attached when its process is there, enabled only while it may speak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from node.channel.qga import GuestAgent, QgaError, QgaUnavailable
+from node.core import CoreError
+from node.guest import Exit, GuestGone, GuestHandle, adopt, read_exit, spawn
+from node.machine import CH_AGENT
+from node.record import DamagedRecord, Record, remove_folder, save_note
+from protocol.errors import Refused
+from protocol.messages import GuestSpec, GuestState, GuestStatus, ImageFile
+
+log = logging.getLogger("wherry.node.guests")
+
+_KILL_AFTER = 5.0  # seconds that a guest process has to leave by itself
+_PROBE_FIRST, _PROBE_LAST = 0.5, 2.0
+_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+_CODES = {-2: "invalid", -5: "invalid", -6: "unsupported", -1: "full", -9: "full", -13: "unsupported", -12: "conflict"}
+
+FetchFile = Callable[[ImageFile], Awaitable[Path]]
+
+
+class Ports(Protocol):
+    """The switch's side of a guest (node/mesh.py)."""
+
+    def attach(self, guest: Guest, *, enabled: bool) -> None: ...
+    def detach(self, guest: Guest) -> None: ...
+    def enable(self, guest: Guest, on: bool) -> None: ...
+    def announce(self, guest: Guest) -> None: ...
+
+
+class Guest:
+    """One guest on this node. ``handle`` is None when no process is there."""
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.folder = folder
+        self.record = record
+        self.lock = trio.Lock()
+        self.handle: GuestHandle | None = None
+        self.state: GuestState = "pending"
+        self.reason = ""
+        self.started = 0.0
+        self.booted = 0.0
+        self.migration = record.migration
+        self.ended = trio.Event()
+        self._agent: GuestAgent | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.spec.guest
+
+    @property
+    def generation(self) -> int:
+        return self.record.generation
+
+    @property
+    def tag(self) -> str:
+        """For log lines."""
+        return f"guest={self.id} generation={self.generation}"
+
+    @property
+    def live(self) -> GuestHandle:
+        """The process's handle; Refused("conflict") when there is none."""
+        if self.handle is None:
+            raise Refused("conflict", f"guest {self.record.spec.name} is {self.state}", state=self.state)
+        return self.handle
+
+    def status(self) -> GuestStatus:
+        return GuestStatus(
+            guest=self.id,
+            generation=self.generation,
+            state=self.state,
+            reason=self.reason[:4000],
+            pid=self.handle.pid if self.handle else 0,
+            started=self.started,
+            booted=self.booted,
+            migration=self.migration,
+        )
+
+    async def agent(self) -> GuestAgent:
+        """The guest agent's channel, opened once for this process."""
+        if self._agent is None:
+            self._agent = GuestAgent(await self.live.attach(CH_AGENT, kept=False))
+        return self._agent
+
+    async def drop_agent(self) -> None:
+        if self._agent is not None:
+            agent, self._agent = self._agent, None
+            await agent.aclose()
+
+    def release(self) -> None:
+        """Let go of the process, whatever it does now."""
+        if self.handle is not None:
+            self.handle.close()
+            self.handle = None
+
+
+class Guests:
+    """``folder``: ``guests/`` of the state folder. ``memory``: bytes that may be given to guests, 0: no limit here.
+
+    Owner of every Guest; its background tasks live in ``nursery`` and end with it, the guests' processes do not.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        nursery: trio.Nursery,
+        *,
+        ports: Ports,
+        fetch: FetchFile,
+        on_change: Callable[[], None],
+        memory: int = 0,
+    ) -> None:
+        self._folder = folder
+        self._nursery = nursery
+        self._ports = ports
+        self._fetch = fetch
+        self._on_change = on_change
+        self._memory = memory
+        self._guests: dict[str, Guest] = {}
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def ports(self) -> Ports:
+        return self._ports
+
+    def __iter__(self) -> Iterator[Guest]:
+        return iter(list(self._guests.values()))
+
+    def get(self, guest: str) -> Guest:
+        """Raises Refused("not_found")."""
+        found = self._guests.get(guest)
+        if found is None:
+            raise Refused("not_found", f"guest {guest} is not on this node", guest=guest)
+        return found
+
+    def statuses(self) -> list[GuestStatus]:
+        return [guest.status() for guest in self._guests.values()]
+
+    def changed(self, guest: Guest, state: GuestState, reason: str = "") -> None:
+        """Move a guest to a state and tell the agent."""
+        if (guest.state, guest.reason) != (state, reason):
+            log.info("%s is %s%s", guest.tag, state, f": {reason}" if reason else "")
+        guest.state, guest.reason = state, reason
+        self._on_change()
+
+    # -- orders
+
+    async def run(self, spec: GuestSpec, generation: int) -> GuestStatus:
+        """Make and start; idempotent for the same (guest, generation) while it lives, restarts it when it has ended."""
+        guest = self._guests.get(spec.guest)
+        if guest is None:
+            self.check_memory(spec)
+            guest = self._guests[spec.guest] = Guest(self._folder / spec.guest, Record(spec, generation, "run", {}))
+        async with guest.lock:
+            self.fence(guest, generation)
+            if guest.handle is not None:
+                if generation == guest.generation:
+                    return guest.status()
+                await self._end(guest, "replaced by a newer generation")
+            self.check_memory(spec, but=guest)
+            guest.booted = 0.0
+            guest.record = Record(spec, generation, "run", {})
+            guest.migration = ""
+            self.changed(guest, "starting")
+            try:
+                await self.make(guest)
+                await self.begin(guest, generation)
+            except BaseException as error:
+                await self._failed(guest, error)
+                raise
+            return guest.status()
+
+    async def stop(self, guest_id: str, generation: int, force: bool, grace_s: float) -> GuestStatus:
+        guest = self.get(guest_id)
+        async with guest.lock:
+            self.fence(guest, generation)
+            if guest.handle is None:
+                return guest.status()
+            if guest.migration:
+                raise Refused("conflict", f"guest {guest.record.spec.name} is migrating", migration=guest.migration)
+            self.changed(guest, "stopping")
+            if not force:
+                await self._power_off(guest, grace_s)
+            await self._end(guest, "stopped on request")
+            return guest.status()
+
+    async def forget(self, guest_id: str, generation: int) -> None:
+        guest = self._guests.get(guest_id)
+        if guest is None:
+            return
+        async with guest.lock:
+            self.fence(guest, generation)
+            await self.discard(guest)
+
+    async def discard(self, guest: Guest) -> None:
+        """Kill if it runs and remove every trace. The caller holds the lock."""
+        await self._end(guest, "forgotten")
+        await trio.to_thread.run_sync(remove_folder, guest.folder)
+        if self._guests.get(guest.id) is guest:
+            del self._guests[guest.id]
+        log.info("%s forgotten", guest.tag)
+        self._on_change()
+
+    @staticmethod
+    def fence(guest: Guest, generation: int) -> None:
+        if generation < guest.generation:
+            raise Refused(
+                "fenced",
+                f"generation {generation} of guest {guest.record.spec.name} is older than {guest.generation}",
+                generation=guest.generation,
+            )
+
+    def check_memory(self, spec: GuestSpec, but: Guest | None = None) -> None:
+        taken = sum(g.record.spec.memory for g in self._guests.values() if g is not but and g.handle is not None)
+        if self._memory and taken + spec.memory > self._memory:
+            raise Refused(
+                "full",
+                f"memory: {spec.memory} bytes are wanted, {max(0, self._memory - taken)} of {self._memory} are free",
+                field="memory",
+            )
+
+    # -- steps that migrations use as well
+
+    def add_incoming(self, spec: GuestSpec, generation: int, migration: str, source: int) -> Guest:
+        """Reserve the place of a guest that is to arrive. Raises Refused (conflict, fenced, full)."""
+        old = self._guests.get(spec.guest)
+        if old is not None and (old.handle is not None or old.migration):
+            raise Refused("conflict", f"guest {spec.name} is on this node already", state=old.state)
+        if old is not None:
+            self.fence(old, generation)
+        self.check_memory(spec, but=old)
+        record = Record(spec, generation, "incoming", {}, migration=migration, source=source)
+        guest = self._guests[spec.guest] = Guest(self._folder / spec.guest, record)
+        self.changed(guest, "migrating")
+        return guest
+
+    async def make(self, guest: Guest) -> None:
+        """Fetch what is needed, write the record, start the process, attach its ports (disabled)."""
+        record = guest.record
+        guest.folder.mkdir(mode=0o700, exist_ok=True)
+        save_note(guest.folder, None)
+        for file in record.spec.image.files:
+            path = await self._fetch(file)
+            if file.role == "disk":
+                path = await trio.to_thread.run_sync(_own_disk, path, guest.folder / "disk0.img")
+            record.files[file.role] = str(path)
+        record.save(guest.folder)
+        try:
+            handle = await spawn(guest.folder)
+        except CoreError as error:
+            code = _CODES.get(error.status, "internal")
+            raise Refused(code, str(error), field=error.field) from error
+        self._hold(guest, handle)
+
+    async def begin(self, guest: Guest, generation: int) -> float:
+        """First instructions under ``generation``; the record must say so already. CLOCK_REALTIME of them."""
+        answer = await guest.live.call("start", generation=generation)
+        self._ports.enable(guest, True)
+        guest.started = float(answer["at"])
+        self.changed(guest, "running")
+        self._nursery.start_soon(self._probe, guest, guest.live)
+        return guest.started
+
+    def _hold(self, guest: Guest, handle: GuestHandle) -> None:
+        guest.handle = handle
+        guest.ended = trio.Event()
+        self._ports.attach(guest, enabled=False)
+        self._nursery.start_soon(self._watch, guest, handle)
+
+    async def _failed(self, guest: Guest, error: BaseException) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _KILL_AFTER + 1):
+            await self._end(guest, str(error))
+            self.changed(guest, "crashed", f"could not be started: {error}")
+
+    async def end(self, guest: Guest, reason: str) -> None:
+        await self._end(guest, reason)
+
+    async def _end(self, guest: Guest, reason: str) -> None:
+        """Make sure that no process of this guest is left."""
+        handle = guest.handle
+        if handle is None:
+            return
+        ended = guest.ended
+        with trio.move_on_after(_KILL_AFTER):
+            with contextlib.suppress(GuestGone, CoreError):
+                await handle.call("stop", reason=reason)
+            await ended.wait()
+        if not ended.is_set():
+            handle.kill()
+            await ended.wait()
+
+    async def _power_off(self, guest: Guest, grace_s: float) -> None:
+        with trio.move_on_after(grace_s):
+            try:
+                await (await guest.agent()).shutdown()
+            except (QgaError, QgaUnavailable, GuestGone, CoreError) as error:
+                log.info("%s takes no guest-shutdown: %s", guest.tag, error)
+                return  # nobody there who could use the time of grace
+            await guest.ended.wait()
+
+    # -- background
+
+    async def _watch(self, guest: Guest, handle: GuestHandle) -> None:
+        """Wait for the end of one process."""
+        exit_ = await handle.wait_end()
+        if guest.handle is not handle:
+            return
+        self._ports.detach(guest)
+        await guest.drop_agent()
+        guest.release()
+        state, reason = _outcome(exit_)
+        if guest.state != "stopping" and exit_.reason == "reboot" and not guest.migration:
+            self._nursery.start_soon(self._reboot, guest)
+        else:
+            self.changed(guest, state, reason)
+        guest.ended.set()
+
+    async def _reboot(self, guest: Guest) -> None:
+        async with guest.lock:
+            if guest.handle is not None or self._guests.get(guest.id) is not guest:
+                return
+            self.changed(guest, "starting", "reboot")
+            guest.booted = 0.0
+            try:
+                await self.make(guest)
+                await self.begin(guest, guest.generation)
+            except (Refused, GuestGone, CoreError, OSError) as error:
+                log.warning("%s could not reboot: %s", guest.tag, error)
+                await self._failed(guest, error)
+
+    async def _probe(self, guest: Guest, handle: GuestHandle) -> None:
+        """Ask the guest agent until it speaks for the first time: the guest has booted."""
+        pause = _PROBE_FIRST
+        while guest.handle is handle and not guest.booted:
+            try:
+                await (await guest.agent()).ping(timeout=pause)
+                guest.booted = time.time()
+                log.info("%s booted in %.2f s", guest.tag, guest.booted - guest.started)
+                self._on_change()
+                return
+            except (QgaError, QgaUnavailable, GuestGone, CoreError, Refused):
+                await trio.sleep(pause)
+                pause = min(pause * 1.3, _PROBE_LAST)
+
+    # -- adoption
+
+    async def adopt_all(self) -> None:
+        """Find the guests of an earlier agent: the living are adopted, of the others the reason is kept."""
+        for folder in sorted(self._folder.iterdir()):
+            if folder.name.endswith(".gone"):
+                await trio.to_thread.run_sync(shutil.rmtree, folder, True)
+            elif folder.is_dir() and _ID.match(folder.name):
+                try:
+                    await self._adopt(folder)
+                except (DamagedRecord, FileNotFoundError) as error:
+                    log.error("guest=%s cannot be adopted: %s", folder.name, error)
+
+    async def _adopt(self, folder: Path) -> None:
+        guest = Guest(folder, Record.load(folder))
+        self._guests[guest.id] = guest
+        try:
+            handle = await adopt(folder)
+        except GuestGone:
+            if guest.record.role == "incoming":
+                guest.migration = ""
+                await self.discard(guest)  # it never ran and its RAM is gone
+                return
+            self.changed(guest, *_outcome(read_exit(folder)))
+            return
+        self._hold(guest, handle)
+        guest.started = float(handle.info["started"])
+        state = handle.info["state"]
+        log.info("%s adopted: pid %d, %s", guest.tag, handle.pid, state)
+        if guest.migration or (folder / "migration.msgpack").exists():
+            self.changed(guest, "migrating", "its migration is not settled")
+        elif state == "loaded":
+            await self.begin(guest, guest.generation)
+        else:
+            if state == "paused":
+                await handle.call("resume")
+            self._ports.enable(guest, True)
+            self.changed(guest, "running")
+            self._nursery.start_soon(self._probe, guest, handle)
+
+    def close(self) -> None:
+        """Let go of every process; they go on."""
+        for guest in self._guests.values():
+            guest.release()
+
+
+def _outcome(exit_: Exit) -> tuple[GuestState, str]:
+    """State and reason of a process that ended."""
+    if exit_.reason == "poweroff":
+        return "stopped", "powered off" if exit_.code == 0 else f"powered off with code {exit_.code}"
+    if exit_.reason == "stopped":
+        return "stopped", exit_.text
+    if exit_.reason == "reboot":
+        return "stopped", "rebooted"
+    return "crashed", exit_.text or exit_.reason
+
+
+def _own_disk(blob: Path, disk: Path) -> Path:
+    """The guest's own copy of an image's disk; an existing one is kept (a restart)."""
+    if not disk.exists():
+        part = disk.with_suffix(".part")
+        shutil.copyfile(blob, part)
+        part.chmod(0o600)
+        part.rename(disk)
+    return disk

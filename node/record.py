@@ -1,0 +1,131 @@
+"""What a node remembers of a guest on disk: ``guests/ID/spec.msgpack``, and ``migration.msgpack`` beside it.
+
+Written to a temporary name, synced, renamed: after a crash there is the old record or the new one. The guest process is
+started from the first; the second says that this copy takes part in a migration and may neither run nor vanish before
+the coordinator's store was asked (protocol/migration.py).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import msgpack
+
+from protocol.codec import decode
+from protocol.errors import RemoteProtocolError
+from protocol.messages import GuestSpec, to_builtins
+
+FORMAT = 1
+Role = Literal["run", "incoming"]
+
+
+class DamagedRecord(Exception):
+    """A record that cannot be read: it is left where it lies, for a person to look at."""
+
+
+class Record:
+    """``files``: role → path; ``cmdline``: whole; ``generation``: of this copy; ``source``: of a migration to here."""
+
+    def __init__(
+        self,
+        spec: GuestSpec,
+        generation: int,
+        role: Role,
+        files: dict[str, str],
+        *,
+        migration: str = "",
+        source: int = 0,
+    ) -> None:
+        self.spec = spec
+        self.generation = generation
+        self.role: Role = role
+        self.files = files
+        self.migration = migration
+        self.source = source
+
+    def save(self, folder: Path) -> None:
+        write_atomically(
+            folder / "spec.msgpack",
+            msgpack.packb(
+                {
+                    "format": FORMAT,
+                    "spec": to_builtins(self.spec),
+                    "generation": self.generation,
+                    "role": self.role,
+                    "files": self.files,
+                    "cmdline": command_line(self.spec),
+                    "migration": self.migration,
+                    "source": self.source,
+                }
+            ),
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Record:
+        """Raises DamagedRecord; FileNotFoundError when there is none."""
+        data = (folder / "spec.msgpack").read_bytes()
+        try:
+            value = msgpack.unpackb(data)
+            if value["format"] != FORMAT:
+                raise DamagedRecord(f"{folder}: format {value['format']} of spec.msgpack, {FORMAT} is known")
+            return cls(
+                decode(GuestSpec, value["spec"]),
+                int(value["generation"]),
+                "incoming" if value["role"] == "incoming" else "run",
+                dict(value["files"]),
+                migration=str(value["migration"]),
+                source=int(value["source"]),
+            )
+        except (ValueError, KeyError, TypeError, RemoteProtocolError, msgpack.UnpackException) as error:
+            raise DamagedRecord(f"{folder}: spec.msgpack cannot be read: {error}") from error
+
+
+def command_line(spec: GuestSpec) -> str:
+    """The image's, the guest's own, then what its init needs to configure itself (docs/architecture.md)."""
+    parts = [spec.image.cmdline, spec.cmdline]
+    parts += [f"wherry.nic={nic.mac},{nic.address},{nic.gateway},{nic.mtu}" for nic in spec.nics]
+    parts.append(f"wherry.name={spec.name}")
+    return " ".join(part for part in parts if part)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temporary.rename(path)
+
+
+def save_note(folder: Path, note: dict[str, Any] | None) -> None:
+    """The migration record of a source; None removes it."""
+    if note is None:
+        (folder / "migration.msgpack").unlink(missing_ok=True)
+    else:
+        write_atomically(folder / "migration.msgpack", msgpack.packb(note))
+
+
+def load_note(folder: Path) -> dict[str, Any] | None:
+    try:
+        note = msgpack.unpackb((folder / "migration.msgpack").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, msgpack.UnpackException) as error:
+        raise DamagedRecord(f"{folder}: migration.msgpack cannot be read: {error}") from error
+    return note if isinstance(note, dict) else None
+
+
+def remove_folder(folder: Path) -> None:
+    """Renamed first, so that a crash in the middle leaves nothing that looks like a guest."""
+    gone = folder.with_name(folder.name + ".gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    try:
+        folder.rename(gone)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone, ignore_errors=True)
