@@ -1,0 +1,66 @@
+# One command each; every target sets up what it needs first. Details of a run: make -n TARGET.
+#   make setup      virtual environment, Python packages, C core, test peers (deploy/setup.sh)
+#   make demo       coordinator, three nodes, two Debian guests, live migrations; REPORT=FILE keeps the figures
+#   make test       C units under sanitizers, then every Python test; T=path or PYTEST_ARGS=... narrows it
+#   make check      linters, formatters, types, import contracts
+#   make bench      every bench; make bench-NAME runs bench/NAME.py
+PY          := .venv/bin/python
+export PATH := $(CURDIR)/build/tools/bin:$(PATH)
+T           ?= tests
+PYTEST_ARGS ?=
+REPORT      ?=
+C_FILES      = $(shell find csrc tests -name '*.[ch]' -not -path '*/programs/*')
+TIDY_FILES   = $(shell find csrc -name '*.c')
+OPENSSL_CFLAGS ?=
+
+.PHONY: setup build image demo test test-c test-py test-root check bench soak fuzz clean
+
+setup:
+	@sh deploy/setup.sh
+
+build: setup
+
+# Guests of the tests and the demo boot from it. Without a mirror the tests that need it are skipped and say so.
+image: setup
+	@$(PY) -P -m wherry image build debian --if-missing || echo "image: not built; tests that boot Debian will be skipped"
+
+demo: setup
+	@$(PY) -P -m wherry demo $(if $(REPORT),--report $(REPORT))
+
+test: setup image test-c test-py
+
+test-c: setup
+	@$(MAKE) -s -C csrc test-c
+
+test-py: setup
+	$(PY) -m pytest $(T) $(PYTEST_ARGS)
+
+test-root: setup
+	@[ "$$(id -u)" = 0 ] || { echo "test-root: needs root (network namespaces, TAP)"; exit 1; }
+	$(PY) -m pytest $(T) -m root $(PYTEST_ARGS)
+
+check: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	.venv/bin/clang-format --dry-run -Werror $(C_FILES)
+	printf '%s\n' $(TIDY_FILES) | xargs -P 2 -n 4 sh -c '.venv/bin/clang-tidy --quiet "$$@" -- -std=gnu11 -D_GNU_SOURCE -Icsrc $(OPENSSL_CFLAGS) 2> build/tidy.err' tidy
+
+bench: $(patsubst bench/%.py,bench-%,$(filter-out bench/_%,$(wildcard bench/*.py)))
+
+bench-%: setup
+	@sh deploy/tools.sh qemu-system || true
+	@mkdir -p build/bench
+	$(PY) -m bench.$*
+
+# Longer runs of what `make test` does in short: hours of simulated faults, millions of random inputs.
+soak: setup
+	WHERRY_SOAK=1 $(PY) -m pytest tests/sim tests/faults $(PYTEST_ARGS)
+
+fuzz: setup
+	WHERRY_FUZZ=1 $(PY) -m pytest tests/fuzz tests/prop $(PYTEST_ARGS)
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	$(MAKE) -s -C csrc clean

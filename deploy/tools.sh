@@ -1,0 +1,53 @@
+#!/bin/sh
+# Fetches the emulators that tests and benches compare with, without root: Debian's packages unpacked into build/tools,
+# commands in build/tools/bin. Usage: deploy/tools.sh qemu-user|qemu-system
+set -eu
+cd "$(dirname "$0")/.."
+tools=$PWD/build/tools
+
+fail() { printf 'tools: %s\n' "$*" >&2; exit 1; }
+have() { PATH=$tools/bin:$PATH command -v "$1" > /dev/null 2>&1; }
+
+# Unpacks packages ($@) into build/tools/root.
+unpack() {
+    command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null || fail "$1 is missing and this host has no apt"
+    mkdir -p "$tools/deb" "$tools/root" "$tools/bin"
+    if ! (cd "$tools/deb" && apt-get download -q "$@" > /dev/null 2>&1); then
+        [ "$(id -u)" = 0 ] || fail "apt-get download $1 failed; as root run: apt-get update"
+        apt-get update -q > /dev/null 2>&1 || fail "apt-get update failed"
+        (cd "$tools/deb" && apt-get download -q "$@" > /dev/null 2>&1) || fail "apt-get download $1 failed"
+    fi
+    for deb in "$tools"/deb/*.deb; do
+        dpkg-deb -x "$deb" "$tools/root"
+    done
+    rm -rf "$tools/deb"
+}
+
+case ${1:-} in
+    qemu-user)
+        have qemu-riscv64-static || have qemu-riscv64 && exit 0
+        echo "tools: fetching qemu-user-static"
+        unpack qemu-user-static
+        [ -x "$tools/root/usr/bin/qemu-riscv64-static" ] || unpack qemu-user # newer releases: static by default
+        for name in qemu-riscv64-static qemu-riscv64; do
+            [ ! -e "$tools/root/usr/bin/$name" ] || ln -sf "../root/usr/bin/$name" "$tools/bin/$name"
+        done
+        have qemu-riscv64-static || have qemu-riscv64 || fail "qemu-user-static holds no qemu-riscv64"
+        ;;
+    qemu-system)
+        have qemu-system-riscv64 && exit 0
+        echo "tools: fetching qemu-system-misc and the libraries that this host lacks"
+        packages=$(apt-get install --print-uris -q -y --no-install-recommends qemu-system-misc 2> /dev/null \
+            | sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p")
+        [ -n "$packages" ] || fail "apt cannot resolve qemu-system-misc (apt-get update?)"
+        # shellcheck disable=SC2086 # one word per package
+        unpack $packages
+        printf '#!/bin/sh\nroot=%s/root\nLD_LIBRARY_PATH=$root/usr/lib/%s:$root/lib/%s exec "$root/usr/bin/qemu-system-riscv64" -L "$root/usr/share/qemu" "$@"\n' \
+            "$tools" "$(gcc -print-multiarch)" "$(gcc -print-multiarch)" > "$tools/bin/qemu-system-riscv64"
+        chmod +x "$tools/bin/qemu-system-riscv64"
+        "$tools/bin/qemu-system-riscv64" --version > /dev/null || fail "the unpacked qemu-system-riscv64 does not start"
+        ;;
+    *)
+        fail "usage: deploy/tools.sh qemu-user|qemu-system"
+        ;;
+esac
