@@ -1,0 +1,344 @@
+/* control: the calls of api.cdef. Each takes the switch lock, changes tables and wakes the thread where it has to look
+ * again. Nothing here blocks but for the turn in hand. */
+#include "switch/forward.h"
+#include "switch/network.h"
+#include "switch/peer.h"
+#include "switch/port.h"
+
+#include <stdlib.h>
+
+static struct wh_network *network_of(wh_switch *s, uint32_t vni)
+{
+    return wh_idmap_get(&s->networks, vni);
+}
+
+static void done(wh_switch *s)
+{
+    wh_switch_unlock(s);
+    wh_switch_wake(s);
+}
+
+/* ---- networks ---- */
+
+int wh_switch_network_add(wh_switch *s, uint32_t vni, uint32_t mtu, wh_error *err)
+{
+    struct wh_network *n;
+    int status = wh_network_new(s, vni, mtu, &n, err);
+    if (status)
+        return status;
+    wh_switch_lock(s);
+    status = wh_idmap_put(&s->networks, vni, n);
+    wh_switch_unlock(s);
+    if (status) {
+        wh_network_free(n);
+        return wh_fail(err, status, "vni", "network %u %s", vni,
+                       status == WH_E_EXISTS ? "exists" : "does not fit memory");
+    }
+    return WH_OK;
+}
+
+int wh_switch_network_del(wh_switch *s, uint32_t vni)
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    int status = !n ? WH_E_NOTFOUND : n->port_count ? WH_E_STATE : WH_OK;
+    if (!status)
+        wh_network_free(wh_idmap_take(&s->networks, vni));
+    wh_switch_unlock(s);
+    return status;
+}
+
+int wh_switch_network_peers(wh_switch *s, uint32_t vni, const uint32_t *nodes, uint32_t count, wh_error *err)
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    int status = n ? wh_network_set_peers(s, n, nodes, count) : WH_E_NOTFOUND;
+    wh_switch_unlock(s);
+    return status ? wh_fail(err, status, status == WH_E_NOTFOUND ? "vni" : "count", "network %u, %u peers", vni, count)
+                  : WH_OK;
+}
+
+/* ---- ports ---- */
+
+/* A MAC that the control plane put elsewhere stays there until it says otherwise or the port is enabled: a migration's
+ * target has the port before it has the guest. */
+static int claim_if_free(wh_switch *s, struct wh_port *p)
+{
+    if (!p->locked)
+        return WH_OK;
+    struct wh_fdb_row *row = wh_fdb_find(&p->net->fdb, p->mac);
+    bool taken = row && row->is_static && (!row->port || row->port->generation > p->generation);
+    return taken ? WH_OK : wh_network_claim(s, p->net, p);
+}
+
+/* Takes p, also when it fails. */
+static int port_add(wh_switch *s, struct wh_port *p, uint32_t vni, wh_error *err)
+{
+    wh_switch_lock(s);
+    p->net = network_of(s, vni);
+    int status = p->net ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "vni", "no network %u", vni);
+    if (!status && wh_idmap_put(&s->ports, p->id, p))
+        status = wh_fail(err, wh_idmap_get(&s->ports, p->id) ? WH_E_EXISTS : WH_E_NOMEM, "port",
+                         "port %u cannot be added", p->id);
+    else if (!status) {
+        if (wh_network_attach(p->net, p) || claim_if_free(s, p))
+            status = wh_fail(err, WH_E_FULL, "port", "network %u is full", vni);
+        else
+            status = wh_port_watch(s, p, err);
+        if (status) {
+            wh_network_detach(s, p->net, p);
+            wh_idmap_take(&s->ports, p->id);
+        }
+    }
+    if (status)
+        wh_port_free(s, p);
+    done(s);
+    return status;
+}
+
+int wh_switch_port_ring(wh_switch *s, uint32_t port, uint32_t vni, int ring_fd, int to_switch_event, int to_guest_event,
+                        const uint8_t locked_mac[6], uint64_t generation, wh_error *err)
+{
+    struct wh_port *p;
+    struct wh_port_ring_spec spec = {ring_fd, to_switch_event, to_guest_event, locked_mac, generation};
+    int status = wh_port_new_ring(port, &spec, &p, err);
+    return status ? status : port_add(s, p, vni, err);
+}
+
+int wh_switch_port_tap(wh_switch *s, uint32_t port, uint32_t vni, int tap_fd, wh_error *err)
+{
+    struct wh_port *p;
+    int status = wh_port_new_tap(port, tap_fd, &p, err);
+    return status ? status : port_add(s, p, vni, err);
+}
+
+int wh_switch_port_del(wh_switch *s, uint32_t port)
+{
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_take(&s->ports, port);
+    if (p) {
+        wh_network_detach(s, p->net, p);
+        wh_port_free(s, p);
+    }
+    wh_switch_unlock(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_port_enable(wh_switch *s, uint32_t port, int on)
+{
+    int status = WH_E_NOTFOUND;
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    if (p) {
+        status = WH_OK;
+        if (on && !p->enabled && p->locked && wh_network_locked(p->net, p->mac) == p)
+            status = wh_network_claim(s, p->net, p);
+        if (!status)
+            p->enabled = on != 0;
+    }
+    done(s);
+    return status;
+}
+
+/* A RARP request for its own address, as QEMU sends: every switch on the way learns where the MAC is now, and no host
+ * takes it for more than that. */
+static void rarp(uint8_t frame[60], const uint8_t mac[6])
+{
+    static const uint8_t fixed[] = {0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3};
+    memset(frame, 0, 60);
+    memset(frame, 0xff, 6);
+    memcpy(frame + 6, mac, 6);
+    memcpy(frame + 12, fixed, sizeof(fixed));
+    memcpy(frame + 22, mac, 6);
+    memcpy(frame + 32, mac, 6);
+}
+
+int wh_switch_port_announce(wh_switch *s, uint32_t port)
+{
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    int status = !p ? WH_E_NOTFOUND : !p->locked || !p->enabled || p->down ? WH_E_STATE : WH_OK;
+    if (!status) {
+        uint8_t *frame = s->frame_room + 16;
+        rarp(frame, p->mac);
+        s->now_ns = wh_now_ns();
+        wh_forward_from_port(s, p, frame, 60);
+        wh_udp_flush(s);
+        wh_port_kick_touched(s);
+    }
+    wh_switch_unlock(s);
+    return status;
+}
+
+/* ---- peers ---- */
+
+int wh_switch_peer_set(wh_switch *s, uint32_t node, uint32_t via, const void *addr, uint32_t addr_len, wh_error *err)
+{
+    struct wh_addr at;
+    if (node == 0 || node == s->node_id)
+        return wh_fail(err, WH_E_INVAL, "node", "%u is no other node", node);
+    if (via == 0 || via == s->node_id)
+        return wh_fail(err, WH_E_INVAL, "via", "%u is no other node", via);
+    int status = wh_udp_address(s->udp, addr, addr_len, &at, err);
+    if (status)
+        return status;
+    wh_switch_lock(s);
+    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    if (!p) {
+        p = wh_peer_new(node);
+        if (!p || wh_idmap_put(&s->peers, node, p)) {
+            wh_peer_free(p);
+            wh_switch_unlock(s);
+            return wh_fail(err, WH_E_NOMEM, "node", "out of memory");
+        }
+    }
+    wh_peer_place(s, p, via, &at);
+    done(s);
+    return WH_OK;
+}
+
+int wh_switch_peer_del(wh_switch *s, uint32_t node)
+{
+    wh_switch_lock(s);
+    struct wh_peer *p = wh_idmap_take(&s->peers, node);
+    wh_peer_free(p);
+    wh_switch_unlock(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+static int set_key(wh_switch *s, bool tx, uint32_t node, uint32_t epoch, int cipher, const uint8_t key[32],
+                   wh_error *err)
+{
+    wh_switch_lock(s);
+    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    int status = !p   ? WH_E_NOTFOUND
+                 : tx ? wh_peer_set_tx(s, p, epoch, cipher, key)
+                      : wh_peer_set_rx(p, epoch, cipher, key);
+    done(s);
+    if (status == WH_E_NOTFOUND)
+        return wh_fail(err, status, "node", "no peer %u", node);
+    return status ? wh_fail(err, status, "cipher", "cipher %d for node %u", cipher, node) : WH_OK;
+}
+
+int wh_switch_peer_tx_key(wh_switch *s, uint32_t node, uint32_t epoch, int cipher, const uint8_t key[32], wh_error *err)
+{
+    return set_key(s, true, node, epoch, cipher, key, err);
+}
+
+int wh_switch_peer_rx_key(wh_switch *s, uint32_t node, uint32_t epoch, int cipher, const uint8_t key[32], wh_error *err)
+{
+    return set_key(s, false, node, epoch, cipher, key, err);
+}
+
+/* ---- MACs ---- */
+
+/* Back to the local port that has it as its locked MAC, or away. */
+static int give_back(wh_switch *s, struct wh_network *n, const uint8_t mac[6])
+{
+    struct wh_port *own = wh_network_locked(n, mac);
+    if (own)
+        return wh_network_claim(s, n, own);
+    struct wh_fdb_row *row = wh_fdb_find(&n->fdb, mac);
+    if (!row || !row->is_static)
+        return WH_E_NOTFOUND;
+    wh_fdb_remove(&n->fdb, mac);
+    return WH_OK;
+}
+
+int wh_switch_mac_set(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t node, wh_error *err)
+{
+    if (mac[0] & 1)
+        return wh_fail(err, WH_E_INVAL, "mac", "a group address has no owner");
+    if (node == 0)
+        return wh_fail(err, WH_E_INVAL, "node", "0 is no node");
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    int status = WH_E_NOTFOUND;
+    if (n && node == s->node_id) {
+        status = give_back(s, n, mac);
+        if (status == WH_E_NOTFOUND) /* ours, and no port has it locked: it is learned when it speaks */
+            status = WH_OK;
+    } else if (n) {
+        struct wh_fdb_row row = {.is_static = true, .node = node};
+        memcpy(row.mac, mac, 6);
+        status = wh_fdb_put(&n->fdb, &row);
+    }
+    wh_switch_unlock(s);
+    if (status == WH_E_NOTFOUND)
+        return wh_fail(err, status, "vni", "no network %u", vni);
+    return status ? wh_fail(err, status, "mac", "the table of network %u is full", vni) : WH_OK;
+}
+
+int wh_switch_mac_del(wh_switch *s, uint32_t vni, const uint8_t mac[6])
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    int status = n ? give_back(s, n, mac) : WH_E_NOTFOUND;
+    wh_switch_unlock(s);
+    return status;
+}
+
+int wh_switch_fdb(wh_switch *s, uint32_t vni, wh_fdb_entry *out, uint32_t cap, uint32_t *count)
+{
+    uint32_t n = 0;
+    *count = 0;
+    wh_switch_lock(s);
+    struct wh_network *net = network_of(s, vni);
+    uint64_t now = wh_now_ns();
+    for (uint32_t i = 0; net && i < net->fdb.cap && n < cap; i++) {
+        const struct wh_fdb_row *row = &net->fdb.rows[i];
+        if (!row->used)
+            continue;
+        wh_fdb_entry *e = &out[n++];
+        *e = (wh_fdb_entry){.vni = vni, .node = row->port ? s->node_id : row->node, .is_static = row->is_static};
+        e->port = row->port ? row->port->id : 0;
+        e->age_s = row->is_static || now < row->seen_ns ? 0 : (uint32_t)((now - row->seen_ns) / 1000000000u);
+        memcpy(e->mac, row->mac, 6);
+    }
+    wh_switch_unlock(s);
+    *count = n;
+    return net ? WH_OK : WH_E_NOTFOUND;
+}
+
+/* ---- what it tells ---- */
+
+int wh_switch_event_fd(wh_switch *s)
+{
+    return s->events.fd;
+}
+
+int wh_switch_next_event(wh_switch *s, wh_switch_event *out)
+{
+    wh_switch_lock(s);
+    int status = wh_events_take(&s->events, out);
+    wh_switch_unlock(s);
+    return status;
+}
+
+int wh_switch_port_counters(wh_switch *s, uint32_t port, wh_counters *out)
+{
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    if (p)
+        *out = p->counters;
+    wh_switch_unlock(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_peer_counters(wh_switch *s, uint32_t node, wh_counters *out)
+{
+    wh_switch_lock(s);
+    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    if (p)
+        *out = p->counters;
+    wh_switch_unlock(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_counters(wh_switch *s, wh_counters *out)
+{
+    wh_switch_lock(s);
+    *out = s->total;
+    wh_switch_unlock(s);
+    return WH_OK;
+}

@@ -1,0 +1,165 @@
+#include "switch/forward.h"
+
+#include "switch/network.h"
+#include "switch/peer.h"
+#include "switch/port.h"
+
+#define CLAIM_EVERY_NS 1000000000ull
+
+uint32_t wh_forward_vni(const struct wh_port *p)
+{
+    return p->net ? p->net->vni : 0;
+}
+
+static const uint8_t *dst_of(const uint8_t *frame)
+{
+    return frame;
+}
+
+static const uint8_t *src_of(const uint8_t *frame)
+{
+    return frame + 6;
+}
+
+static bool is_group(const uint8_t mac[6])
+{
+    return mac[0] & 1;
+}
+
+static bool shape_ok(const struct wh_network *net, const uint8_t *frame, uint32_t len)
+{
+    static const uint8_t none[6];
+    return len >= WH_ETH_HEADER && len <= net->mtu + WH_ETH_OVERHEAD && !is_group(src_of(frame)) &&
+           memcmp(src_of(frame), none, 6) != 0;
+}
+
+static void tell_learned(wh_switch *s, const struct wh_port *p, const uint8_t mac[6])
+{
+    wh_switch_event event = {.kind = WH_SW_MAC_LEARNED, .port = p->id, .vni = p->net->vni};
+    memcpy(event.mac, mac, 6);
+    wh_switch_tell(s, &event);
+}
+
+/* port or node: one of them. */
+static void learn(wh_switch *s, struct wh_network *net, const uint8_t mac[6], struct wh_port *port, uint32_t node)
+{
+    struct wh_fdb_row *old = wh_fdb_find(&net->fdb, mac);
+    if (old && old->port == port && (port || old->node == node)) {
+        old->seen_ns = s->now_ns;
+        return;
+    }
+    if (old && old->port && !port) { /* it left our port: what was told of it no longer holds */
+        wh_switch_event event = {.kind = WH_SW_MAC_AGED, .port = old->port->id, .vni = net->vni};
+        memcpy(event.mac, mac, 6);
+        wh_switch_tell(s, &event);
+    }
+    struct wh_fdb_row row = {.port = port, .node = node, .seen_ns = s->now_ns};
+    memcpy(row.mac, mac, 6);
+    if (wh_fdb_put(&net->fdb, &row) != WH_OK) {
+        s->total.fdb_full++;
+        return;
+    }
+    if (port)
+        tell_learned(s, port, mac);
+}
+
+/* May this port speak as this source? Counts why not. */
+static bool port_owns_source(wh_switch *s, struct wh_port *p, const uint8_t *src)
+{
+    if (p->locked && memcmp(src, p->mac, 6) != 0) {
+        WH_COUNT(s, p, drop_spoofed);
+        return false;
+    }
+    struct wh_fdb_row *row = wh_fdb_find(&p->net->fdb, src);
+    if (row && row->is_static) {
+        if (row->port == p)
+            return true;
+        if (p->locked) { /* a newer generation of this guest lives elsewhere */
+            WH_COUNT(s, p, drop_fenced);
+            return false;
+        }
+        /* A station seems to have moved to a port of ours; only the control plane may say so. It is asked once a
+         * second. */
+        if (!row->port && s->now_ns - row->seen_ns >= CLAIM_EVERY_NS) {
+            row->seen_ns = s->now_ns;
+            tell_learned(s, p, src);
+        }
+        WH_COUNT(s, p, drop_spoofed);
+        return false;
+    }
+    if (!p->locked)
+        learn(s, p->net, src, p, 0);
+    return true;
+}
+
+static void flood_local(wh_switch *s, struct wh_network *net, const struct wh_port *except, const uint8_t *frame,
+                        uint32_t len)
+{
+    for (uint32_t i = 0; i < net->port_count; i++)
+        if (net->ports[i] != except)
+            wh_port_deliver(s, net->ports[i], frame, len);
+}
+
+static void send_node(wh_switch *s, struct wh_port *from, uint32_t node, const uint8_t *frame, uint32_t len)
+{
+    struct wh_peer *peer = wh_idmap_get(&s->peers, node);
+    if (!peer) {
+        WH_COUNT(s, from, drop_no_peer);
+        return;
+    }
+    wh_peer_send_frame(s, peer, frame, len);
+}
+
+void wh_forward_from_port(wh_switch *s, struct wh_port *p, uint8_t *frame, uint32_t len)
+{
+    struct wh_network *net = p->net;
+    if (!p->enabled) {
+        WH_COUNT(s, p, drop_disabled);
+        return;
+    }
+    if (!shape_ok(net, frame, len)) {
+        WH_COUNT(s, p, drop_invalid);
+        return;
+    }
+    if (!port_owns_source(s, p, src_of(frame)))
+        return;
+    WH_COUNT(s, p, rx_frames);
+    WH_COUNT_BYTES(s, p, rx_bytes, len);
+    wh_frame_prefix(frame, len, net->vni);
+    struct wh_fdb_row *to = is_group(dst_of(frame)) ? NULL : wh_fdb_find(&net->fdb, dst_of(frame));
+    if (!to) {
+        WH_COUNT(s, p, flooded);
+        flood_local(s, net, p, frame, len);
+        for (uint32_t i = 0; i < net->peer_count; i++)
+            send_node(s, p, net->peers[i], frame, len);
+    } else if (to->port && to->port != p) {
+        wh_port_deliver(s, to->port, frame, len);
+    } else if (!to->port) {
+        send_node(s, p, to->node, frame, len);
+    } /* else the station is on the port that the frame came from and has it already */
+}
+
+void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *frame, uint32_t len)
+{
+    struct wh_network *net = wh_idmap_get(&s->networks, vni);
+    if (!net || !shape_ok(net, frame, len)) {
+        WH_COUNT(s, peer, drop_invalid);
+        return;
+    }
+    struct wh_fdb_row *from = wh_fdb_find(&net->fdb, src_of(frame));
+    if (from && from->is_static && (from->port || from->node != peer->node)) {
+        WH_COUNT(s, peer, drop_fenced);
+        return;
+    }
+    if (!from || !from->is_static)
+        learn(s, net, src_of(frame), NULL, peer->node);
+    WH_COUNT(s, peer, rx_frames);
+    WH_COUNT_BYTES(s, peer, rx_bytes, len);
+    struct wh_fdb_row *to = is_group(dst_of(frame)) ? NULL : wh_fdb_find(&net->fdb, dst_of(frame));
+    if (!to)
+        flood_local(s, net, NULL, frame, len);
+    else if (to->port)
+        wh_port_deliver(s, to->port, frame, len);
+    else
+        WH_COUNT(s, peer, drop_no_peer); /* split horizon: its owner is another node, the sender does not know yet */
+}

@@ -1,0 +1,313 @@
+#include "switch/peer.h"
+
+#include "state/state.h"
+#include "switch/forward.h"
+#include "switch/relay.h"
+
+#include <openssl/crypto.h>
+#include <stdlib.h>
+
+struct wh_peer *wh_peer_new(uint32_t node)
+{
+    struct wh_peer *p = calloc(1, sizeof(*p));
+    if (p)
+        p->node = p->via = node;
+    return p;
+}
+
+void wh_peer_free(struct wh_peer *p)
+{
+    if (!p)
+        return;
+    wh_aead_free(p->tx.aead);
+    wh_aead_free(p->rx[0].aead);
+    wh_aead_free(p->rx[1].aead);
+    free(p);
+}
+
+static void tell(wh_switch *s, struct wh_peer *p, enum wh_switch_event_kind kind, uint64_t value)
+{
+    wh_switch_tell(s, &(wh_switch_event){.kind = kind, .node = p->node, .value = value});
+}
+
+static void go_down(wh_switch *s, struct wh_peer *p)
+{
+    if (p->up)
+        tell(s, p, WH_SW_PEER_DOWN, 0);
+    p->up = false;
+    p->rtt_ns = p->told_rtt_ns = 0;
+}
+
+static void probe_soon(wh_switch *s, struct wh_peer *p)
+{
+    p->next_probe_ns = 0;
+    wh_switch_timer(s, 0);
+}
+
+void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct wh_addr *addr)
+{
+    p->via = via;
+    /* Said again, the same address must not undo what roaming has found since. */
+    if (wh_addr_equal(&p->configured, addr))
+        return;
+    p->configured = p->addr = *addr;
+    if (!addr->len)
+        go_down(s, p);
+    probe_soon(s, p);
+}
+
+int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
+{
+    /* The same key again keeps its counter: a counter that starts anew under one key would repeat nonces. */
+    if (p->tx.epoch == epoch && wh_aead_same(p->tx.aead, cipher, key))
+        return WH_OK;
+    wh_aead *aead;
+    int status = wh_aead_new(cipher, key, true, &aead);
+    if (status)
+        return status;
+    wh_aead_free(p->tx.aead);
+    p->tx = (struct wh_tx_key){
+        .aead = aead, .epoch = epoch, .tell_datagrams = WH_REKEY_DATAGRAMS, .tell_bytes = WH_REKEY_BYTES};
+    probe_soon(s, p);
+    return WH_OK;
+}
+
+int wh_peer_set_rx(struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
+{
+    struct wh_rx_key *at = NULL;
+    for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
+        if (p->rx[i].aead && p->rx[i].epoch == epoch)
+            at = &p->rx[i];
+    if (at && wh_aead_same(at->aead, cipher, key))
+        return WH_OK; /* and its window stays, or old datagrams would be taken again */
+    wh_aead *aead;
+    int status = wh_aead_new(cipher, key, false, &aead);
+    if (status)
+        return status;
+    if (!at) {
+        wh_aead_free(p->rx[1].aead);
+        p->rx[1] = p->rx[0];
+        at = &p->rx[0];
+    } else {
+        wh_aead_free(at->aead);
+    }
+    *at = (struct wh_rx_key){.aead = aead, .epoch = epoch};
+    return WH_OK;
+}
+
+/* ---- out ---- */
+
+static void ask_for_key(wh_switch *s, struct wh_peer *p)
+{
+    if (p->tx.counter < p->tx.tell_datagrams && p->tx.bytes < p->tx.tell_bytes)
+        return;
+    /* Again after another sixteenth: the event may have been lost. */
+    p->tx.tell_datagrams = p->tx.counter + WH_REKEY_DATAGRAMS / 16;
+    p->tx.tell_bytes = p->tx.bytes + WH_REKEY_BYTES / 16;
+    tell(s, p, WH_SW_REKEY, p->tx.counter);
+}
+
+static bool seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
+                 const uint8_t *plain, size_t len)
+{
+    if (!p->tx.aead || p->tx.counter >= WH_KEY_DATAGRAMS) {
+        WH_COUNT(s, p, drop_no_key);
+        return false;
+    }
+    struct wh_header h = {.version = WH_TUNNEL_VERSION,
+                          .type = (uint8_t)type,
+                          .hops = type == WH_TUNNEL_DIRECT ? 1 : WH_TUNNEL_HOPS,
+                          .epoch = p->tx.epoch,
+                          .sender = s->node_id,
+                          .dest = p->node,
+                          .counter = ++p->tx.counter};
+    uint8_t header[WH_TUNNEL_HEADER];
+    wh_header_encode(&h, header);
+    uint8_t *slot = wh_udp_slot(s, to);
+    if (wh_aead_seal(p->tx.aead, header, plain, len, slot) != WH_OK) {
+        WH_COUNT(s, p, drop_no_key);
+        return false;
+    }
+    wh_udp_commit(s, len + WH_TUNNEL_OVERHEAD);
+    p->tx.bytes += len;
+    ask_for_key(s, p);
+    return true;
+}
+
+void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len)
+{
+    const struct wh_addr *to = s->udp ? wh_relay_next_hop(s, p) : NULL;
+    if (!to) {
+        WH_COUNT(s, p, drop_no_peer);
+        return;
+    }
+    enum wh_tunnel_type type = p->via == p->node ? WH_TUNNEL_DIRECT : WH_TUNNEL_RELAYED;
+    if (seal(s, p, type, to, frame - WH_FRAME_PREFIX, len + WH_FRAME_PREFIX)) {
+        WH_COUNT(s, p, tx_frames);
+        WH_COUNT_BYTES(s, p, tx_bytes, len);
+    }
+}
+
+static void send_probe(wh_switch *s, struct wh_peer *p, enum wh_tunnel_kind kind, const struct wh_addr *to, uint64_t id,
+                       uint64_t t)
+{
+    uint8_t plain[32];
+    wh_writer w;
+    wh_writer_fixed(&w, plain, sizeof(plain));
+    wh_put_array(&w, 3);
+    wh_put_uint(&w, kind);
+    wh_put_uint(&w, id);
+    wh_put_uint(&w, t);
+    if (w.status == WH_OK && to->len)
+        seal(s, p, WH_TUNNEL_DIRECT, to, plain, w.len);
+}
+
+void wh_peer_tick(wh_switch *s, struct wh_peer *p)
+{
+    bool possible = s->udp && p->tx.aead && (p->addr.len || p->configured.len);
+    if (s->now_ns >= p->next_probe_ns) {
+        p->next_probe_ns = s->now_ns + WH_PROBE_EVERY_NS;
+        if (!possible || p->unanswered >= WH_PROBE_LOST)
+            go_down(s, p);
+        if (possible) {
+            uint64_t now = wh_now_ns();
+            p->probe_id++;
+            p->unanswered++;
+            p->probe_sent_ns[p->probe_id % WH_PROBE_KEPT] = now;
+            send_probe(s, p, WH_KIND_PROBE, &p->addr, p->probe_id, now);
+            /* It may be back where it was configured, with another port than the one it roamed to. */
+            if (!p->up && !wh_addr_equal(&p->addr, &p->configured))
+                send_probe(s, p, WH_KIND_PROBE, &p->configured, p->probe_id, now);
+        }
+    }
+    if (possible)
+        wh_switch_timer(s, p->next_probe_ns);
+}
+
+/* ---- in ---- */
+
+static void roam(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
+{
+    if (wh_addr_equal(&p->addr, from))
+        return;
+    p->addr = *from;
+    probe_soon(s, p);
+}
+
+/* The state of the path is told when it changes, and its RTT again when it moved by half and by more than noise. */
+static void answered(wh_switch *s, struct wh_peer *p, uint64_t id)
+{
+    uint64_t *sent = &p->probe_sent_ns[id % WH_PROBE_KEPT];
+    if (id > p->probe_id || p->probe_id - id >= WH_PROBE_KEPT || *sent == 0)
+        return;
+    uint64_t rtt = wh_now_ns() - *sent;
+    *sent = 0;
+    p->unanswered = 0;
+    p->rtt_ns = p->rtt_ns ? (p->rtt_ns * 7 + rtt) / 8 : rtt;
+    uint64_t gap = p->rtt_ns > p->told_rtt_ns ? p->rtt_ns - p->told_rtt_ns : p->told_rtt_ns - p->rtt_ns;
+    if (p->up && (gap < 1000000 || gap < p->told_rtt_ns / 2))
+        return;
+    p->up = true;
+    p->told_rtt_ns = p->rtt_ns;
+    tell(s, p, WH_SW_PEER_UP, p->rtt_ns / 1000);
+}
+
+static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)
+{
+    size_t len = 0;
+    uint64_t vni = wh_get_uint_max(r, 0xffffff);
+    const uint8_t *frame = wh_get_bin(r, &len);
+    if (r->status || len > WH_FRAME_MAX)
+        return false;
+    wh_forward_from_tunnel(s, p, (uint32_t)vni, frame, (uint32_t)len);
+    return true;
+}
+
+static bool read_batch(wh_switch *s, struct wh_peer *p, wh_reader *r)
+{
+    uint32_t count = wh_get_array(r);
+    for (uint32_t i = 0; i < count && !r->status; i++)
+        if (wh_get_array(r) != 2 || !read_frame(s, p, r))
+            return false;
+    return !r->status;
+}
+
+static bool read_probe(wh_switch *s, struct wh_peer *p, wh_reader *r, uint64_t kind, bool direct,
+                       const struct wh_addr *from)
+{
+    uint64_t id = wh_get_uint(r), t = wh_get_uint(r);
+    if (r->status || !direct)
+        return false;
+    if (kind == WH_KIND_PROBE) {
+        send_probe(s, p, WH_KIND_ANSWER, from, id, t);
+        /* It is there: find out now and not at the next probe, but no more often than a burst of probes would. */
+        if (!p->up && p->next_probe_ns < s->now_ns + WH_PROBE_EVERY_NS - WH_PROBE_GAP_NS)
+            probe_soon(s, p);
+    } else {
+        answered(s, p, id);
+    }
+    return true;
+}
+
+static bool payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_t len, bool direct,
+                    const struct wh_addr *from)
+{
+    wh_reader r;
+    wh_reader_init(&r, plain, len);
+    uint32_t items = wh_get_array(&r);
+    uint64_t kind = wh_get_uint(&r);
+    if (r.status)
+        return false;
+    if (kind == WH_KIND_FRAME && items >= 3)
+        return read_frame(s, p, &r);
+    if (kind == WH_KIND_BATCH && items >= 2)
+        return read_batch(s, p, &r);
+    if ((kind == WH_KIND_PROBE || kind == WH_KIND_ANSWER) && items >= 3)
+        return read_probe(s, p, &r, kind, direct, from);
+    return false;
+}
+
+static struct wh_rx_key *rx_key(struct wh_peer *p, uint32_t epoch)
+{
+    for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
+        if (p->rx[i].aead && p->rx[i].epoch == epoch)
+            return &p->rx[i];
+    return NULL;
+}
+
+void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from)
+{
+    struct wh_header h;
+    if (len < WH_TUNNEL_OVERHEAD || !wh_header_decode(data, len, &h)) {
+        s->total.drop_invalid++;
+        return;
+    }
+    if (h.dest != s->node_id) {
+        wh_relay(s, data, len, &h, from);
+        return;
+    }
+    struct wh_peer *p = wh_idmap_get(&s->peers, h.sender);
+    if (!p) {
+        s->total.drop_no_peer++;
+        return;
+    }
+    struct wh_rx_key *key = rx_key(p, h.epoch);
+    if (!key) {
+        WH_COUNT(s, p, drop_no_key);
+        return;
+    }
+    if (!wh_replay_check(&key->replay, h.counter)) {
+        WH_COUNT(s, p, drop_replay);
+        return;
+    }
+    if (wh_aead_open(key->aead, data, len, s->plain_room) != WH_OK) {
+        WH_COUNT(s, p, drop_auth);
+        return;
+    }
+    wh_replay_accept(&key->replay, h.counter);
+    bool direct = h.type == WH_TUNNEL_DIRECT;
+    if (direct && key == &p->rx[0] && key->replay.top == h.counter)
+        roam(s, p, from);
+    if (!payload(s, p, s->plain_room, len - WH_TUNNEL_OVERHEAD, direct, from))
+        WH_COUNT(s, p, drop_invalid);
+}

@@ -1,0 +1,62 @@
+/* peer: another node as the tunnel sees it: keys by epoch, where it is, whether it answers.
+ *
+ * Its direct address is what was configured until a direct datagram that authenticates and is the newest of its key
+ * comes from somewhere else (roaming; NAT). Datagrams that were relayed never move it. Probes go to the direct address
+ * every half second, also while frames go through another node, so that the direct path is found again; three
+ * unanswered ones make it down. */
+#ifndef WH_SWITCH_PEER_H
+#define WH_SWITCH_PEER_H
+
+#include "switch/aead.h"
+#include "switch/replay.h"
+#include "switch/udp.h"
+
+#define WH_PROBE_EVERY_NS 500000000ull
+#define WH_PROBE_GAP_NS   50000000ull
+#define WH_PROBE_LOST     3u
+#define WH_PROBE_KEPT     8u /* probes that may still be answered */
+
+/* One key seals at most 2^32 datagrams; from 2^26 datagrams or 64 GiB on the owner is asked for another one. Far inside
+ * the bounds of AES-GCM with unique nonces (2^-57 advantage at about 2^34 blocks, RFC 8446 section 5.5 uses the same).
+ */
+#define WH_REKEY_DATAGRAMS (1ull << 26)
+#define WH_REKEY_BYTES     (1ull << 36)
+#define WH_KEY_DATAGRAMS   (1ull << 32)
+
+struct wh_tx_key {
+    wh_aead *aead; /* NULL: none */
+    uint32_t epoch;
+    uint64_t counter, bytes;
+    uint64_t tell_datagrams, tell_bytes; /* ask for a new key here */
+};
+
+struct wh_rx_key {
+    wh_aead *aead;
+    uint32_t epoch;
+    struct wh_replay replay;
+};
+
+struct wh_peer {
+    uint32_t node, via;
+    struct wh_addr addr, configured;
+    struct wh_tx_key tx;
+    struct wh_rx_key rx[2]; /* newest first */
+    bool up;
+    uint32_t probe_id, unanswered;
+    uint64_t probe_sent_ns[WH_PROBE_KEPT];
+    uint64_t next_probe_ns, rtt_ns, told_rtt_ns;
+    wh_counters counters;
+};
+
+struct wh_peer *wh_peer_new(uint32_t node);
+void wh_peer_free(struct wh_peer *p);
+void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct wh_addr *addr);
+int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
+int wh_peer_set_rx(struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
+
+/* frame has its prefix in front of it (wh_frame_prefix). */
+void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len);
+void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from);
+void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due */
+
+#endif

@@ -1,0 +1,264 @@
+#include "switch/port.h"
+
+#include "switch/forward.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define SHARE    64u /* frames of one port in one turn: bounds the latency that it adds to others */
+#define HEADROOM 16u
+
+static int dup_fd(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+/* A doorbell comes from a guest process: writing to something else than an eventfd could block the thread or worse. */
+static bool is_eventfd(int fd)
+{
+    char path[32], target[64] = "";
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(path, target, sizeof(target) - 1);
+    return n > 0 && strcmp(target, "anon_inode:[eventfd]") == 0;
+}
+
+static int take_eventfd(int fd, const char *field, int *out, wh_error *err)
+{
+    if (!is_eventfd(fd))
+        return wh_fail(err, WH_E_INVAL, field, "descriptor %d is not an eventfd", fd);
+    *out = dup_fd(fd);
+    if (*out < 0 || fcntl(*out, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
+        return wh_fail(err, WH_E_IO, field, "%s", strerror(errno));
+    return WH_OK;
+}
+
+static void destroy(struct wh_port *p)
+{
+    wh_ring_unmap(p->from_guest);
+    wh_ring_unmap(p->to_guest);
+    int fds[] = {p->in_event, p->out_event, p->tap_fd};
+    for (size_t i = 0; i < WH_ARRAY_LEN(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    free(p);
+}
+
+static struct wh_port *blank(uint32_t id)
+{
+    struct wh_port *p = calloc(1, sizeof(*p));
+    if (p) {
+        p->id = id;
+        p->enabled = true;
+        p->in_event = p->out_event = p->tap_fd = -1;
+    }
+    return p;
+}
+
+int wh_port_new_ring(uint32_t id, const struct wh_port_ring_spec *spec, struct wh_port **out, wh_error *err)
+{
+    static const uint8_t any[6];
+    if (spec->locked_mac[0] & 1)
+        return wh_fail(err, WH_E_INVAL, "locked_mac", "a group address cannot be a port's own");
+    struct wh_port *p = blank(id);
+    if (!p)
+        return wh_fail(err, WH_E_NOMEM, "port", "out of memory");
+    p->is_ring = true;
+    p->generation = spec->generation;
+    memcpy(p->mac, spec->locked_mac, 6);
+    p->locked = memcmp(p->mac, any, 6) != 0;
+    int status = take_eventfd(spec->to_switch_event, "to_switch_event", &p->in_event, err);
+    if (!status)
+        status = take_eventfd(spec->to_guest_event, "to_guest_event", &p->out_event, err);
+    if (!status)
+        status = wh_ring_map(spec->ring_fd, 0, false, &p->from_guest, err);
+    if (!status)
+        status = wh_ring_map(spec->ring_fd, 1, true, &p->to_guest, err);
+    if (status) {
+        destroy(p);
+        return status;
+    }
+    *out = p;
+    return WH_OK;
+}
+
+int wh_port_new_tap(uint32_t id, int tap_fd, struct wh_port **out, wh_error *err)
+{
+    struct wh_port *p = blank(id);
+    if (!p)
+        return wh_fail(err, WH_E_NOMEM, "port", "out of memory");
+    p->tap_fd = dup_fd(tap_fd);
+    int flags = p->tap_fd < 0 ? -1 : fcntl(p->tap_fd, F_GETFL);
+    if (flags < 0 || fcntl(p->tap_fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+        int error = errno;
+        destroy(p);
+        return wh_fail(err, WH_E_IO, "tap_fd", "%s", strerror(error));
+    }
+    *out = p;
+    return WH_OK;
+}
+
+int wh_port_watch(wh_switch *s, struct wh_port *p, wh_error *err)
+{
+    /* Edge-triggered: the doorbell's count is never read, each ring is a new edge. */
+    int status = p->is_ring ? wh_switch_watch(s, p->in_event, EPOLLIN | EPOLLET, WH_TAG(WH_TAG_RING, p->id))
+                            : wh_switch_watch(s, p->tap_fd, EPOLLIN, WH_TAG(WH_TAG_TAP, p->id));
+    if (status)
+        return wh_fail(err, WH_E_IO, p->is_ring ? "to_switch_event" : "tap_fd", "epoll: %s", strerror(errno));
+    if (p->is_ring)
+        wh_port_activate(s, p); /* frames may wait since before the port existed */
+    return WH_OK;
+}
+
+void wh_port_free(wh_switch *s, struct wh_port *p)
+{
+    int fd = p->is_ring ? p->in_event : p->tap_fd;
+    epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    struct wh_port **link = &s->active_head;
+    s->active_tail = NULL;
+    while (*link) {
+        if (*link == p) {
+            *link = p->next_active;
+            continue;
+        }
+        s->active_tail = *link;
+        link = &(*link)->next_active;
+    }
+    for (link = &s->touched; *link; link = &(*link)->next_touched) {
+        if (*link == p) {
+            *link = p->next_touched;
+            break;
+        }
+    }
+    destroy(p);
+}
+
+void wh_port_activate(wh_switch *s, struct wh_port *p)
+{
+    if (p->active || p->down)
+        return;
+    p->active = true;
+    p->next_active = NULL;
+    if (s->active_tail)
+        s->active_tail->next_active = p;
+    else
+        s->active_head = p;
+    s->active_tail = p;
+    wh_ring_wake(p->from_guest);
+}
+
+void wh_port_fail(wh_switch *s, struct wh_port *p)
+{
+    if (p->down)
+        return;
+    p->down = true;
+    WH_COUNT(s, p, drop_invalid);
+    epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, p->is_ring ? p->in_event : p->tap_fd, NULL);
+    wh_switch_tell(s, &(wh_switch_event){.kind = WH_SW_PORT_DOWN, .port = p->id, .vni = wh_forward_vni(p)});
+}
+
+static bool drain_ring(wh_switch *s, struct wh_port *p)
+{
+    uint8_t *room = s->frame_room + HEADROOM;
+    for (unsigned n = 0; n < SHARE; n++) {
+        const uint8_t *frame;
+        uint32_t len;
+        int status = wh_ring_peek(p->from_guest, &frame, &len);
+        if (status == WH_E_AGAIN)
+            return !wh_ring_sleep(p->from_guest);
+        if (status) {
+            wh_port_fail(s, p);
+            return false;
+        }
+        if (len > WH_FRAME_MAX) {
+            WH_COUNT(s, p, drop_invalid);
+            wh_ring_consume(p->from_guest);
+            continue;
+        }
+        /* Out of shared memory first: what is checked below must be what is sent. */
+        memcpy(room, frame, len);
+        wh_ring_consume(p->from_guest);
+        wh_forward_from_port(s, p, room, len);
+    }
+    return true;
+}
+
+static void drain_tap(wh_switch *s, struct wh_port *p)
+{
+    uint8_t *room = s->frame_room + HEADROOM;
+    for (unsigned n = 0; n < SHARE; n++) {
+        ssize_t len = read(p->tap_fd, room, sizeof(s->frame_room) - HEADROOM);
+        if (len < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (len <= 0) { /* EOF, EBADFD, EIO: the device is gone */
+            wh_port_fail(s, p);
+            return;
+        }
+        wh_forward_from_port(s, p, room, (uint32_t)len);
+    }
+}
+
+bool wh_port_drain(wh_switch *s, struct wh_port *p)
+{
+    if (p->down)
+        return false;
+    if (p->is_ring)
+        return drain_ring(s, p);
+    drain_tap(s, p); /* level-triggered: epoll says again when there is more */
+    return false;
+}
+
+static void deliver_ring(wh_switch *s, struct wh_port *p, const uint8_t *frame, uint32_t len)
+{
+    bool kick = false;
+    int status = wh_ring_put(p->to_guest, frame, len, &kick);
+    if (status == WH_E_FULL) {
+        WH_COUNT(s, p, drop_full);
+        return;
+    }
+    if (status) {
+        wh_port_fail(s, p);
+        return;
+    }
+    if (kick && !p->touched) {
+        p->touched = true;
+        p->next_touched = s->touched;
+        s->touched = p;
+    }
+    WH_COUNT(s, p, tx_frames);
+    WH_COUNT_BYTES(s, p, tx_bytes, len);
+}
+
+void wh_port_deliver(wh_switch *s, struct wh_port *p, const uint8_t *frame, uint32_t len)
+{
+    if (!p->enabled || p->down) {
+        WH_COUNT(s, p, drop_disabled);
+        return;
+    }
+    if (p->is_ring) {
+        deliver_ring(s, p, frame, len);
+        return;
+    }
+    if (write(p->tap_fd, frame, len) != (ssize_t)len) { /* its queue is full, or it is down for now (EIO) */
+        WH_COUNT(s, p, drop_full);
+        return;
+    }
+    WH_COUNT(s, p, tx_frames);
+    WH_COUNT_BYTES(s, p, tx_bytes, len);
+}
+
+void wh_port_kick_touched(wh_switch *s)
+{
+    while (s->touched) {
+        struct wh_port *p = s->touched;
+        s->touched = p->next_touched;
+        p->touched = false;
+        uint64_t one = 1;
+        ssize_t n = write(p->out_event, &one, sizeof(one));
+        (void)n; /* EAGAIN: it is rung already */
+    }
+}

@@ -1,0 +1,44 @@
+/* port: where frames enter and leave the switch on this host: a guest's pair of rings, or a TAP (any descriptor that
+ * gives and takes one frame per read and write). Owns dup's of the descriptors it was given. */
+#ifndef WH_SWITCH_PORT_H
+#define WH_SWITCH_PORT_H
+
+#include "base/ring.h"
+#include "switch/switch.h"
+
+struct wh_network;
+
+struct wh_port {
+    uint32_t id;
+    struct wh_network *net;
+    bool is_ring, locked, enabled;
+    bool down;            /* damaged ring or TAP gone: told once, silent from then on */
+    bool active, touched; /* member of the switch's lists */
+    uint8_t mac[6];
+    uint64_t generation;
+    wh_ring *from_guest, *to_guest;
+    int in_event, out_event;
+    int tap_fd;
+    wh_counters counters;
+    struct wh_port *next_active, *next_touched;
+};
+
+struct wh_port_ring_spec {
+    int ring_fd, to_switch_event, to_guest_event;
+    const uint8_t *locked_mac; /* 6 bytes, all zero: any source */
+    uint64_t generation;
+};
+int wh_port_new_ring(uint32_t id, const struct wh_port_ring_spec *spec, struct wh_port **out, wh_error *err);
+int wh_port_new_tap(uint32_t id, int tap_fd, struct wh_port **out, wh_error *err);
+int wh_port_watch(wh_switch *s, struct wh_port *p, wh_error *err);
+void wh_port_free(wh_switch *s, struct wh_port *p); /* leaves the switch's lists and epoll first */
+
+void wh_port_activate(wh_switch *s, struct wh_port *p);
+/* Take up to a turn's share of frames out of it and forward them. True: there may be more. */
+bool wh_port_drain(wh_switch *s, struct wh_port *p);
+/* Hand it a frame; every way to lose it is counted. */
+void wh_port_deliver(wh_switch *s, struct wh_port *p, const uint8_t *frame, uint32_t len);
+void wh_port_fail(wh_switch *s, struct wh_port *p); /* -> down, WH_SW_PORT_DOWN */
+void wh_port_kick_touched(wh_switch *s);
+
+#endif

@@ -1,0 +1,11 @@
+/* relay: datagrams between two other nodes. They cannot be opened here; the header says where they go. */
+#ifndef WH_SWITCH_RELAY_H
+#define WH_SWITCH_RELAY_H
+
+#include "switch/peer.h"
+
+/* Where a datagram for this peer goes next: its own address, or that of the node on the way; NULL: nowhere known. */
+const struct wh_addr *wh_relay_next_hop(const wh_switch *s, const struct wh_peer *p);
+void wh_relay(wh_switch *s, const uint8_t *data, size_t len, const struct wh_header *h, const struct wh_addr *from);
+
+#endif

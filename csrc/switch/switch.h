@@ -1,0 +1,74 @@
+/* switch: the data path of one node, inside its agent.
+ *
+ * Theory. One thread owns all forwarding. It sleeps in epoll on the UDP socket, the ports' doorbells and its wake
+ * eventfd. A turn: take the lock; receive one batch of datagrams; give each port that has frames a bounded share; send
+ * the sealed batch; ring the doorbells of the guests that got frames; look at timers; release the lock. Control calls
+ * take the same lock, so that tables need no finer locking and a deleted port is gone when the call returns. The lock
+ * is a pair: who wants it waits at the gate first, therefore a busy thread cannot starve a control call.
+ *
+ * What is hostile: the shared part of a ring (base/ring.h checks it; a frame is copied out before any check of its
+ * bytes), a doorbell that a guest process keeps ringing (costs turns, nothing else), datagrams (counted and dropped),
+ * frames. What is trusted: who calls api.cdef.
+ *
+ * Loops: a frame from a tunnel goes to local ports only (split horizon); a datagram for another node is relayed by its
+ * header alone and its hop limit ends a relay loop.
+ *
+ * Limits: frames of one VLAN tag at most; no fragmentation (a network's MTU has to fit the underlay: 1400 inside 1500).
+ */
+#ifndef WH_SWITCH_SWITCH_H
+#define WH_SWITCH_SWITCH_H
+
+#include "base/base.h"
+#include "switch/events.h"
+#include "switch/idmap.h"
+#include "switch/wire.h"
+
+#include <pthread.h>
+
+struct wh_port;
+struct wh_peer;
+struct wh_network;
+struct wh_udp;
+
+struct wh_switch {
+    uint32_t node_id;
+    uint32_t fdb_max;
+    uint64_t fdb_age_ns;
+    uint64_t hash_seed;
+
+    pthread_mutex_t gate, lock;
+    pthread_t thread;
+    bool running; /* the thread exists */
+    _Atomic bool stop;
+    int epoll_fd, wake_fd;
+
+    struct wh_udp *udp; /* NULL: no tunnels */
+    struct wh_events events;
+    struct wh_idmap ports, peers, networks;
+    struct wh_port *active_head, *active_tail; /* ring ports that may hold frames */
+    struct wh_port *touched;                   /* ring ports whose guest has to be woken */
+    wh_counters total;
+    uint64_t now_ns;   /* of this turn */
+    uint64_t timer_ns; /* next time that tick has something to do */
+    uint64_t next_age_ns;
+    uint8_t frame_room[16 + WH_FRAME_MAX + 64]; /* the frame in hand, with headroom for its msgpack prefix */
+    uint8_t plain_room[WH_DATAGRAM_MAX];        /* the datagram just opened */
+};
+
+/* One event counts in the totals and at whoever caused or suffered it. */
+#define WH_COUNT(s, who, field)          ((void)((s)->total.field++, (who)->counters.field++))
+#define WH_COUNT_BYTES(s, who, field, n) ((void)((s)->total.field += (n), (who)->counters.field += (n)))
+
+void wh_switch_lock(wh_switch *s);
+void wh_switch_unlock(wh_switch *s);
+void wh_switch_wake(wh_switch *s);                  /* look at timers and ports again */
+void wh_switch_timer(wh_switch *s, uint64_t at_ns); /* tick no later than this */
+void wh_switch_tell(wh_switch *s, const wh_switch_event *event);
+int wh_switch_watch(wh_switch *s, int fd, uint32_t events, uint64_t tag);
+
+/* epoll tags: what kind of descriptor it is, and the port's id. Ids and not pointers, since a port may be deleted
+ * between epoll_wait and the turn. */
+#define WH_TAG(kind, id) ((uint64_t)(kind) << 32 | (id))
+enum wh_tag { WH_TAG_WAKE = 0, WH_TAG_UDP = 1, WH_TAG_RING = 2, WH_TAG_TAP = 3 };
+
+#endif

@@ -1,0 +1,104 @@
+/* wire: the tunnel datagram, alone (protocol/SPEC.md, "Tunnel"). All integers are big-endian.
+ *
+ *   0  version u8      1
+ *   1  type u8         1 direct: never relayed, its source address is the sender's own; 2 relayed: may pass other nodes
+ *   2  hop limit u8    lowered by each relay, therefore zero in the AAD
+ *   3  reserved u8     0
+ *   4  key epoch u32
+ *   8  sender node u32
+ *  12  destination node u32
+ *  16  counter u64     from 1 on, never repeated under one key
+ *  24  AEAD ciphertext of one msgpack array, then the 16-byte tag
+ *
+ * Nonce: epoch u32 || counter u64. A key serves one sender in one direction. */
+#ifndef WH_SWITCH_WIRE_H
+#define WH_SWITCH_WIRE_H
+
+#include "base/base.h"
+
+#include <endian.h>
+#include <string.h>
+
+#define WH_TUNNEL_VERSION  1u
+#define WH_TUNNEL_HEADER   24u
+#define WH_TUNNEL_TAG      16u
+#define WH_TUNNEL_NONCE    12u
+#define WH_TUNNEL_HOPS     8u
+#define WH_TUNNEL_OVERHEAD (WH_TUNNEL_HEADER + WH_TUNNEL_TAG)
+
+enum wh_tunnel_type { WH_TUNNEL_DIRECT = 1, WH_TUNNEL_RELAYED = 2 };
+enum wh_tunnel_kind { WH_KIND_FRAME = 0, WH_KIND_BATCH = 1, WH_KIND_PROBE = 2, WH_KIND_ANSWER = 3 };
+
+/* Frames: Ethernet header (one VLAN tag at most) and the largest MTU that a network may have. */
+#define WH_ETH_HEADER   14u
+#define WH_ETH_OVERHEAD 18u
+#define WH_MTU_MIN      576u
+#define WH_MTU_MAX      9000u
+#define WH_FRAME_MAX    (WH_MTU_MAX + WH_ETH_OVERHEAD)
+/* [0, vni, frame] in front of a frame, always this long: 0x93 0x00 0xce vni32 0xc5 len16. */
+#define WH_FRAME_PREFIX 10u
+#define WH_DATAGRAM_MAX 9216u
+
+struct wh_header {
+    uint8_t version, type, hops, reserved;
+    uint32_t epoch, sender, dest;
+    uint64_t counter;
+};
+
+static inline void wh_header_encode(const struct wh_header *h, uint8_t out[WH_TUNNEL_HEADER])
+{
+    uint32_t word[3] = {htobe32(h->epoch), htobe32(h->sender), htobe32(h->dest)};
+    uint64_t counter = htobe64(h->counter);
+    out[0] = h->version;
+    out[1] = h->type;
+    out[2] = h->hops;
+    out[3] = h->reserved;
+    memcpy(out + 4, word, sizeof(word));
+    memcpy(out + 16, &counter, sizeof(counter));
+}
+
+/* False when the bytes are no header of this version; nothing in it is trusted before the AEAD opened. */
+static inline bool wh_header_decode(const uint8_t *data, size_t len, struct wh_header *h)
+{
+    uint32_t word[3];
+    uint64_t counter;
+    if (len < WH_TUNNEL_HEADER)
+        return false;
+    memcpy(word, data + 4, sizeof(word));
+    memcpy(&counter, data + 16, sizeof(counter));
+    *h = (struct wh_header){.version = data[0], .type = data[1], .hops = data[2], .reserved = data[3]};
+    h->epoch = be32toh(word[0]);
+    h->sender = be32toh(word[1]);
+    h->dest = be32toh(word[2]);
+    h->counter = be64toh(counter);
+    return h->version == WH_TUNNEL_VERSION && (h->type == WH_TUNNEL_DIRECT || h->type == WH_TUNNEL_RELAYED) &&
+           h->reserved == 0;
+}
+
+static inline void wh_header_aad(const uint8_t header[WH_TUNNEL_HEADER], uint8_t aad[WH_TUNNEL_HEADER])
+{
+    memcpy(aad, header, WH_TUNNEL_HEADER);
+    aad[2] = 0;
+}
+
+static inline void wh_header_nonce(const uint8_t header[WH_TUNNEL_HEADER], uint8_t nonce[WH_TUNNEL_NONCE])
+{
+    memcpy(nonce, header + 4, 4);
+    memcpy(nonce + 4, header + 16, 8);
+}
+
+/* Written directly in front of a frame that stands in a buffer with headroom, so that the frame is not copied again. */
+static inline void wh_frame_prefix(uint8_t *frame, uint32_t len, uint32_t vni)
+{
+    uint8_t *p = frame - WH_FRAME_PREFIX;
+    uint32_t be_vni = htobe32(vni);
+    uint16_t be_len = htobe16((uint16_t)len);
+    p[0] = 0x93;
+    p[1] = WH_KIND_FRAME;
+    p[2] = 0xce;
+    memcpy(p + 3, &be_vni, 4);
+    p[7] = 0xc5;
+    memcpy(p + 8, &be_len, 2);
+}
+
+#endif
