@@ -310,7 +310,7 @@ int wh_switch_event_fd(wh_switch *s)
 int wh_switch_next_event(wh_switch *s, wh_switch_event *out)
 {
     wh_switch_lock(s);
-    int status = wh_events_take(&s->events, out);
+    int status = wh_eventq_take(&s->events, out);
     wh_switch_unlock(s);
     return status;
 }

@@ -44,7 +44,7 @@ void wh_switch_timer(wh_switch *s, uint64_t at_ns)
 
 void wh_switch_tell(wh_switch *s, const wh_switch_event *event)
 {
-    if (!wh_events_put(&s->events, event))
+    if (!wh_eventq_put(&s->events, event))
         s->total.events_lost++;
 }
 
@@ -174,7 +174,7 @@ static int configure(wh_switch *s, const wh_switch_config *c, wh_error *err)
 
 static int open_fds(wh_switch *s, const wh_switch_config *c, wh_error *err)
 {
-    int status = wh_events_init(&s->events, err);
+    int status = wh_eventq_init(&s->events, err);
     if (status)
         return status;
     s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -231,7 +231,7 @@ void wh_switch_free(wh_switch *s)
     wh_idmap_free(&s->networks);
     wh_idmap_free(&s->peers);
     wh_udp_free(s->udp);
-    wh_events_close(&s->events);
+    wh_eventq_close(&s->events);
     int fds[] = {s->epoll_fd, s->wake_fd};
     for (size_t i = 0; i < WH_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)

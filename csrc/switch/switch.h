@@ -19,7 +19,7 @@
 #define WH_SWITCH_SWITCH_H
 
 #include "base/base.h"
-#include "switch/events.h"
+#include "switch/eventq.h"
 #include "switch/idmap.h"
 #include "switch/wire.h"
 
@@ -43,7 +43,7 @@ struct wh_switch {
     int epoll_fd, wake_fd;
 
     struct wh_udp *udp; /* NULL: no tunnels */
-    struct wh_events events;
+    struct wh_eventq events;
     struct wh_idmap ports, peers, networks;
     struct wh_port *active_head, *active_tail; /* ring ports that may hold frames */
     struct wh_port *touched;                   /* ring ports whose guest has to be woken */

@@ -1,29 +1,29 @@
-#include "switch/events.h"
+#include "switch/eventq.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-int wh_events_init(struct wh_events *e, wh_error *err)
+int wh_eventq_init(struct wh_eventq *e, wh_error *err)
 {
     e->head = e->tail = 0;
     e->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     return e->fd < 0 ? wh_fail(err, WH_E_IO, "eventfd", "%s", strerror(errno)) : WH_OK;
 }
 
-void wh_events_close(struct wh_events *e)
+void wh_eventq_close(struct wh_eventq *e)
 {
     if (e->fd >= 0)
         close(e->fd);
     e->fd = -1;
 }
 
-bool wh_events_put(struct wh_events *e, const wh_switch_event *event)
+bool wh_eventq_put(struct wh_eventq *e, const wh_switch_event *event)
 {
-    if (e->head - e->tail == WH_EVENTS_CAP)
+    if (e->head - e->tail == WH_EVENTQ_CAP)
         return false;
-    e->ring[e->head % WH_EVENTS_CAP] = *event;
+    e->ring[e->head % WH_EVENTQ_CAP] = *event;
     e->head++;
     uint64_t one = 1;
     ssize_t n = write(e->fd, &one, sizeof(one));
@@ -31,7 +31,7 @@ bool wh_events_put(struct wh_events *e, const wh_switch_event *event)
     return true;
 }
 
-int wh_events_take(struct wh_events *e, wh_switch_event *out)
+int wh_eventq_take(struct wh_eventq *e, wh_switch_event *out)
 {
     if (e->head == e->tail) {
         uint64_t count;
@@ -40,7 +40,7 @@ int wh_events_take(struct wh_events *e, wh_switch_event *out)
         *out = (wh_switch_event){.kind = WH_SW_NONE};
         return WH_E_AGAIN;
     }
-    *out = e->ring[e->tail % WH_EVENTS_CAP];
+    *out = e->ring[e->tail % WH_EVENTQ_CAP];
     e->tail++;
     return WH_OK;
 }
