@@ -1,0 +1,331 @@
+"""The agent's hand on its switch: typed calls, events, counters.
+
+:class:`Switch` owns one ``wh_switch`` (C threads; frames never pass through here) and must be closed. Calls are short table
+changes under the switch's lock, so they run on the trio thread. MACs are ``aa:bb:cc:dd:ee:ff``, addresses are
+``(host, port)`` of numeric IPv4 or IPv6 hosts, an interface scope as ``fe80::1%eth0``. Errors are :mod:`node.core`'s.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+
+from node.core import CoreInvalid, CoreStateError, check, ffi, new_error
+from node.core import switch as switch_library
+
+__all__ = ["Counters", "FdbEntry", "Switch", "SwitchEvent", "SwitchEventKind", "best_cipher", "mac_bytes", "mac_text"]
+
+NO_MAC = "00:00:00:00:00:00"
+_AGAIN = -10
+_FDB_SLACK = 64  # rows that may appear between counting and reading
+
+
+class SwitchEventKind(enum.IntEnum):
+    MAC_LEARNED = 1  # vni, port, mac: on a port with no locked MAC
+    MAC_AGED = 2
+    PEER_UP = 3  # node; value: RTT in microseconds. Again when the RTT has moved by half
+    PEER_DOWN = 4  # node
+    REKEY = 5  # node: its tx key is worn
+    PORT_DOWN = 6  # port: ring damaged or TAP gone
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchEvent:
+    kind: SwitchEventKind
+    node: int
+    port: int
+    vni: int
+    mac: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """``port`` is None on entries of other nodes. ``age_s`` is 0 on static entries."""
+
+    vni: int
+    mac: str
+    node: int
+    port: int | None
+    age_s: int
+    is_static: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Frames and bytes in (``rx``: into the switch) and out, and what was dropped and why."""
+
+    rx_frames: int
+    rx_bytes: int
+    tx_frames: int
+    tx_bytes: int
+    drop_full: int
+    drop_fenced: int
+    drop_spoofed: int
+    drop_invalid: int
+    drop_no_peer: int
+    drop_no_key: int
+    drop_auth: int
+    drop_replay: int
+    drop_disabled: int
+    drop_ttl: int
+    flooded: int
+    relayed: int
+    fdb_full: int
+    events_lost: int
+
+
+def mac_bytes(mac: str) -> bytes:
+    """``aa:bb:cc:dd:ee:ff`` as 6 bytes; :class:`node.core.CoreInvalid` on anything else."""
+    parts = mac.split(":")
+    if len(parts) == 6 and all(len(part) == 2 for part in parts):
+        try:
+            return bytes(int(part, 16) for part in parts)
+        except ValueError:
+            pass
+    raise CoreInvalid(-2, "mac", f"{mac!r} is not of the form aa:bb:cc:dd:ee:ff")
+
+
+def mac_text(mac: bytes) -> str:
+    return mac.hex(":")
+
+
+def best_cipher() -> int:
+    """0 (AES-256-GCM) where this host's AES is in hardware, else 1 (ChaCha20-Poly1305)."""
+    return int(switch_library().wh_switch_best_cipher())
+
+
+def sockaddr(host: str, port: int) -> bytes:
+    """The kernel's ``struct sockaddr_in`` or ``sockaddr_in6``. ``host`` is numeric: names are resolved by the caller."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError as error:
+        raise CoreInvalid(-2, "addr", f"{host!r} is not a numeric address") from error
+    if not 0 < port < 65536:
+        raise CoreInvalid(-2, "addr", f"port {port} is not in 1..65535")
+    family_port = struct.pack("=H", address_family(address)) + struct.pack("!H", port)
+    if isinstance(address, ipaddress.IPv4Address):
+        return family_port + address.packed + bytes(8)
+    scope = address.scope_id
+    try:
+        index = 0 if scope is None else int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+    except OSError as error:
+        raise CoreInvalid(-2, "addr", f"no interface {scope!r}") from error
+    return family_port + bytes(4) + address.packed + struct.pack("=I", index)
+
+
+def address_family(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
+    return int(socket.AF_INET if address.version == 4 else socket.AF_INET6)
+
+
+class Switch:
+    """One switch. ``udp`` (bound) becomes the switch's own when the constructor returns; None: no tunnels."""
+
+    def __init__(
+        self, node: int, udp: socket.socket | None = None, *, fdb_age_s: int = 300, fdb_max: int = 65536
+    ) -> None:
+        self._lib = switch_library()
+        self._handle: Any = None
+        fd = os.dup(udp.fileno()) if udp is not None else -1
+        config = ffi.new(
+            "wh_switch_config *", {"node_id": node, "fdb_age_s": fdb_age_s, "fdb_max": fdb_max, "udp_fd": fd}
+        )
+        out, err = ffi.new("wh_switch **"), new_error()
+        try:
+            check(self._lib.wh_switch_new(config, out, err), err)
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            raise
+        if udp is not None:
+            udp.close()
+        self.node = node
+        self._handle = out[0]
+
+    def close(self) -> None:
+        """Stop the thread and free everything. A task that waits in :meth:`events` sees its end.
+        Twice is fine."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            # Waiters must let go of the descriptor before it is closed and its number used again.
+            try:
+                trio.lowlevel.notify_closing(self._lib.wh_switch_event_fd(handle))
+            except RuntimeError:
+                pass  # not inside trio: nobody waits
+            self._lib.wh_switch_free(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def handle(self) -> Any:
+        if self._handle is None:
+            raise CoreStateError(-4, "switch", "it is closed")
+        return self._handle
+
+    # ---- networks ----
+
+    def add_network(self, vni: int, mtu: int = 1400) -> None:
+        err = new_error()
+        check(self._lib.wh_switch_network_add(self.handle, vni, mtu, err), err)
+
+    def remove_network(self, vni: int) -> None:
+        """CoreStateError while it has ports."""
+        check(self._lib.wh_switch_network_del(self.handle, vni))
+
+    def set_network_peers(self, vni: int, nodes: Iterable[int]) -> None:
+        """The nodes that get this network's broadcasts; replaces the list."""
+        listed, err = sorted(set(nodes)), new_error()
+        check(self._lib.wh_switch_network_peers(self.handle, vni, ffi.new("uint32_t[]", listed), len(listed), err), err)
+
+    # ---- ports ----
+
+    def add_ring_port(
+        self,
+        port: int,
+        vni: int,
+        *,
+        ring_fd: int,
+        to_switch_event: int,
+        to_guest_event: int,
+        mac: str | None,
+        generation: int = 0,
+    ) -> None:
+        """A guest's NIC. The descriptors stay the caller's. ``mac`` None: any source address."""
+        err = new_error()
+        locked = mac_bytes(mac or NO_MAC)
+        check(
+            self._lib.wh_switch_port_ring(
+                self.handle, port, vni, ring_fd, to_switch_event, to_guest_event, locked, generation, err
+            ),
+            err,
+        )
+
+    def add_tap_port(self, port: int, vni: int, tap_fd: int) -> None:
+        err = new_error()
+        check(self._lib.wh_switch_port_tap(self.handle, port, vni, tap_fd, err), err)
+
+    def remove_port(self, port: int) -> None:
+        check(self._lib.wh_switch_port_del(self.handle, port))
+
+    def enable_port(self, port: int, on: bool) -> None:
+        """Off: frames are dropped both ways. Switching it on also makes the port the owner of its MAC here, whatever
+        :meth:`set_mac` said before: the last step of a migration's target before :meth:`announce`."""
+        check(self._lib.wh_switch_port_enable(self.handle, port, int(on)))
+
+    def announce(self, port: int) -> None:
+        """Broadcast where this port's MAC is now."""
+        check(self._lib.wh_switch_port_announce(self.handle, port))
+
+    # ---- peers ----
+
+    def set_peer(self, node: int, *, via: int | None = None, address: tuple[str, int] | None = None) -> None:
+        """Add or change a peer. ``via`` None: direct. Saying the same ``address`` again keeps where the peer roamed to."""
+        raw, err = b"" if address is None else sockaddr(*address), new_error()
+        check(self._lib.wh_switch_peer_set(self.handle, node, node if via is None else via, raw, len(raw), err), err)
+
+    def remove_peer(self, node: int) -> None:
+        check(self._lib.wh_switch_peer_del(self.handle, node))
+
+    def set_tx_key(self, node: int, epoch: int, cipher: int, key: bytes) -> None:
+        err = new_error()
+        check(self._lib.wh_switch_peer_tx_key(self.handle, node, epoch, cipher, _key(key), err), err)
+
+    def set_rx_key(self, node: int, epoch: int, cipher: int, key: bytes) -> None:
+        """Accept one more epoch; the older of two is dropped. Do this before the other end seals with it."""
+        err = new_error()
+        check(self._lib.wh_switch_peer_rx_key(self.handle, node, epoch, cipher, _key(key), err), err)
+
+    # ---- MACs ----
+
+    def set_mac(self, vni: int, mac: str, node: int) -> None:
+        """The control plane's word on whose a MAC is. This node itself: back to the local port that has it locked."""
+        err = new_error()
+        check(self._lib.wh_switch_mac_set(self.handle, vni, mac_bytes(mac), node, err), err)
+
+    def remove_mac(self, vni: int, mac: str) -> None:
+        check(self._lib.wh_switch_mac_del(self.handle, vni, mac_bytes(mac)))
+
+    def fdb(self, vni: int) -> list[FdbEntry]:
+        cap, count = _FDB_SLACK, ffi.new("uint32_t *")
+        while True:
+            rows = ffi.new("wh_fdb_entry[]", cap)
+            check(self._lib.wh_switch_fdb(self.handle, vni, rows, cap, count))
+            if count[0] < cap:
+                break
+            cap *= 4
+        return [
+            FdbEntry(
+                vni=row.vni,
+                mac=mac_text(bytes(row.mac)),
+                node=row.node,
+                port=row.port if row.node == self.node else None,
+                age_s=row.age_s,
+                is_static=bool(row.is_static),
+            )
+            for row in rows[0 : count[0]]
+        ]
+
+    # ---- what it tells ----
+
+    def next_event(self) -> SwitchEvent | None:
+        """None: nothing there now."""
+        raw = ffi.new("wh_switch_event *")
+        status = self._lib.wh_switch_next_event(self.handle, raw)
+        if status == _AGAIN:
+            return None
+        check(status)
+        return SwitchEvent(
+            SwitchEventKind(raw.kind), raw.node, raw.port, raw.vni, mac_text(bytes(raw.mac)), int(raw.value)
+        )
+
+    async def events(self) -> AsyncIterator[SwitchEvent]:
+        """Events as they come, for ever. One consumer. Ends when the switch is closed."""
+        while self._handle is not None:
+            event = self.next_event()
+            if event is not None:
+                yield event
+                continue
+            try:
+                await trio.lowlevel.wait_readable(self._lib.wh_switch_event_fd(self.handle))
+            except trio.ClosedResourceError:
+                return
+
+    def counters(self) -> Counters:
+        raw = ffi.new("wh_counters *")
+        check(self._lib.wh_switch_counters(self.handle, raw))
+        return _counters(raw)
+
+    def port_counters(self, port: int) -> Counters:
+        raw = ffi.new("wh_counters *")
+        check(self._lib.wh_switch_port_counters(self.handle, port, raw))
+        return _counters(raw)
+
+    def peer_counters(self, node: int) -> Counters:
+        raw = ffi.new("wh_counters *")
+        check(self._lib.wh_switch_peer_counters(self.handle, node, raw))
+        return _counters(raw)
+
+
+def _key(key: bytes) -> bytes:
+    if len(key) != 32:
+        raise CoreInvalid(-2, "key", f"{len(key)} bytes, not 32")
+    return key
+
+
+def _counters(raw: Any) -> Counters:
+    return Counters(**{field.name: int(getattr(raw, field.name)) for field in fields(Counters)})
