@@ -1,12 +1,13 @@
 """The agent's hand on its switch: typed calls, events, counters.
 
-:class:`Switch` owns one ``wh_switch`` (C threads; frames never pass through here) and must be closed. Calls are short table
-changes under the switch's lock, so they run on the trio thread. MACs are ``aa:bb:cc:dd:ee:ff``, addresses are
+:class:`Switch` owns one ``wh_switch`` (C threads; frames never pass through here) and must be closed. Calls are short
+table changes under the switch's lock, so they run on the trio thread. MACs are ``aa:bb:cc:dd:ee:ff``, addresses are
 ``(host, port)`` of numeric IPv4 or IPv6 hosts, an interface scope as ``fe80::1%eth0``. Errors are :mod:`node.core`'s.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import ipaddress
 import os
@@ -105,7 +106,7 @@ def best_cipher() -> int:
 
 
 def sockaddr(host: str, port: int) -> bytes:
-    """The kernel's ``struct sockaddr_in`` or ``sockaddr_in6``. ``host`` is numeric: names are resolved by the caller."""
+    """The kernel's ``struct sockaddr_in`` or ``sockaddr_in6``. ``host`` is numeric: the caller resolves names."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError as error:
@@ -157,10 +158,8 @@ class Switch:
         if self._handle is not None:
             handle, self._handle = self._handle, None
             # Waiters must let go of the descriptor before it is closed and its number used again.
-            try:
+            with contextlib.suppress(RuntimeError):  # not inside trio: nobody waits
                 trio.lowlevel.notify_closing(self._lib.wh_switch_event_fd(handle))
-            except RuntimeError:
-                pass  # not inside trio: nobody waits
             self._lib.wh_switch_free(handle)
 
     def __enter__(self) -> Self:
@@ -234,7 +233,7 @@ class Switch:
     # ---- peers ----
 
     def set_peer(self, node: int, *, via: int | None = None, address: tuple[str, int] | None = None) -> None:
-        """Add or change a peer. ``via`` None: direct. Saying the same ``address`` again keeps where the peer roamed to."""
+        """Add or change a peer. ``via`` None: direct. The same ``address`` again keeps where the peer roamed to."""
         raw, err = b"" if address is None else sockaddr(*address), new_error()
         check(self._lib.wh_switch_peer_set(self.handle, node, node if via is None else via, raw, len(raw), err), err)
 

@@ -1,0 +1,231 @@
+"""The tunnel datagram: reference implementation of SPEC.md, section "Tunnel".
+
+Slow and plain, for tests and tools; the data path is ``csrc/switch``, and each opens what the other seals. No I/O and no
+clock. Whatever is wrong with a datagram is a :class:`protocol.errors.RemoteProtocolError` whose ``field`` says which check
+refused it: ``datagram`` or ``header.*`` (shape), ``epoch`` (no such key), ``counter`` (replay), ``tag`` (authentication),
+``payload*`` (what was sealed is no payload).
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgpack
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from protocol.errors import RemoteProtocolError
+from protocol.replay import ReplayWindow
+
+VERSION: Final = 1
+HEADER: Final = struct.Struct("!BBBBIIIQ")
+TAG_BYTES: Final = 16
+OVERHEAD: Final = HEADER.size + TAG_BYTES
+DATAGRAM_MAX: Final = 9216
+FRAME_MIN: Final = 14
+FRAME_MAX: Final = 9018  # MTU 9000, Ethernet header, one VLAN tag
+HOPS: Final = 8
+VNI_MAX: Final = 0xFFFFFF
+
+
+class Cipher(enum.IntEnum):
+    AES256_GCM = 0
+    CHACHA20_POLY1305 = 1
+
+
+class Type(enum.IntEnum):
+    DIRECT = 1  # not to be relayed: the source address is the sender's own
+    RELAYED = 2  # may pass other nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The 24 clear bytes. ``hops`` changes on the way and is therefore zero in what is authenticated."""
+
+    epoch: int
+    sender: int
+    dest: int
+    counter: int
+    type: Type = Type.DIRECT
+    hops: int = 1
+
+    def encode(self) -> bytes:
+        return HEADER.pack(VERSION, self.type, self.hops, 0, self.epoch, self.sender, self.dest, self.counter)
+
+    def aad(self) -> bytes:
+        return replace(self, hops=0).encode()
+
+    def nonce(self) -> bytes:
+        return struct.pack("!IQ", self.epoch, self.counter)
+
+    @staticmethod
+    def decode(data: bytes) -> Header:
+        if len(data) < HEADER.size:
+            raise RemoteProtocolError("datagram", data, f"at least {HEADER.size} bytes")
+        version, kind, hops, reserved, epoch, sender, dest, counter = HEADER.unpack_from(data)
+        if version != VERSION:
+            raise RemoteProtocolError("header.version", version, str(VERSION))
+        if kind not in (Type.DIRECT, Type.RELAYED):
+            raise RemoteProtocolError("header.type", kind, "1 or 2")
+        if reserved != 0:
+            raise RemoteProtocolError("header.reserved", reserved, "0")
+        return Header(epoch, sender, dest, counter, Type(kind), hops)
+
+
+# ---- payloads -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    vni: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    id: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    id: int
+    time: int
+
+
+Payload = tuple[Frame, ...] | Probe | Answer
+
+
+def encode_payload(payload: Payload) -> bytes:
+    match payload:
+        case Probe(id=ident, time=time):
+            items: list[Any] = [2, ident, time]
+        case Answer(id=ident, time=time):
+            items = [3, ident, time]
+        case (frame,):
+            items = [0, frame.vni, frame.data]
+        case _:
+            items = [1, [[frame.vni, frame.data] for frame in payload]]
+    encoded: bytes = msgpack.packb(items, use_bin_type=True)
+    return encoded
+
+
+def _number(value: Any, field: str, limit: int) -> int:
+    if type(value) is not int or not 0 <= value <= limit:
+        raise RemoteProtocolError(field, value, f"0..{limit}")
+    return value
+
+
+def _frame(vni: Any, data: Any) -> Frame:
+    if not isinstance(data, bytes) or not FRAME_MIN <= len(data) <= FRAME_MAX:
+        raise RemoteProtocolError("payload.frame", data, f"{FRAME_MIN}..{FRAME_MAX} bytes")
+    if not 1 <= _number(vni, "payload.vni", VNI_MAX):
+        raise RemoteProtocolError("payload.vni", vni, f"1..{VNI_MAX}")
+    return Frame(vni, data)
+
+
+def decode_payload(data: bytes) -> Payload:
+    """Elements behind those that a kind defines, and bytes behind the array, belong to newer versions: ignored."""
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=DATAGRAM_MAX, max_bin_len=FRAME_MAX, max_str_len=256, max_array_len=1024, max_map_len=64
+    )
+    try:
+        unpacker.feed(data)
+        items = unpacker.unpack()
+    except (ValueError, msgpack.UnpackException) as error:
+        raise RemoteProtocolError("payload", data, "one msgpack array") from error
+    if not isinstance(items, list) or len(items) < 2:
+        raise RemoteProtocolError("payload", items, "an array [kind, ...]")
+    kind, fields = _number(items[0], "payload.kind", 3), items[1:]
+    if kind == 1:
+        return _batch(fields[0])
+    if len(fields) < 2:
+        raise RemoteProtocolError("payload", items, "two fields behind the kind")
+    if kind == 0:
+        return (_frame(fields[0], fields[1]),)
+    ident, time = (_number(value, "payload.probe", 2**64 - 1) for value in fields[:2])
+    return Probe(ident, time) if kind == 2 else Answer(ident, time)
+
+
+def _batch(entries: Any) -> tuple[Frame, ...]:
+    if not isinstance(entries, list):
+        raise RemoteProtocolError("payload.batch", entries, "an array of [vni, frame]")
+    frames = []
+    for entry in entries:
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise RemoteProtocolError("payload.batch", entry, "[vni, frame]")
+        frames.append(_frame(*entry))
+    return tuple(frames)
+
+
+# ---- sealing --------------------------------------------------------------------------------------------------------
+
+
+def _aead(cipher: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    if len(key) != 32:
+        raise ValueError(f"a tunnel key has 32 bytes, not {len(key)}")
+    return AESGCM(key) if Cipher(cipher) is Cipher.AES256_GCM else ChaCha20Poly1305(key)
+
+
+def seal(cipher: int, key: bytes, header: Header, plain: bytes) -> bytes:
+    """One datagram. The caller never uses a (key, epoch, counter) twice."""
+    return header.encode() + _aead(cipher, key).encrypt(header.nonce(), plain, header.aad())
+
+
+def open_sealed(cipher: int, key: bytes, datagram: bytes) -> tuple[Header, bytes]:
+    """Header and plaintext of an authentic datagram. Knows no replays: that is :class:`Receiver`'s part."""
+    if not OVERHEAD <= len(datagram) <= DATAGRAM_MAX:
+        raise RemoteProtocolError("datagram", datagram, f"{OVERHEAD}..{DATAGRAM_MAX} bytes")
+    header = Header.decode(datagram)
+    try:
+        plain = _aead(cipher, key).decrypt(header.nonce(), datagram[HEADER.size :], header.aad())
+    except InvalidTag as error:
+        raise RemoteProtocolError("tag", datagram, "an authentic datagram") from error
+    return header, plain
+
+
+class Sender:
+    """One direction to one node: counts, so that no nonce is used twice."""
+
+    def __init__(self, node: int, peer: int, epoch: int, cipher: int, key: bytes) -> None:
+        self.node, self.peer, self.epoch, self.cipher, self._key = node, peer, epoch, Cipher(cipher), key
+        self.counter = 0
+
+    def seal(self, payload: Payload, *, relayed: bool = False) -> bytes:
+        self.counter += 1
+        kind, hops = (Type.RELAYED, HOPS) if relayed else (Type.DIRECT, 1)
+        header = Header(self.epoch, self.node, self.peer, self.counter, kind, hops)
+        return seal(self.cipher, self._key, header, encode_payload(payload))
+
+
+class Receiver:
+    """One direction from one node: at most two epochs, the older of which goes when a third comes."""
+
+    def __init__(self, node: int, peer: int) -> None:
+        self.node, self.peer = node, peer
+        self._keys: dict[int, tuple[Cipher, bytes, ReplayWindow]] = {}
+
+    def install(self, epoch: int, cipher: int, key: bytes) -> None:
+        """The same key again changes nothing: its window must not be forgotten."""
+        known = self._keys.get(epoch)
+        if known is not None and known[:2] == (Cipher(cipher), key):
+            return
+        self._keys[epoch] = (Cipher(cipher), key, ReplayWindow())
+        while len(self._keys) > 2:
+            del self._keys[next(iter(self._keys))]
+
+    def open(self, datagram: bytes) -> tuple[Header, Payload]:
+        header = Header.decode(datagram)
+        if (header.dest, header.sender) != (self.node, self.peer):
+            raise RemoteProtocolError("header.sender", (header.sender, header.dest), f"{self.peer} to {self.node}")
+        if header.epoch not in self._keys:
+            raise RemoteProtocolError("epoch", header.epoch, "an installed key")
+        cipher, key, window = self._keys[header.epoch]
+        if not window.check(header.counter):
+            raise RemoteProtocolError("counter", header.counter, f"new, and within {window.top} - window")
+        header, plain = open_sealed(cipher, key, datagram)
+        window.accept(header.counter)
+        return header, decode_payload(plain)
