@@ -65,6 +65,16 @@ static void set_open(struct console *c, unsigned port, bool open)
     c->port[port].end.opened(c->port[port].end.ctx, open);
 }
 
+/* After a turn: what another hart added meanwhile had no notification if the last pop did not find the queue empty. */
+static void finish(struct console *c, unsigned queue)
+{
+    if (!wh_virtio_live(&c->v))
+        return;
+    wh_virtio_signal(&c->v, queue);
+    if (!wh_virtq_empty(&c->v.queue[queue], c->v.ram))
+        wh_virtio_kick(&c->v);
+}
+
 /* ---- control queues -----------------------------------------------------------------------------------------------
  */
 
@@ -139,8 +149,7 @@ static void control(struct console *c)
         wh_virtio_push(&c->v, CONTROL_OUT, &c->chain, 0);
         take_control(c, &msg);
     }
-    if (wh_virtio_live(&c->v))
-        wh_virtio_signal(&c->v, CONTROL_OUT);
+    finish(c, CONTROL_OUT);
     pay(c);
 }
 
@@ -163,6 +172,10 @@ static void deliver(struct console *c, unsigned port)
     while (budget-- > 0 && port_open(c, port) && end->input_ready(end->ctx) > 0) {
         if (!wh_virtio_pop(&c->v, queue, &c->chain))
             break;
+        if (c->chain.in_count == 0) {
+            wh_virtio_break(&c->v, "console input buffer with nothing to write to");
+            return;
+        }
         uint32_t written = 0;
         for (unsigned i = 0; i < c->chain.in_count; i++) {
             const wh_segment *s = &c->chain.seg[c->chain.out_count + i];
@@ -174,8 +187,11 @@ static void deliver(struct console *c, unsigned port)
         }
         wh_virtio_push(&c->v, queue, &c->chain, written);
     }
-    if (wh_virtio_live(&c->v))
-        wh_virtio_signal(&c->v, queue);
+    if (!wh_virtio_live(&c->v))
+        return;
+    wh_virtio_signal(&c->v, queue);
+    if (port_open(c, port) && end->input_ready(end->ctx) > 0 && !wh_virtq_empty(&c->v.queue[queue], c->v.ram))
+        wh_virtio_kick(&c->v); /* the budget ended this turn */
 }
 
 /* Guest to outside. */
@@ -189,8 +205,7 @@ static void collect(struct console *c, unsigned port)
             end->output(end->ctx, c->chain.seg[i].host, c->chain.seg[i].len);
         wh_virtio_push(&c->v, queue, &c->chain, 0);
     }
-    if (wh_virtio_live(&c->v))
-        wh_virtio_signal(&c->v, queue);
+    finish(c, queue);
 }
 
 static void console_notify(wh_virtio *v, unsigned queue)
