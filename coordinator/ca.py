@@ -138,13 +138,16 @@ class Authority:
     def sign_node(self, csr_pem: str, node: int, now: float) -> str:
         """A certificate for the key of a CSR, as node ``node``; :class:`Invalid` names the field ``csr_pem``."""
         csr = load_csr(csr_pem)
-        return _pem(self._sign(_public_key(csr), f"node-{node}", f"node/{node}", [], now, NODE_DAYS)).decode()
+        return _pem(
+            self._sign(_public_key(csr), f"node-{node}", f"node/{node}", names=[], now=now, days=NODE_DAYS)
+        ).decode()
 
     def _sign(
         self,
         public: ec.EllipticCurvePublicKey,
         common: str,
         path: str,
+        *,
         names: Iterable[x509.GeneralName],
         now: float,
         days: int,
@@ -184,7 +187,7 @@ class Authority:
             if now < half and list(san)[1:] == names and files[1].exists():
                 return OwnFiles(*files, present.not_valid_after_utc.timestamp())
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(key.public_key(), "coordinator", "coordinator", names, now, OWN_DAYS)
+        certificate = self._sign(key.public_key(), "coordinator", "coordinator", names=names, now=now, days=OWN_DAYS)
         # A crash between the two writes leaves a pair that does not fit; the certificate is removed first for that.
         files[0].unlink(missing_ok=True)
         write_private(files[1], _key_pem(key))

@@ -13,8 +13,8 @@ from coordinator.store.db import Tx
 
 
 def canonical(manifest: dict[str, Any]) -> bytes:
-    """The bytes whose SHA-256 is the image's digest: sorted keys, no spaces, UTF-8."""
-    return json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """The bytes whose SHA-256 is the image's digest: sorted keys, no spaces, ASCII."""
+    return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
 
 
 def digest_of(manifest: dict[str, Any]) -> str:

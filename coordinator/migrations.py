@@ -1,0 +1,344 @@
+"""Moving a guest: plans it, starts it at the source, decides it in the store, and tells both ends.
+
+The two ends do the work (``protocol/migration.py``); this side is the arbiter and the one that people ask. Its own
+doubts are settled like everybody's: by asking the store. Whenever it gives up it asks for "abort", and whatever the
+store answers then is the outcome, be it "committed".
+
+After a restart an unfinished operation finds its migration's row. A decided one is told to both ends again; a pending
+one is waited for, as the ends go on by themselves, unless the source never heard of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import trio
+
+from coordinator.cluster import Cluster
+from coordinator.errors import Cancelled, Conflict, Failed, Full, Unavailable
+from coordinator.hold import hold
+from coordinator.model import Guest, Migration, Operation
+from coordinator.operations import Operations, Task
+from coordinator.placement import Demand, Placement
+from coordinator.reconcile import Tell
+from coordinator.store import guests, journal, migrations, nodes
+from coordinator.store.db import Tx
+from protocol.errors import LinkError, RemoteError, WherryError
+from protocol.messages import (
+    Decision,
+    MigrationCancel,
+    MigrationLookup,
+    MigrationParams,
+    MigrationProgress,
+    MigrationResult,
+    MigrationStart,
+    NodeInfo,
+    Settle,
+    to_builtins,
+)
+
+log = logging.getLogger(__name__)
+
+PREPARE_TIMEOUT_S = 120.0
+DEADLINE_SLACK_S = 30.0
+RESULT_GRACE_S = 10.0  # from the decision to the source's last word
+CANCEL_GRACE_S = 10.0
+RETRY_S = 0.5
+SETTLE_TIMEOUT_S = 10.0
+
+
+@dataclass
+class _Watch:
+    """A migration that this process follows."""
+
+    decided: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)  # the source's result is here
+    result: MigrationResult | None = None
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+class Migrations:
+    """``nursery`` outlives every operation: it carries the words to the ends."""
+
+    def __init__(self, cluster: Cluster, operations: Operations, nursery: trio.Nursery) -> None:
+        self._cluster = cluster
+        self._operations = operations
+        self._nursery = nursery
+        self._watches: dict[str, _Watch] = {}
+        operations.handle("migrate", self._do_migrate)
+
+    # ---- wishes -----------------------------------------------------------------------------------------------------
+
+    async def migrate(self, name: str, *, to: str | None, params: MigrationParams) -> Operation:
+        """Decide a target and journal the migration; nothing is sent yet."""
+
+        def decide(tx: Tx) -> Operation:
+            guest = guests.by_name(tx, name)
+            operation = journal.begin(
+                tx, "migrate", subject=name, target=guest.id, args={"params": to_builtins(params)}
+            )
+            target = self._target(tx, guest, to)
+            migration = migrations.begin(tx, journal.new_id("m"), guest, target=target, operation=operation.id)
+            guests.set_state(tx, guest, "migrating")
+            tx.emit(
+                "migration.started",
+                f"migration of {name} from {nodes.name_of(tx, guest.node)} to {nodes.name_of(tx, target)}",
+                guest=name,
+                node=nodes.name_of(tx, guest.node),
+                generation=guest.generation,
+                migration=migration.id,
+                target=nodes.name_of(tx, target),
+            )
+            return operation
+
+        operation = await self._cluster.db.run(decide)
+        self._operations.start(operation)
+        return operation
+
+    def _target(self, tx: Tx, guest: Guest, to: str | None) -> int:
+        source = nodes.name_of(tx, guest.node)
+        on = nodes.by_name(tx, to, field="to") if to else None
+        if on is not None and on.id == guest.node:
+            raise Conflict(f"guest {guest.name} is on {to} already", field="to")
+        if guest.state not in ("running", "paused"):
+            raise Conflict(f"guest {guest.name} is {guest.state}; only a running guest can migrate", field="name")
+        if guest.node not in self._cluster.alive():
+            raise Unavailable(f"node {source} of guest {guest.name} is not connected")
+        placement = self._place(tx, guest, on.id if on else None)
+        if placement.chosen is None:
+            if on is not None:
+                verdict = next(v for v in placement.verdicts if v.node == on.id)
+                raise Full(f"node {on.name} cannot take {guest.name}: {', '.join(verdict.reasons)}", field="to")
+            raise Full(placement.refusal(), field="to", placement=placement.to_json())
+        return placement.chosen.node
+
+    def _place(self, tx: Tx, guest: Guest, on: int | None) -> Placement:
+        assert guest.node is not None
+        demand = Demand(guest.spec.memory, guest.spec.cpus, on=on, avoid={guest.node: "it runs there now"})
+        return self._cluster.place(tx, demand)
+
+    # ---- the arbiter ------------------------------------------------------------------------------------------------
+
+    async def decide(
+        self,
+        ident: str,
+        *,
+        ask: Literal["commit", "abort", "query"],
+        reason: str = "",
+        asker: int | None = None,
+        guest: str | None = None,
+        generation: int | None = None,
+    ) -> Decision:
+        """The store's word. The decision is on disk before anyone hears of it."""
+        await hold("decide-before")
+        decision = await self._cluster.db.run(
+            migrations.decide, ident, ask=ask, reason=reason, asker=asker, guest=guest, generation=generation
+        )
+        if decision.decision != "pending":
+            log.info(
+                "migration=%s %s generation=%d owner=%d (asked: %s by %s)",
+                ident,
+                decision.decision,
+                decision.generation,
+                decision.owner,
+                ask,
+                asker or "coordinator",
+            )
+            watch = self._watches.get(ident)
+            if watch is not None:
+                watch.decided.set()
+            if ask != "query":
+                self._nursery.start_soon(self._tell_both, ident)
+        await hold("decide-after")
+        return decision
+
+    async def _tell_both(self, ident: str) -> None:
+        migration = await self._cluster.db.run(migrations.by_id, ident)
+        for node in (migration.source, migration.target):
+            self._nursery.start_soon(self.tell, node, Tell(migration))
+
+    async def tell(self, node: int, tell: Tell) -> None:
+        """The decision to one end; if that fails, its next registration brings it up again."""
+        migration = tell.migration
+        link = self._cluster.links.get(node)
+        if link is None or migration.decision == "pending":
+            return
+        committed = migration.decision == "committed"
+        settle = Settle(
+            migration=migration.id,
+            guest=migration.guest,
+            decision=migration.decision,
+            generation=migration.generation + int(committed),
+            owner=migration.target if committed else migration.source,
+        )
+        try:
+            await link.call(settle, timeout=SETTLE_TIMEOUT_S)
+        except WherryError as exc:
+            log.info("migration=%s node=%d did not take the decision: %s", migration.id, node, exc)
+
+    # ---- what the source says ---------------------------------------------------------------------------------------
+
+    def progress(self, node: int, notice: MigrationProgress) -> None:
+        watch = self._watches.get(notice.migration)
+        if watch is not None:
+            watch.progress.update(to_builtins(notice))
+
+    def result(self, node: int, notice: MigrationResult) -> None:
+        watch = self._watches.get(notice.migration)
+        if watch is not None:
+            watch.result = notice
+            watch.ended.set()
+
+    # ---- work -------------------------------------------------------------------------------------------------------
+
+    async def _do_migrate(self, operation: Operation, task: Task) -> dict[str, Any]:
+        migration = await self._cluster.db.run(migrations.of_operation, operation.id)
+        assert migration is not None, "journaled in the same transaction"
+        watch = self._watches[migration.id] = _Watch()
+        watch.progress = task.progress
+        task.report(migration=migration.id, phase="prepare", **await self._names(migration))
+        try:
+            decision = await self._until_decided(operation, task, migration, watch)
+            return await self._outcome(task, migration, decision, watch)
+        finally:
+            del self._watches[migration.id]
+
+    async def _names(self, migration: Migration) -> dict[str, Any]:
+        def read(tx: Tx) -> dict[str, Any]:
+            return {
+                "source": nodes.name_of(tx, migration.source),
+                "target": nodes.name_of(tx, migration.target),
+            }
+
+        return await self._cluster.db.run(read)
+
+    async def _until_decided(self, operation: Operation, task: Task, migration: Migration, watch: _Watch) -> Decision:
+        params = _params(operation)
+        abort = ""
+        async with trio.open_nursery() as nursery:
+
+            async def on_cancel() -> None:
+                nonlocal abort
+                await task.cancel_asked.wait()
+                await self._ask_source_to_cancel(migration, watch)
+                abort = abort or "cancelled by request"
+                nursery.cancel_scope.cancel()
+
+            async def on_deadline() -> None:
+                nonlocal abort
+                left = operation.created + params.deadline_s + DEADLINE_SLACK_S - self._cluster.wall()
+                await trio.sleep(max(DEADLINE_SLACK_S, left))
+                abort = abort or f"not decided within {params.deadline_s:g} s"
+                nursery.cancel_scope.cancel()
+
+            async def on_lost_source() -> None:
+                nonlocal abort
+                await self._cluster.wait_lost(migration.source)
+                abort = abort or "the source node is lost"
+                nursery.cancel_scope.cancel()
+
+            async def on_result() -> None:
+                nonlocal abort
+                await watch.ended.wait()
+                abort = abort or "the source gave up"
+                nursery.cancel_scope.cancel()
+
+            for waiter in (on_cancel, on_deadline, on_lost_source, on_result):
+                nursery.start_soon(waiter)
+            decision = await self.decide(migration.id, ask="query")
+            if decision.decision != "pending":
+                await self._tell_both(migration.id)
+            elif operation.state == "pending":
+                abort = await self._start_source(migration, params)
+            else:
+                abort = await self._find_at_source(migration)
+            if not abort and decision.decision == "pending":
+                await watch.decided.wait()
+            nursery.cancel_scope.cancel()
+        if abort and watch.result is not None and watch.result.reason:
+            abort = watch.result.reason
+        return await self.decide(migration.id, ask="abort" if abort else "query", reason=abort)
+
+    async def _start_source(self, migration: Migration, params: MigrationParams) -> str:
+        """Ask the source to begin; returns why it is over already, or "" when it is under way."""
+
+        def read(tx: Tx) -> NodeInfo:
+            node = nodes.by_id(tx, migration.target)
+            return NodeInfo(node=node.id, name=node.name, link=node.link, tunnel=node.tunnel)
+
+        request = MigrationStart(
+            migration=migration.id,
+            guest=migration.guest,
+            generation=migration.generation,
+            target=await self._cluster.db.run(read),
+            params=params,
+        )
+        link = self._cluster.links.get(migration.source)
+        if link is None:
+            return "the source node is not connected"
+        try:
+            await link.call(request, timeout=PREPARE_TIMEOUT_S)
+        except RemoteError as exc:
+            return exc.message or exc.code
+        except LinkError as exc:
+            return f"the source node did not answer: {exc}"
+        return ""
+
+    async def _find_at_source(self, migration: Migration) -> str:
+        """After a restart: did the source hear of the migration? Waits for its session; a lost source ends the wait."""
+        while True:
+            link = await self._cluster.links.wait(migration.source)
+            try:
+                await link.call(MigrationLookup(migration=migration.id), timeout=10)
+            except RemoteError as exc:
+                return "the source node does not know of it" if exc.code == "not_found" else ""
+            except LinkError as exc:
+                log.info("migration=%s lookup at node=%d: %s", migration.id, migration.source, exc)
+                await trio.sleep(RETRY_S)
+            else:
+                return ""
+
+    async def _ask_source_to_cancel(self, migration: Migration, watch: _Watch) -> None:
+        """The polite way; when the source does not follow within the grace, "abort" is asked for without it."""
+        link = self._cluster.links.get(migration.source)
+        if link is None:
+            return
+        with trio.move_on_after(CANCEL_GRACE_S), contextlib.suppress(LinkError):
+            await link.call(MigrationCancel(migration=migration.id), timeout=CANCEL_GRACE_S)
+            await watch.decided.wait()
+
+    async def _outcome(self, task: Task, migration: Migration, decision: Decision, watch: _Watch) -> dict[str, Any]:
+        await self._cluster.doubt(migration.guest)
+        result = await self._last_word(migration, decision, watch)
+        names = await self._names(migration)
+        if decision.decision != "committed":
+            reason = (await self._cluster.db.run(migrations.by_id, migration.id)).reason or "aborted"
+            if task.cancel_asked.is_set():
+                raise Cancelled("the migration was cancelled; the guest runs on at its source")
+            message = f"migration to {names['target']} failed, the guest stays on {names['source']}: {reason}"
+            raise Failed("unavailable", message)
+        task.report(phase="done")
+        return {**result, **names, "generation": decision.generation, "outcome": "committed"}
+
+    async def _last_word(self, migration: Migration, decision: Decision, watch: _Watch) -> dict[str, Any]:
+        """The source's figures, if it still tells them."""
+        if decision.decision == "committed":
+            with trio.move_on_after(RESULT_GRACE_S):
+                await watch.ended.wait()
+        if watch.result is None and decision.decision == "committed":
+            link = self._cluster.links.get(migration.source)
+            if link is not None:
+                with contextlib.suppress(LinkError):
+                    watch.result = await link.call(MigrationLookup(migration=migration.id), timeout=5)
+        if watch.result is None:
+            return {"migration": migration.id}
+        return to_builtins(watch.result)
+
+
+def _params(operation: Operation) -> MigrationParams:
+    from msgspec import convert
+
+    return convert(operation.args["params"], MigrationParams)
