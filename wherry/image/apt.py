@@ -77,7 +77,9 @@ class Apt:
             raise AptError(f"no Debian mirror in this host's apt sources: give --mirror URI; or {IMPORT_HINT}")
         found = keyring or sources.keyring(source)
         if found is None or not found.is_file():
-            raise AptError(f"no Debian archive keyring ({found or sources.KEYRINGS[1]}): install debian-archive-keyring")
+            raise AptError(
+                f"no Debian archive keyring ({found or sources.KEYRINGS[1]}): install debian-archive-keyring"
+            )
         self.keyring = found
         self._write_configuration()
 
@@ -131,12 +133,22 @@ class Apt:
         """apt-get with our configuration; progress from its status descriptor. Returns stdout."""
         read_end, write_end = os.pipe()
         command = ["apt-get", "-q", "-y", "-o", f"APT::Status-Fd={write_end}", *arguments]
-        environment = {**os.environ, "APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+        environment = {
+            **os.environ,
+            "APT_CONFIG": str(self.folder / "apt.conf"),
+            "LC_ALL": "C",
+            "DEBIAN_FRONTEND": "noninteractive",
+        }
         output = self.folder / "output.log"
         with output.open("w+b") as log, os.fdopen(read_end) as status:
             try:
                 process = subprocess.Popen(
-                    command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=(write_end,), env=environment
+                    command,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(write_end,),
+                    env=environment,
                 )
             finally:
                 os.close(write_end)
@@ -171,14 +183,18 @@ class Apt:
     def resolve(self, packages: Sequence[str]) -> list[Package]:
         """The closure of ``packages`` as files with sizes, in apt's order. Unknown names are an :class:`AptError`."""
         # Files that lie in archives/ already are not printed, so the question is asked with an empty cache.
-        text = self._run(["-o", f"Dir::Cache::archives={self.folder}/empty", "install", "--print-uris", "--", *packages])
+        text = self._run(
+            ["-o", f"Dir::Cache::archives={self.folder}/empty", "install", "--print-uris", "--", *packages]
+        )
         found = [Package(m["file"], int(m["size"])) for m in map(_URI_LINE.match, text.splitlines()) if m]
         if not found:
             raise AptError(f"apt resolved {' '.join(packages)} to no package file")
         return found
 
     def download(self, packages: Sequence[str], report: Report | None = None) -> list[Path]:
-        """Fetch the closure into ``archives/``; what is there and intact is not fetched again. Returns the .deb files."""
+        """Fetch the closure into ``archives/``; what is there and intact is not fetched again.
+
+        Returns the .deb files."""
         wanted = self.resolve(packages)
         self._run(["install", "--download-only", "--", *packages], report)
         files = [self.archives / package.file for package in wanted]

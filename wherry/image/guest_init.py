@@ -1,7 +1,7 @@
 """The scripts inside a built image: what runs between the kernel and the prompt.
 
-``/init`` mounts, loads modules, names and connects the machine, and becomes busybox init, which keeps the guest agent and
-a shell on each console alive. Kernel command line: ``wherry.name=NAME`` and, once per NIC,
+``/init`` mounts, loads modules, names and connects the machine, and becomes busybox init, which keeps the guest
+agent and a shell on the console alive. Kernel command line: ``wherry.name=NAME`` and, once per NIC,
 ``wherry.nic=MAC,ADDRESS/PREFIX,GATEWAY,MTU`` (gateway may be empty); a NIC that is not named asks DHCP.
 """
 
@@ -74,7 +74,7 @@ while [ ! -e "/dev/virtio-ports/$want" ]; do
     [ "$tries" -gt 400 ] && exec sleep 3600
     [ -e "/dev/virtio-ports/$want" ] || usleep 50000
 done
-exec /usr/sbin/qemu-ga --method virtio-serial --path "/dev/virtio-ports/$want" --statedir /run --pidfile /run/qemu-ga.pid
+exec /usr/sbin/qemu-ga -m virtio-serial -p "/dev/virtio-ports/$want" --statedir /run --pidfile /run/qemu-ga.pid
 """
 
 SHUTDOWN = """#!/bin/sh

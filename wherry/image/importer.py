@@ -1,4 +1,4 @@
-"""From files to an image: kernel + initrd, a raw disk, or firmware. What cannot boot is refused here, not in the guest."""
+"""From files to an image: kernel + initrd, a raw disk, or firmware. What cannot boot is refused here, not later."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""A cpio archive in the "newc" format, as Linux unpacks for its initramfs (kernel: driver-api/early-userspace/buffer-format).
+"""A cpio archive in the "newc" format, as Linux unpacks for its initramfs.
+
+Format: the kernel's driver-api/early-userspace/buffer-format.
 
 Deterministic: paths sorted, inode numbers counted, times and owners zero, so that equal contents give equal bytes and
 one image digest. Written uncompressed by default: an emulated processor copies an archive several times faster than it
-inflates one (measured with `wherry image build`'s own archive; docs/decisions).
+inflates one (measured with QEMU's TCG: the Debian image's prompt comes 0.3-1.1 s sooner, at 8 MB more to store).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Kernel modules: which files a guest needs and in which order they are loaded.
 
 Dependencies are read from the ``.modinfo`` section of each module (``depends=a,b``), so that no depmod is needed and a
-kernel that builds a driver in simply has no module for it. ELF parsing follows the System V gABI; every offset is checked.
+kernel that builds a driver in simply has no module for it. ELF parsing follows the System V gABI; every offset is
+checked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which Debian mirror and keyring this host uses: a reader of apt's own source files.
 
-Both formats of sources.list(5) are read: deb822 (``*.sources``) and one line per source (``*.list``). Only what is needed
-to point a private apt at the same archive is kept.
+Both formats of sources.list(5) are read: deb822 (``*.sources``) and one line per source (``*.list``). Only what is
+needed to point a private apt at the same archive is kept.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>(?:\s+\S+)*)\s*$")
+_ONE_LINE = re.compile(
+    r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>(?:\s+\S+)*)\s*$"
+)
 KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -62,7 +64,9 @@ def parse_deb822(text: str) -> Iterator[Source]:
         signed = fields.get("signed-by", "")
         signed = signed.split()[0] if signed.startswith("/") else ""
         for uri in fields.get("uris", "").split():
-            yield Source(uri, tuple(fields.get("suites", "").split()), tuple(fields.get("components", "").split()), signed)
+            yield Source(
+                uri, tuple(fields.get("suites", "").split()), tuple(fields.get("components", "").split()), signed
+            )
 
 
 def read_all(etc_apt: Path = Path("/etc/apt")) -> list[Source]:

@@ -1,7 +1,8 @@
 """The local image library: blobs and manifests by SHA-256, names as pointers to manifests.
 
-``blobs/sha256/HEX``, ``manifests/HEX.json`` (canonical JSON; its hash is the image's digest), ``tags/NAME`` (the digest).
-Every file appears by rename, blobs only after their hash was checked, so a crash leaves at most a temporary file.
+``blobs/sha256/HEX``, ``manifests/HEX.json`` (canonical JSON; its hash is the image's digest), ``tags/NAME`` (the
+digest). Every file appears by rename, blobs only after their hash was checked, so a crash leaves a temporary
+file at most.
 """
 
 from __future__ import annotations
@@ -75,14 +76,18 @@ class Image:
         files = data.get("files")
         _check(isinstance(files, list) and 1 <= len(files) <= 8, "files", files, "a list of 1 to 8")
         parsed = [_parse_file(item) for item in files or ()]
-        for key, kind in (("name", str), ("kind", str), ("cmdline", str), ("min_memory", int), ("created", int)):
-            value = data.get(key, "" if kind is str else 0)
-            _check(type(value) is kind and (kind is str or value >= 0), key, value, kind.__name__)
+        for key in ("name", "kind", "cmdline"):
+            _check(isinstance(data.get(key, ""), str), key, data.get(key), "text")
+        for key in ("min_memory", "created"):
+            number = data.get(key, 0)
+            _check(type(number) is int and number >= 0, key, number, "a number that is not negative")
         _check(NAME.match(data.get("name", "")) is not None, "name", data.get("name"), NAME.pattern)
         _check(data.get("kind") in _KINDS, "kind", data.get("kind"), " ".join(_KINDS))
         _check(data.get("arch") == "riscv64", "arch", data.get("arch"), "riscv64")
         _check(isinstance(data.get("source", {}), dict), "source", data.get("source"), "an object")
-        known = {key: data[key] for key in ("name", "kind", "cmdline", "min_memory", "created", "source") if key in data}
+        known = {
+            key: data[key] for key in ("name", "kind", "cmdline", "min_memory", "created", "source") if key in data
+        }
         return cls(files=tuple(parsed), **known)
 
 

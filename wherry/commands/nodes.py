@@ -1,0 +1,80 @@
+"""``wherry nodes``, ``drain``, ``uncordon`` and ``forget``."""
+
+from __future__ import annotations
+
+import click
+
+from wherry import ui, units
+from wherry.client import Client
+from wherry.commands.common import example, json_option, with_client
+from wherry.model import Operation
+
+
+@click.command(epilog=example("wherry nodes"))
+@json_option
+@click.pass_context
+def nodes(ctx: click.Context, as_json: bool) -> None:
+    """The hosts of the cluster."""
+    found = with_client(ctx, lambda client: client.nodes())
+    if as_json:
+        ui.print_json(found)
+        return
+    rows = [
+        (
+            n.name,
+            n.state,
+            n.guests,
+            n.cpus,
+            f"{units.size(n.memory_used)}/{units.size(n.memory)}",
+            n.link,
+            n.tunnel,
+            units.duration(n.last_seen_s) if n.last_seen_s is not None else "-",
+            n.software,
+        )
+        for n in found
+    ]
+    columns = ("name", "state", "guests", "cpus", "memory", "link", "tunnel", "seen", "software")
+    ui.table(columns, rows, empty="no nodes; add one: wherry token create")
+
+
+@click.command(epilog=example("wherry drain n1"))
+@click.argument("name")
+@click.pass_context
+def drain(ctx: click.Context, name: str) -> None:
+    """Move every guest away from a node and keep new ones off it."""
+
+    async def work(client: Client) -> Operation | None:
+        operation = await client.node_action(name, "drain")
+        if operation is None:
+            return None
+        with ui.bar(f"drain {name}", total=None) as bar:
+            return await client.finish(operation, lambda op: bar.update(0, None, f"drain {name}: {_moved(op)}"))
+
+    done = with_client(ctx, work)
+    click.echo(f"{name}: drained; {_moved(done) if done else ''}".rstrip("; "))
+
+
+def _moved(operation: Operation) -> str:
+    facts = {**(operation.progress or {}), **(operation.result or {})}
+    return ", ".join(f"{key} {value}" for key, value in facts.items() if isinstance(value, str | int | float))
+
+
+@click.command(epilog=example("wherry uncordon n1"))
+@click.argument("name")
+@click.pass_context
+def uncordon(ctx: click.Context, name: str) -> None:
+    """Let a drained node take guests again."""
+    with_client(ctx, lambda client: client.node_action(name, "uncordon"))
+    click.echo(f"{name}: takes guests again")
+
+
+@click.command(epilog=example("wherry forget n3"))
+@click.argument("name")
+@click.pass_context
+def forget(ctx: click.Context, name: str) -> None:
+    """Forget a node that is gone for good."""
+    with_client(ctx, lambda client: client.remove_node(name))
+    click.echo(f"{name}: removed")
+
+
+COMMANDS = (nodes, drain, uncordon, forget)
