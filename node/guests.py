@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import shutil
 import time
@@ -60,6 +61,8 @@ class Guest:
         self.reason = ""
         self.started = 0.0
         self.booted = 0.0
+        self.instructions = 0
+        self.resident = 0
         self.migration = record.migration
         self.ended = trio.Event()
         self._agent: GuestAgent | None = None
@@ -93,6 +96,8 @@ class Guest:
             pid=self.handle.pid if self.handle else 0,
             started=self.started,
             booted=self.booted,
+            instructions=self.instructions,
+            resident=self.resident,
             migration=self.migration,
         )
 
@@ -163,19 +168,31 @@ class Guests:
         guest.state, guest.reason = state, reason
         self._on_change()
 
+    async def refresh(self) -> None:
+        """Take the figures of the running guests anew, for a report. Not of migrating ones: their pause is short."""
+        for guest in self:
+            if guest.handle is not None and guest.state == "running" and not guest.migration:
+                try:
+                    answer = await guest.handle.call("status")
+                except (GuestGone, CoreError):
+                    continue
+                guest.instructions = int(answer["stats"]["instructions"])
+                guest.resident = await trio.to_thread.run_sync(_resident, guest.handle.fds.get("ram", -1))
+
     # -- orders
 
     async def run(self, spec: GuestSpec, generation: int) -> GuestStatus:
-        """Make and start; idempotent for the same (guest, generation) while it lives, restarts it when it has ended."""
+        """Make and start. Idempotent for the same (guest, generation), also when it has ended since: a restart comes
+        under a new generation, so a repeated order never runs a guest again that has crashed."""
         guest = self._guests.get(spec.guest)
         if guest is None:
             self.check_memory(spec)
             guest = self._guests[spec.guest] = Guest(self._folder / spec.guest, Record(spec, generation, "run", {}))
         async with guest.lock:
             self.fence(guest, generation)
+            if generation == guest.generation and guest.state != "pending":
+                return guest.status()
             if guest.handle is not None:
-                if generation == guest.generation:
-                    return guest.status()
                 await self._end(guest, "replaced by a newer generation")
             self.check_memory(spec, but=guest)
             guest.booted = 0.0
@@ -417,6 +434,14 @@ def _outcome(exit_: Exit) -> tuple[GuestState, str]:
     if exit_.reason == "reboot":
         return "stopped", "rebooted"
     return "crashed", exit_.text or exit_.reason
+
+
+def _resident(ram_fd: int) -> int:
+    """Bytes of a guest's memfd that have memory behind them."""
+    try:
+        return os.fstat(ram_fd).st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _own_disk(blob: Path, disk: Path) -> Path:

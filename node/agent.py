@@ -1,0 +1,229 @@
+"""The agent: one host's daemon. It owns the switch, the links and the handles of the guests, and dies without them.
+
+One nursery holds everything. Start order: adopt the guests that are there; listen; dial the coordinator; say "ready".
+At each new session it registers with all that really runs here and does what the answer says; from then on it reports
+every few seconds and whenever a guest changes. Orders run in the agent's own nursery: a link that breaks in the middle of
+one does not tear it apart, and the coordinator that asks again gets the answer of the work that is under way or done.
+
+Ends by cancellation (SIGTERM, SIGINT): links say goodbye, guests keep running.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from node.blobs import BlobError, Blobs, Opener
+from node.config import Config, join_host_port, own_address
+from node.guests import Guests
+from node.identity import Identity, keep_renewed
+from node.links import SOFTWARE, Coordinator
+from node.mesh import Mesh
+from node.migration.manager import Migrations
+from node.orders import Orders
+from node.peers import Peers
+from node.resources import measure
+from protocol.errors import Refused
+from protocol.messages import (
+    BlobOpen,
+    Directory,
+    ImageFile,
+    NetworkInfo,
+    NodeInfo,
+    Register,
+    Registered,
+    RelayAccept,
+    Report,
+)
+from protocol.transport import Handlers, Link, LinkStream, LocalIdentity, serve_links
+
+log = logging.getLogger("wherry.node")
+
+REPORT_S = 3.0
+REGISTER_TIMEOUT = 15.0
+T = TypeVar("T")
+
+
+class Agent:
+    """``tcp`` listens, ``udp`` is bound to the same number (node/config.py); both become the agent's."""
+
+    def __init__(self, config: Config, identity: Identity, tcp: socket.socket, udp: socket.socket) -> None:
+        self.config = config
+        self.identity = identity
+        self._tcp = tcp
+        self._handlers = Handlers()
+        self._changed = trio.Event()
+        self._directory_version = -1
+        port = tcp.getsockname()[1]
+        coordinator = config.coordinator or identity.coordinator
+        self.address = join_host_port(config.advertise or own_address(coordinator, config.host), port)
+        self.coordinator = Coordinator(identity, coordinator, self._handlers)
+        self.mesh = Mesh(identity.node, udp)
+        self.peers = Peers(identity, self.coordinator, self._handlers, self._peer_session)
+        self.blobs = Blobs(config.state / "blobs")
+        self.registered = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. Reports readiness once it listens and has adopted its guests."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.guests = Guests(
+                    self.config.state / "guests",
+                    nursery,
+                    ports=self.mesh,
+                    fetch=self._fetch,
+                    on_change=self.report_soon,
+                    memory=self._offered,
+                )
+                self.migrations = Migrations(self)
+                self._register_handlers()
+                await self.guests.adopt_all()
+                nursery.start_soon(self.mesh.run)
+                listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._tcp))
+                await nursery.start(self._serve, listener)
+                nursery.start_soon(self.coordinator.run, self._session)
+                self.migrations.recover()
+                task_status.started()
+        finally:
+            if hasattr(self, "guests"):
+                self.guests.close()
+            self.mesh.close()
+
+    @property
+    def _offered(self) -> int:
+        return measure(self.config.state, self.config.memory).memory
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        assert self._nursery is not None
+        return self._nursery
+
+    def report_soon(self) -> None:
+        self._changed.set()
+
+    async def detached(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run ``work`` in the agent's nursery and wait for it; the caller's cancellation leaves it running."""
+        done = trio.Event()
+        result: list[T] = []
+        failure: list[Exception] = []
+
+        async def task() -> None:
+            try:
+                result.append(await work())
+            except Exception as error:
+                failure.append(error)
+            finally:
+                done.set()
+
+        self.nursery.start_soon(task)
+        await done.wait()
+        if failure:
+            raise failure[0]
+        if not result:
+            raise Refused("cancelled", "the agent is stopping")
+        return result[0]
+
+    # -- serving
+
+    def _register_handlers(self) -> None:
+        self._handlers.on_notice(Directory, self._directory)
+        self._handlers.on_stream(RelayAccept, self.peers.relayed)
+        self._handlers.on_stream(BlobOpen, self._blob)
+        Orders(self).register(self._handlers)
+        self.mesh.register(self._handlers)
+        self.migrations.register(self._handlers)
+
+    async def _serve(
+        self, listener: trio.SocketListener, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        await serve_links(
+            listener,
+            tls=self.identity.tls,
+            identity=LocalIdentity(self.identity.name, SOFTWARE),
+            handlers=self._handlers,
+            on_link=self.peers.accepted,
+            task_status=task_status,
+        )
+
+    async def _peer_session(self, link: Link) -> None:
+        await self.mesh.peer_session(link)
+
+    async def _blob(self, link: Link, opening: BlobOpen, stream: LinkStream) -> None:
+        await self.blobs.serve(opening.sha256, opening.offset, stream)
+        await stream.send_eof()
+
+    async def _fetch(self, file: ImageFile) -> Path:
+        """An image's file, from the coordinator or from whichever peer has it. Raises Refused."""
+
+        def opener(link: Link) -> Opener:
+            return lambda sha256, offset: link.open_stream(BlobOpen(sha256=sha256, offset=offset))
+
+        sources = [(f"node {node}", opener(link)) for node, link in self.peers.links().items()]
+        if self.coordinator.link is not None:
+            sources.insert(0, ("coordinator", opener(self.coordinator.link)))
+        try:
+            return await self.blobs.ensure(file, sources)
+        except BlobError as error:
+            raise Refused(error.code, error.message, field="image") from error
+
+    # -- the coordinator
+
+    async def _session(self, link: Link) -> None:
+        """One session's life: register, then report until it ends."""
+        answer: Registered = await link.call(
+            Register(
+                name=self.identity.name,
+                link=self.address,
+                tunnel=self.address,
+                resources=measure(self.config.state, self.config.memory),
+                guests=self.guests.statuses(),
+                software=SOFTWARE,
+            ),
+            timeout=REGISTER_TIMEOUT,
+        )
+        log.info("node=%d registered, %d nodes, %d networks", answer.node, len(answer.nodes), len(answer.networks))
+        self._directory_version = -1  # a restored coordinator may count from below
+        self._apply(answer.nodes, answer.networks)
+        for guest, generation in answer.forget:
+            self.nursery.start_soon(self._forget, guest, generation)
+        self.registered.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_renewed, self.identity, link, time.time)
+            await self._report(link)
+
+    async def _report(self, link: Link) -> None:
+        while True:
+            with trio.move_on_after(REPORT_S) as waited:
+                await self._changed.wait()
+            self._changed = trio.Event()
+            if waited.cancelled_caught:
+                await self.guests.refresh()
+            await link.notify(
+                Report(
+                    resources=measure(self.config.state, self.config.memory),
+                    guests=self.guests.statuses(),
+                )
+            )
+
+    async def _directory(self, link: Link, directory: Directory) -> None:
+        if directory.version > self._directory_version:
+            self._directory_version = directory.version
+            self._apply(directory.nodes, directory.networks)
+
+    def _apply(self, nodes: list[NodeInfo], networks: list[NetworkInfo]) -> None:
+        self.peers.update(nodes, self.nursery)
+        self.mesh.update(nodes, networks)
+
+    async def _forget(self, guest: str, generation: int) -> None:
+        try:
+            await self.guests.forget(guest, generation)
+        except Refused as error:
+            log.warning("guest=%s generation=%d not forgotten: %s", guest, generation, error)
