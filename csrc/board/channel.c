@@ -1,0 +1,160 @@
+/* Byte channels between devices and the outside: the last 64 KiB of output, and input that waits for the device. */
+#include "board/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int wh_channel_init(wh_channel *c, wh_machine *m, unsigned id)
+{
+    memset(c, 0, sizeof *c);
+    pthread_mutex_init(&c->lock, NULL);
+    c->id = id;
+    c->machine = m;
+    c->output = malloc(WH_CHANNEL_BYTES);
+    c->input = malloc(WH_CHANNEL_BYTES);
+    return c->output && c->input ? WH_OK : WH_E_NOMEM;
+}
+
+void wh_channel_destroy(wh_channel *c)
+{
+    if (!c->machine)
+        return;
+    free(c->output);
+    free(c->input);
+    pthread_mutex_destroy(&c->lock);
+    c->machine = NULL;
+}
+
+static void ring_put(uint8_t *ring, uint64_t at, const uint8_t *data, size_t len)
+{
+    size_t start = at % WH_CHANNEL_BYTES, first = WH_CHANNEL_BYTES - start;
+    first = first < len ? first : len;
+    memcpy(ring + start, data, first);
+    memcpy(ring, data + first, len - first);
+}
+
+static void ring_get(const uint8_t *ring, uint64_t at, uint8_t *data, size_t len)
+{
+    size_t start = at % WH_CHANNEL_BYTES, first = WH_CHANNEL_BYTES - start;
+    first = first < len ? first : len;
+    memcpy(data, ring + start, first);
+    memcpy(data + first, ring, len - first);
+}
+
+static void device_output(void *ctx, const uint8_t *data, size_t len)
+{
+    wh_channel *c = ctx;
+    if (!len)
+        return;
+    pthread_mutex_lock(&c->lock);
+    size_t skip = len > WH_CHANNEL_BYTES ? len - WH_CHANNEL_BYTES : 0;
+    ring_put(c->output, c->written + skip, data + skip, len - skip);
+    c->written += len;
+    pthread_mutex_unlock(&c->lock);
+    wh_events_output(&c->machine->events, c->id);
+}
+
+static size_t device_input(void *ctx, uint8_t *data, size_t cap)
+{
+    wh_channel *c = ctx;
+    pthread_mutex_lock(&c->lock);
+    uint64_t n = c->in_head - c->in_tail;
+    n = n < cap ? n : cap;
+    ring_get(c->input, c->in_tail, data, n);
+    c->in_tail += n;
+    pthread_mutex_unlock(&c->lock);
+    return n;
+}
+
+static size_t device_input_ready(void *ctx)
+{
+    wh_channel *c = ctx;
+    pthread_mutex_lock(&c->lock);
+    size_t n = c->in_head - c->in_tail;
+    pthread_mutex_unlock(&c->lock);
+    return n;
+}
+
+static void device_opened(void *ctx, bool open)
+{
+    wh_channel *c = ctx;
+    wh_events_channel(&c->machine->events, c->id, open);
+}
+
+wh_channel_end wh_channel_device_end(wh_channel *c)
+{
+    return (wh_channel_end){c, device_output, device_input, device_input_ready, device_opened};
+}
+
+/* Only what the guest has not read yet belongs to the machine; what it wrote belongs to whoever reads. */
+void wh_channel_save(wh_channel *c, wh_writer *w)
+{
+    uint8_t *pending = malloc(WH_CHANNEL_BYTES);
+    if (!pending) {
+        w->status = WH_E_NOMEM;
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    size_t n = c->in_head - c->in_tail;
+    ring_get(c->input, c->in_tail, pending, n);
+    pthread_mutex_unlock(&c->lock);
+    wh_put_bin(w, pending, n);
+    free(pending);
+}
+
+void wh_channel_load(wh_channel *c, wh_reader *r)
+{
+    size_t n;
+    const uint8_t *pending = wh_get_bin(r, &n);
+    if (n > WH_CHANNEL_BYTES) {
+        wh_reader_fail(r, "input");
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    c->in_tail = 0;
+    c->in_head = n;
+    if (pending)
+        memcpy(c->input, pending, n);
+    pthread_mutex_unlock(&c->lock);
+}
+
+int wh_machine_channel_read(wh_machine *m, uint32_t channel, uint64_t *offset, uint8_t *buf, size_t cap, size_t *got)
+{
+    *got = 0;
+    if (channel >= WH_CHANNELS)
+        return WH_E_INVAL;
+    wh_channel *c = &m->channel[channel];
+    pthread_mutex_lock(&c->lock);
+    uint64_t start = c->written > WH_CHANNEL_BYTES ? c->written - WH_CHANNEL_BYTES : 0;
+    if (*offset < start)
+        *offset = start;
+    if (*offset > c->written)
+        *offset = c->written;
+    uint64_t n = c->written - *offset;
+    n = n < cap ? n : cap;
+    ring_get(c->output, *offset, buf, n);
+    pthread_mutex_unlock(&c->lock);
+    *offset += n;
+    *got = n;
+    return WH_OK;
+}
+
+int wh_machine_channel_write(wh_machine *m, uint32_t channel, const uint8_t *data, size_t len, size_t *taken)
+{
+    *taken = 0;
+    if (channel >= WH_CHANNELS)
+        return WH_E_INVAL;
+    wh_channel *c = &m->channel[channel];
+    pthread_mutex_lock(&c->lock);
+    uint64_t room = WH_CHANNEL_BYTES - (c->in_head - c->in_tail);
+    uint64_t n = len < room ? len : room;
+    ring_put(c->input, c->in_head, data, n);
+    c->in_head += n;
+    pthread_mutex_unlock(&c->lock);
+    *taken = n;
+    if (n) {
+        atomic_fetch_or(&m->input_waiting, 1u << channel);
+        wh_run_kick_io(m);
+    }
+    return n || !len ? WH_OK : WH_E_AGAIN;
+}

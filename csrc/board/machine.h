@@ -1,0 +1,183 @@
+/* The inside of a machine. Private to board/.
+ *
+ * Threads: one per hart and one for I/O (run.c), made by start. Locks, in the order in which they may be taken:
+ *   lock      devices, PLIC, HSM states, clock; never held while a hart executes or anything sleeps
+ *   run_lock  run state and the count of parked threads
+ *   channel.lock, events.lock  leaves
+ * A thread that is parked holds no lock and touches neither RAM nor devices. */
+#ifndef WH_MACHINE_H
+#define WH_MACHINE_H
+
+#include "board/board.h"
+#include "cpu/cpu.h"
+#include "dev/devices.h"
+#include "virtio/virtio.h"
+
+#include <pthread.h>
+
+#define WH_VIRTIO_SLOTS  8u
+#define WH_MAX_NICS      6u
+#define WH_MAX_DISKS     6u
+#define WH_CHANNELS      3u
+#define WH_CHANNEL_BYTES 65536u
+
+#define WH_FINISHER_BASE 0x00100000ull
+#define WH_RTC_BASE      0x00101000ull
+#define WH_ACLINT_BASE   0x02000000ull
+#define WH_PLIC_BASE     0x0c000000ull
+#define WH_UART_BASE     0x10000000ull
+#define WH_VIRTIO_BASE   0x10001000ull
+#define WH_VIRTIO_IRQ    1u
+#define WH_UART_IRQ      10u
+#define WH_RTC_IRQ       11u
+
+#define WH_MIN_RAM (16ull << 20)
+#define WH_MAX_RAM (64ull << 30)
+
+/* ---- channel.c */
+typedef struct wh_channel {
+    pthread_mutex_t lock;
+    unsigned id;
+    wh_machine *machine;
+    uint8_t *output; /* ring of WH_CHANNEL_BYTES; written counts bytes ever */
+    uint64_t written;
+    uint8_t *input; /* ring of WH_CHANNEL_BYTES */
+    uint64_t in_head, in_tail;
+} wh_channel;
+int wh_channel_init(wh_channel *c, wh_machine *m, unsigned id);
+void wh_channel_destroy(wh_channel *c);
+wh_channel_end wh_channel_device_end(wh_channel *c);
+void wh_channel_save(wh_channel *c, wh_writer *w);
+void wh_channel_load(wh_channel *c, wh_reader *r);
+
+/* ---- events.c: nothing is queued, each kind has its place, so that none is ever lost for want of room */
+typedef struct wh_events {
+    pthread_mutex_t lock;
+    int fd;
+    uint32_t output;        /* bit per channel: has new output */
+    uint32_t changed, open; /* bit per channel: opened or closed since told, and which */
+    wh_event end;           /* POWEROFF, REBOOT or CRASH; the first one counts */
+    bool end_told;
+} wh_events;
+int wh_events_init(wh_events *e);
+void wh_events_destroy(wh_events *e);
+void wh_events_output(wh_events *e, unsigned channel);
+void wh_events_channel(wh_events *e, unsigned channel, bool open);
+void wh_events_end(wh_events *e, uint32_t kind, uint32_t arg, const char *text);
+
+/* ---- bus.c */
+typedef struct wh_region {
+    uint64_t base, size;
+    wh_device *device;
+} wh_region;
+
+/* ---- sbi.c, hsm.c: numbers are those of the SBI HSM extension */
+enum wh_hsm { WH_HSM_STARTED = 0, WH_HSM_STOPPED = 1, WH_HSM_START_PENDING = 2, WH_HSM_SUSPENDED = 4 };
+
+typedef struct wh_board_hart {
+    wh_hart *cpu;
+    wh_machine *machine;
+    unsigned index;
+    pthread_t thread;
+    _Alignas(WH_CACHE_LINE) _Atomic uint32_t wake; /* futex word: changes whenever the hart may have something to do */
+    _Atomic uint32_t sleeping;
+    _Atomic uint32_t executing; /* inside wh_hart_run: fences must be waited for */
+    _Atomic uint64_t wfi_ns, run_ns;
+    enum wh_hsm hsm;      /* under machine.lock */
+    bool resume_restarts; /* a suspend of the non-retentive kind */
+    uint64_t start_pc, start_opaque;
+} wh_board_hart;
+
+/* ---- run.c */
+enum wh_run_state {
+    WH_NEW,   /* nothing loaded */
+    WH_READY, /* loaded or restored */
+    WH_RUNNING,
+    WH_PAUSED,
+    WH_HALTED, /* the guest ended itself */
+    WH_STOPPED,
+    WH_BROKEN /* a restore failed half way */
+};
+
+struct wh_machine {
+    wh_machine_config config;
+    wh_ram ram;
+    wh_cpu_env cpu_env;
+    pthread_mutex_t lock;
+    wh_board_hart *hart;
+    unsigned harts_made;
+
+    wh_device *aclint, *plic, *uart, *rtc, *finisher;
+    wh_device *virtio[WH_VIRTIO_SLOTS];
+    unsigned slots_used;
+    wh_device *nic[WH_MAX_NICS];
+    wh_device *disk[WH_MAX_DISKS];
+    unsigned nics, disks;
+    wh_region region[5 + WH_VIRTIO_SLOTS];
+    unsigned regions;
+    wh_channel channel[WH_CHANNELS];
+    wh_events events;
+    uint8_t seed[64]; /* for the device tree: kaslr-seed, rng-seed */
+
+    _Atomic uint64_t clock_base; /* host ns at mtime 0, modulo 2^64 */
+    _Atomic uint64_t frozen_at;  /* mtime while the clock stands still */
+    _Atomic bool frozen;
+
+    pthread_mutex_t run_lock;
+    pthread_cond_t run_changed; /* threads wait here to go on */
+    pthread_cond_t parked_changed;
+    enum wh_run_state run_state;
+    unsigned threads, parked;
+    bool io_made;
+    unsigned hart_threads; /* how many of hart[] have a thread */
+    pthread_t io_thread;
+    int io_epoll, io_event, io_timer;
+    _Atomic uint32_t input_waiting; /* bit per channel */
+    _Atomic bool go;                /* run_state is RUNNING: what a thread looks at without the lock */
+};
+
+/* run.c */
+int wh_run_init(wh_machine *m, wh_error *err);
+void wh_run_destroy(wh_machine *m);
+void wh_run_halt(wh_machine *m); /* from any thread of the machine: everything parks for good */
+void wh_run_kick_io(wh_machine *m);
+void wh_hart_wake(wh_board_hart *h);
+/* Waits until mtime `until`, or until someone wakes it after seq was read from h->wake. The caller reads seq, then
+ * looks whether there is something to do, then sleeps: so no wake is lost between. */
+void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until);
+/* io.c */
+int wh_io_init(wh_machine *m, wh_error *err);
+void wh_io_destroy(wh_machine *m);
+int wh_io_watch(wh_machine *m, wh_device *d, wh_error *err);
+void wh_io_arm_timer(void *m); /* lock held, or no thread runs */
+void *wh_io_main(void *m);
+/* True to go on; false when the thread shall end. Parks as long as the machine does not run. */
+bool wh_run_checkpoint(wh_machine *m);
+/* clock.c */
+uint64_t wh_clock_now(void *m);
+void wh_clock_set(void *m, uint64_t mtime);
+void wh_clock_freeze(wh_machine *m);
+void wh_clock_thaw(wh_machine *m);
+uint64_t wh_clock_host_ns(wh_machine *m, uint64_t mtime); /* CLOCK_MONOTONIC when mtime is reached; saturates */
+uint64_t wh_clock_wall_ns(void *m);
+/* bus.c */
+int wh_bus_init(wh_machine *m, wh_error *err); /* makes the fixed devices and the memory map */
+void wh_bus_destroy(wh_machine *m);
+int wh_bus_add_virtio(wh_machine *m, wh_device *d, wh_error *err); /* takes d over in any case */
+wh_virtio_env wh_bus_virtio_env(wh_machine *m);                    /* for the next free slot */
+int wh_bus_read(void *m, wh_hart *h, uint64_t pa, unsigned size, uint64_t *value);
+int wh_bus_write(void *m, wh_hart *h, uint64_t pa, unsigned size, uint64_t value);
+/* sbi.c */
+void wh_sbi_call(wh_board_hart *h);
+/* hsm.c */
+void wh_hsm_call(wh_board_hart *h, uint64_t fid, int64_t *error, uint64_t *value);
+/* Brings a hart that is not running guest code nearer to it; true when it may run. */
+bool wh_hsm_step(wh_board_hart *h);
+/* devtree.c */
+typedef struct wh_devtree {
+    const char *cmdline;               /* NULL: none */
+    uint64_t initrd_start, initrd_end; /* equal: none */
+} wh_devtree;
+int wh_devtree_make(wh_machine *m, const wh_devtree *t, uint8_t **blob, size_t *len);
+
+#endif

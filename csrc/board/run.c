@@ -1,0 +1,253 @@
+/* Threads and the run state: harts, pause, resume, stop.
+ *
+ * Every thread passes wh_run_checkpoint between two pieces of work and parks there unless the machine runs. Pausing is
+ * therefore: say so, make everyone look (attention, futex, eventfd), count the parked. */
+#include "board/machine.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define THREAD_STACK (512u << 10)
+
+int wh_run_init(wh_machine *m, wh_error *err)
+{
+    pthread_mutex_init(&m->run_lock, NULL);
+    pthread_cond_init(&m->run_changed, NULL);
+    pthread_cond_init(&m->parked_changed, NULL);
+    return wh_io_init(m, err);
+}
+
+void wh_run_destroy(wh_machine *m)
+{
+    wh_io_destroy(m);
+    pthread_cond_destroy(&m->parked_changed);
+    pthread_cond_destroy(&m->run_changed);
+    pthread_mutex_destroy(&m->run_lock);
+}
+
+void wh_hart_wake(wh_board_hart *h)
+{
+    atomic_fetch_add(&h->wake, 1);
+    if (atomic_load(&h->sleeping))
+        syscall(SYS_futex, &h->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until)
+{
+    uint64_t start = wh_now_ns(), when = UINT64_MAX;
+    if (until != UINT64_MAX)
+        when = wh_clock_host_ns(h->machine, until);
+    struct timespec at = {(time_t)(when / 1000000000ull), (long)(when % 1000000000ull)};
+    atomic_store(&h->sleeping, 1);
+    syscall(SYS_futex, &h->wake, FUTEX_WAIT_BITSET_PRIVATE, seq, when == UINT64_MAX ? NULL : &at, NULL,
+            FUTEX_BITSET_MATCH_ANY);
+    atomic_store(&h->sleeping, 0);
+    atomic_fetch_add_explicit(&h->wfi_ns, wh_now_ns() - start, memory_order_relaxed);
+}
+
+bool wh_run_checkpoint(wh_machine *m)
+{
+    if (WH_LIKELY(atomic_load_explicit(&m->go, memory_order_acquire)))
+        return true;
+    pthread_mutex_lock(&m->run_lock);
+    if (m->run_state != WH_RUNNING && m->run_state != WH_STOPPED) {
+        m->parked++;
+        pthread_cond_broadcast(&m->parked_changed);
+        while (m->run_state != WH_RUNNING && m->run_state != WH_STOPPED)
+            pthread_cond_wait(&m->run_changed, &m->run_lock);
+        m->parked--;
+    }
+    bool on = m->run_state == WH_RUNNING;
+    pthread_mutex_unlock(&m->run_lock);
+    return on;
+}
+
+/* run_lock held. */
+static void set_state(wh_machine *m, enum wh_run_state state)
+{
+    m->run_state = state;
+    atomic_store(&m->go, state == WH_RUNNING);
+    pthread_cond_broadcast(&m->run_changed);
+}
+
+static void make_all_look(wh_machine *m)
+{
+    for (unsigned i = 0; i < m->hart_threads; i++) {
+        wh_hart_attention(m->hart[i].cpu);
+        wh_hart_wake(&m->hart[i]);
+    }
+    wh_run_kick_io(m);
+}
+
+void wh_run_halt(wh_machine *m)
+{
+    pthread_mutex_lock(&m->run_lock);
+    if (m->run_state == WH_RUNNING || m->run_state == WH_PAUSED)
+        set_state(m, WH_HALTED);
+    make_all_look(m);
+    pthread_mutex_unlock(&m->run_lock);
+}
+
+/* Guest code until there is a reason to stop. Outside, the hart is marked parked: it looks at the round number and at
+ * requested fences before its next instruction (memory.h, cpu.h). */
+static enum wh_exit execute(wh_board_hart *h)
+{
+    struct wh_hart_share *share = &h->machine->ram.share->hart[h->index];
+    uint64_t start = wh_now_ns();
+    atomic_store(&h->executing, 1);
+    atomic_store(&share->parked, 0);
+    atomic_thread_fence(memory_order_seq_cst);
+    enum wh_exit why = wh_hart_run(h->cpu);
+    atomic_store(&share->parked, 1);
+    atomic_store(&h->executing, 0);
+    atomic_fetch_add_explicit(&h->run_ns, wh_now_ns() - start, memory_order_relaxed);
+    return why;
+}
+
+static void wait_for_interrupt(wh_board_hart *h)
+{
+    uint32_t seq = atomic_load(&h->wake);
+    if (atomic_load(&h->machine->go) && !wh_hart_runnable(h->cpu))
+        wh_hart_sleep(h, seq, wh_hart_next_timer(h->cpu));
+}
+
+static void crash(wh_board_hart *h)
+{
+    char text[120];
+    snprintf(text, sizeof text, "hart %u: trap loop without a handler at pc 0x%llx", h->index,
+             (unsigned long long)wh_hart_get_pc(h->cpu));
+    wh_events_end(&h->machine->events, WH_EV_CRASH, h->index, text);
+    wh_run_halt(h->machine);
+}
+
+static void *hart_main(void *arg)
+{
+    wh_board_hart *h = arg;
+    char name[16];
+    snprintf(name, sizeof name, "hart %u", h->index);
+    pthread_setname_np(pthread_self(), name);
+    while (wh_run_checkpoint(h->machine)) {
+        if (!wh_hsm_step(h))
+            continue;
+        switch (execute(h)) {
+        case WH_EXIT_WFI:
+            wait_for_interrupt(h);
+            break;
+        case WH_EXIT_SBI:
+            wh_sbi_call(h);
+            break;
+        case WH_EXIT_WEDGED:
+            crash(h);
+            break;
+        case WH_EXIT_ATTENTION:
+            break;
+        }
+    }
+    return NULL;
+}
+
+static int spawn(wh_machine *m, pthread_t *thread, void *(*fn)(void *), void *arg)
+{
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, THREAD_STACK);
+    int e = pthread_create(thread, &attr, fn, arg);
+    pthread_attr_destroy(&attr);
+    if (!e)
+        m->threads++;
+    return e;
+}
+
+/* Signals are for the process's main thread: ours are made with all of them blocked. run_lock held. */
+static int spawn_all(wh_machine *m)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int e = spawn(m, &m->io_thread, wh_io_main, m);
+    m->io_made = !e;
+    for (; !e && m->hart_threads < m->config.harts; m->hart_threads += !e) {
+        wh_board_hart *h = &m->hart[m->hart_threads];
+        e = spawn(m, &h->thread, hart_main, h);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return e;
+}
+
+int wh_machine_start(wh_machine *m, wh_error *err)
+{
+    pthread_mutex_lock(&m->run_lock);
+    if (m->run_state != WH_READY) {
+        pthread_mutex_unlock(&m->run_lock);
+        return wh_fail(err, WH_E_STATE, "machine",
+                       m->run_state == WH_NEW ? "nothing is loaded" : "it was started before or its restore failed");
+    }
+    int e = spawn_all(m); /* they park: the state is not RUNNING yet */
+    if (e) {
+        pthread_mutex_unlock(&m->run_lock);
+        wh_machine_stop(m);
+        return wh_fail(err, WH_E_IO, "threads", "%s", strerror(e));
+    }
+    wh_clock_thaw(m);
+    wh_io_arm_timer(m);
+    set_state(m, WH_RUNNING);
+    pthread_mutex_unlock(&m->run_lock);
+    return WH_OK;
+}
+
+int wh_machine_pause(wh_machine *m, uint64_t *when_ns)
+{
+    pthread_mutex_lock(&m->run_lock);
+    if (m->run_state == WH_RUNNING) {
+        set_state(m, WH_PAUSED);
+        make_all_look(m);
+        while (m->run_state == WH_PAUSED && m->parked < m->threads)
+            pthread_cond_wait(&m->parked_changed, &m->run_lock);
+        wh_clock_freeze(m);
+    }
+    int status = m->run_state == WH_PAUSED ? WH_OK : WH_E_STATE;
+    if (when_ns)
+        *when_ns = wh_now_ns();
+    pthread_mutex_unlock(&m->run_lock);
+    return status;
+}
+
+int wh_machine_resume(wh_machine *m, uint64_t *when_ns)
+{
+    pthread_mutex_lock(&m->run_lock);
+    int status = m->run_state == WH_PAUSED ? WH_OK : WH_E_STATE;
+    if (when_ns)
+        *when_ns = wh_now_ns();
+    if (!status) {
+        wh_clock_thaw(m);
+        wh_io_arm_timer(m);
+        set_state(m, WH_RUNNING);
+        if (atomic_load(&m->input_waiting))
+            wh_run_kick_io(m);
+    }
+    pthread_mutex_unlock(&m->run_lock);
+    return status;
+}
+
+int wh_machine_stop(wh_machine *m)
+{
+    pthread_mutex_lock(&m->run_lock);
+    set_state(m, WH_STOPPED);
+    make_all_look(m);
+    unsigned harts = m->hart_threads;
+    bool io = m->io_made;
+    m->io_made = false;
+    m->hart_threads = m->threads = 0;
+    pthread_mutex_unlock(&m->run_lock);
+    for (unsigned i = 0; i < harts; i++)
+        pthread_join(m->hart[i].thread, NULL);
+    if (io)
+        pthread_join(m->io_thread, NULL);
+    return WH_OK;
+}
