@@ -2,8 +2,8 @@
 
 One nursery holds everything. Start order: adopt the guests that are there; listen; dial the coordinator; say "ready".
 At each new session it registers with all that really runs here and does what the answer says; from then on it reports
-every few seconds and whenever a guest changes. Orders run in the agent's own nursery: a link that breaks in the middle of
-one does not tear it apart, and the coordinator that asks again gets the answer of the work that is under way or done.
+every few seconds and whenever a guest changes. Orders run in the agent's own nursery: a link that breaks in the middle
+of one does not tear it apart, and the coordinator that asks again gets the answer of the work that is done by then.
 
 Ends by cancellation (SIGTERM, SIGINT): links say goodbye, guests keep running.
 """

@@ -198,6 +198,7 @@ class Guests:
             guest.booted = 0.0
             guest.record = Record(spec, generation, "run", {})
             guest.migration = ""
+            save_note(guest.folder, None)
             self.changed(guest, "starting")
             try:
                 await self.make(guest)
@@ -275,7 +276,6 @@ class Guests:
         """Fetch what is needed, write the record, start the process, attach its ports (disabled)."""
         record = guest.record
         guest.folder.mkdir(mode=0o700, exist_ok=True)
-        save_note(guest.folder, None)
         for file in record.spec.image.files:
             path = await self._fetch(file)
             if file.role == "disk":
@@ -387,6 +387,9 @@ class Guests:
             if folder.name.endswith(".gone"):
                 await trio.to_thread.run_sync(shutil.rmtree, folder, True)
             elif folder.is_dir() and _ID.match(folder.name):
+                if not (folder / "spec.msgpack").exists():
+                    await trio.to_thread.run_sync(remove_folder, folder)  # an arrival that had not begun
+                    continue
                 try:
                     await self._adopt(folder)
                 except (DamagedRecord, FileNotFoundError) as error:

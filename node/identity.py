@@ -182,15 +182,15 @@ async def _fetch_ca(token: Token, address: str, timeout: float) -> str:
 def _store(identity: Identity, key_pem: bytes, certificate_pem: str, ca_pem: str) -> None:
     identity.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     identity.folder.chmod(0o700)
-    write_atomically(identity.folder / "ca.pem", ca_pem.encode())
-    write_atomically(identity.folder / "node.pem", key_pem + certificate_pem.encode())
+    write_atomically(identity.folder / "ca.pem", ca_pem.encode(), sync=True)
+    write_atomically(identity.folder / "node.pem", key_pem + certificate_pem.encode(), sync=True)
     about = {
         "node": identity.node,
         "name": identity.name,
         "cluster": identity.cluster,
         "coordinator": identity.coordinator,
     }
-    write_atomically(identity.folder / "identity.json", json.dumps(about).encode())
+    write_atomically(identity.folder / "identity.json", json.dumps(about).encode(), sync=True)
 
 
 async def renew(identity: Identity, link: Link) -> None:
@@ -198,8 +198,8 @@ async def renew(identity: Identity, link: Link) -> None:
     key_pem, csr_pem = make_request(identity.name)
     renewed: Renewed = await link.call(Renew(csr_pem=csr_pem), timeout=30.0)
     check_certificate(renewed.certificate_pem, key_pem, renewed.ca_pem, identity.node)
-    write_atomically(identity.folder / "ca.pem", renewed.ca_pem.encode())
-    write_atomically(identity.folder / "node.pem", key_pem + renewed.certificate_pem.encode())
+    write_atomically(identity.folder / "ca.pem", renewed.ca_pem.encode(), sync=True)
+    write_atomically(identity.folder / "node.pem", key_pem + renewed.certificate_pem.encode(), sync=True)
     log.info("node=%d has a new certificate until %.0f", identity.node, identity.lifetime()[1])
 
 

@@ -1,8 +1,9 @@
 """What a node remembers of a guest on disk: ``guests/ID/spec.msgpack``, and ``migration.msgpack`` beside it.
 
-Written to a temporary name, synced, renamed: after a crash there is the old record or the new one. The guest process is
-started from the first; the second says that this copy takes part in a migration and may neither run nor vanish before
-the coordinator's store was asked (protocol/migration.py).
+Written to a temporary name and renamed: after a crash there is the old record or the new one. They are not synced to the
+disk: that would lengthen a blackout, and a crash of the whole host takes the guest's process along, of which they speak.
+The guest process is started from the first; the second says that this copy takes part in a migration and may neither
+run nor vanish before the coordinator's store was asked (protocol/migration).
 """
 
 from __future__ import annotations
@@ -91,22 +92,25 @@ def command_line(spec: GuestSpec) -> str:
     return " ".join(part for part in parts if part)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Readers see the old or the new content, also after this process was killed; with ``sync`` after a host crash."""
     temporary = path.with_name(path.name + ".new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, data)
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
     finally:
         os.close(fd)
     temporary.rename(path)
 
 
 def save_note(folder: Path, note: dict[str, Any] | None) -> None:
-    """The migration record of a source; None removes it."""
+    """The record of a migration in which this copy takes part; None removes it."""
     if note is None:
         (folder / "migration.msgpack").unlink(missing_ok=True)
     else:
+        folder.mkdir(mode=0o700, exist_ok=True)
         write_atomically(folder / "migration.msgpack", msgpack.packb(note))
 
 

@@ -1,0 +1,136 @@
+"""The page stream of a migration (protocol.messages.MigrationPages): rounds of batches, packed and placed by the C core.
+
+A batch is prefixed with its length (u32 BE). An empty one ends a round and is answered with one byte once everything
+before it lies in the target's RAM. While one batch is on the wire the next is packed in a worker thread, so that wire and
+processor both work; the threads have a limiter of their own, for a migration must not keep the agent's other work waiting.
+A batch that is small is packed or placed at once, without a thread: in the blackout each change of thread would count.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import trio
+
+from node.core import CoreDataError
+from node.ramview import PAGE, Batch, RamView
+
+BATCH = 1 << 20
+MAX_BATCH = 4 << 20
+SMALL = 128 * PAGE
+_ROUND_TIMEOUT_MS = 2000
+
+limiter = trio.CapacityLimiter(4)
+
+
+class RoundStats(NamedTuple):
+    """``size``: bytes on the stream."""
+
+    pages: int
+    zero_pages: int
+    size: int
+
+
+class PageSender:
+    """The source's end. ``bandwidth``: bytes per second, 0 unlimited; the last round is never limited."""
+
+    def __init__(self, view: RamView, stream: trio.abc.Stream, bandwidth: int) -> None:
+        self._view = view
+        self._stream = stream
+        self._bandwidth = bandwidth
+        self._buffers = (bytearray(4 + BATCH), bytearray(4 + BATCH))
+        self.sent = 0  # bytes of all rounds, counted while they go out
+
+    async def send_round(self, *, last: bool = False) -> RoundStats:
+        """One round: fetch and clear the dirty bits, send those pages, wait until the target has them. Raises CoreError
+        (this host), trio.BrokenResourceError (the target)."""
+        if last:
+            dirty = self._view.round(_ROUND_TIMEOUT_MS)  # the harts are parked: it does not wait
+        else:
+            dirty = await trio.to_thread.run_sync(self._view.round, _ROUND_TIMEOUT_MS, limiter=limiter)
+        stats = RoundStats(0, 0, 0)
+        if dirty:
+            stats = await self._send_set(dirty, math.inf if last or not self._bandwidth else self._bandwidth)
+        await self._stream.send_all(bytes(4))
+        if not await self._stream.receive_some(1):
+            raise trio.BrokenResourceError("the target closed the page stream")
+        return stats
+
+    async def _send_set(self, dirty: int, rate: float) -> RoundStats:
+        pages = zero = size = 0
+        inline = dirty * PAGE <= SMALL
+        began = trio.current_time()
+        current = 0
+        batch = await self._pack(current, inline)
+        while True:
+            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + 4 + batch.size
+            ready = memoryview(self._buffers[current])[: 4 + batch.size]
+            self.sent += len(ready)
+            if not batch.more:
+                await self._stream.send_all(ready)
+                return RoundStats(pages, zero, size)
+            current = 1 - current
+            batch = await self._pack_while_sending(current, ready)
+            if rate != math.inf:
+                await trio.sleep_until(began + size / rate)
+
+    async def _pack(self, which: int, inline: bool) -> Batch:
+        buffer = self._buffers[which]
+        if inline:
+            batch = self._view.pack(buffer, 4)
+        else:
+            batch = await trio.to_thread.run_sync(self._view.pack, buffer, 4, limiter=limiter)
+        buffer[:4] = batch.size.to_bytes(4, "big")
+        return batch
+
+    async def _pack_while_sending(self, which: int, ready: memoryview) -> Batch:
+        packed: list[Batch] = []
+
+        async def pack() -> None:
+            packed.append(await self._pack(which, False))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pack)
+            await self._stream.send_all(ready)
+        return packed[0]
+
+
+class PageReceiver:
+    """The target's end: places batches until the stream ends."""
+
+    def __init__(self, view: RamView, stream: trio.abc.Stream) -> None:
+        self._view = view
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def run(self) -> None:
+        """Raises CoreDataError on what no source sends; the incoming guest must not be run then."""
+        while (header := await self._take(4)) is not None:
+            length = int.from_bytes(header, "big")
+            if length == 0:
+                await self._stream.send_all(b"\x01")
+                continue
+            if length > MAX_BATCH:
+                raise CoreDataError(-5, "batch", f"{length} bytes, at most {MAX_BATCH} are allowed")
+            batch = await self._take(length)
+            if batch is None:
+                return
+            if length <= SMALL:
+                self._view.unpack(batch)
+            else:
+                await trio.to_thread.run_sync(self._view.unpack, batch, limiter=limiter)
+
+    async def _take(self, count: int) -> bytearray | None:
+        """Exactly ``count`` bytes; None when the stream ended before them."""
+        while len(self._buffer) < count:
+            data = await self._stream.receive_some(max(65536, count - len(self._buffer)))
+            if not data:
+                return None
+            self._buffer += data
+        if len(self._buffer) == count:
+            taken, self._buffer = self._buffer, bytearray()
+            return taken
+        taken = self._buffer[:count]
+        del self._buffer[:count]
+        return taken
