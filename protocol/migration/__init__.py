@@ -1,0 +1,158 @@
+"""Migration: exactly one running copy. Pure machines; the node drives Source and Target, the coordinator the Arbiter.
+
+    coordinator (Arbiter)          source                                  target
+        │ ── migration.start ──────► │                                         │
+        │                            │ ── migration.prepare ─────────────────► │ reserve memory, make the process
+        │ ◄─ answer ──────────────── │ ◄──────────────────────────── Prepared ─┤
+        │                            │ ══ pages: round 1, 2, ... n ══════════► │ COPY: guest runs on source
+        │ ◄─ progress ────────────── │ ◄════════════════════ round arrived ═══ │
+        │                            │ pause                                   │ SWITCH: guest runs nowhere
+        │                            │ ══ last pages ════════════════════════► │
+        │                            │ ── migration.state ───────────────────► │ load
+        │                            │ ◄───────────────────────── TargetReady ─│ it could run, and waits
+        │ ◄─ decide(commit) ──────── │                                         │
+        │ COMMIT: one compare-and-set on (guest, generation): owner = target, generation + 1
+        │ ── Decision ─────────────► │ ── migration.finish(committed) ───────► │ run, announce its MACs
+        │ ── settle ───────────────► │                                         │
+        │ ── settle ─────────────────┼───────────────────────────────────────► │
+        │ ◄─ result ──────────────── │ ◄──────────────────────────── Finished ─│
+        │                            │ free                                    │
+
+The rule. Only the source asks for "commit", only after TargetReady, only while its guest is paused. Source, target and
+coordinator may ask for "abort" at any time. The store keeps the first of the two for ever. Hence:
+
+- Until the source has asked for "commit" nobody can have committed: it may resume its guest at once, on any failure.
+- After it has asked, it stays paused and asks again until the store answers, whatever happens.
+- The target runs its copy only after it has heard "committed", from the source, by ``settle`` or by asking.
+- An agent that restarts treats its migrations as "has asked": it asks for "abort" first, and obeys the answer.
+  :class:`Persist` comes before the effects that follow it in a list, so the record is never behind the guest.
+
+Driving a machine. ``effects = machine.handle(event, now)``; carry the effects out in order, each asynchronous one
+(marked "→" in effects.py) in a task that feeds its outcome back as an event; call ``handle(Tick(), now)`` when
+``machine.wakeup`` (a time or None) has come. All calls come from one task or under one lock. ``now`` is any monotonic
+clock in seconds. Outcomes that arrive late or twice are ignored. After :class:`Done` the machine wants nothing more;
+keep it while the link lives, so that a repeated question gets its answer. PauseGuest, SaveState, ComputeChecksum, ResumeGuest
+and FreeGuest reach the guest in the order in which they were given.
+After a restart: ``Source.recover(record, now)`` and ``Target.recover(record, loaded, now)`` give machine and effects.
+"""
+
+from protocol.migration.arbiter import Arbiter, Begin, Verdict, decide
+from protocol.migration.effects import (
+    AnswerFinished,
+    AnswerPrepared,
+    AnswerReady,
+    AskStore,
+    ComputeChecksum,
+    DestroyIncoming,
+    Done,
+    Effect,
+    FinishTarget,
+    Forget,
+    FreeGuest,
+    LoadState,
+    PauseGuest,
+    Persist,
+    PrepareTarget,
+    Record,
+    RefuseSource,
+    ReportProgress,
+    Reserve,
+    ResumeGuest,
+    SaveState,
+    SendLastRound,
+    SendRound,
+    SendState,
+    StartGuest,
+    StopCopy,
+)
+from protocol.migration.events import (
+    CancelAsked,
+    Checksummed,
+    CoordinatorLost,
+    CoordinatorRestored,
+    Event,
+    FinishAsked,
+    GuestStarted,
+    LastRoundDone,
+    Paused,
+    PrepareAsked,
+    Reserved,
+    RoundDone,
+    SourceLost,
+    Start,
+    StateArrived,
+    StateLoaded,
+    StateSaved,
+    StepFailed,
+    StoreAnswered,
+    StoreUnreachable,
+    TargetFinished,
+    TargetLost,
+    TargetPrepared,
+    TargetReady,
+    Tick,
+)
+from protocol.migration.source import Source, SourcePhase
+from protocol.migration.target import Target, TargetPhase
+
+__all__ = [
+    "AnswerFinished",
+    "AnswerPrepared",
+    "AnswerReady",
+    "Arbiter",
+    "AskStore",
+    "Begin",
+    "CancelAsked",
+    "Checksummed",
+    "ComputeChecksum",
+    "CoordinatorLost",
+    "CoordinatorRestored",
+    "DestroyIncoming",
+    "Done",
+    "Effect",
+    "Event",
+    "FinishAsked",
+    "FinishTarget",
+    "Forget",
+    "FreeGuest",
+    "GuestStarted",
+    "LastRoundDone",
+    "LoadState",
+    "PauseGuest",
+    "Paused",
+    "Persist",
+    "PrepareAsked",
+    "PrepareTarget",
+    "Record",
+    "RefuseSource",
+    "ReportProgress",
+    "Reserve",
+    "Reserved",
+    "ResumeGuest",
+    "RoundDone",
+    "SaveState",
+    "SendLastRound",
+    "SendRound",
+    "SendState",
+    "Source",
+    "SourceLost",
+    "SourcePhase",
+    "Start",
+    "StartGuest",
+    "StateArrived",
+    "StateLoaded",
+    "StateSaved",
+    "StepFailed",
+    "StopCopy",
+    "StoreAnswered",
+    "StoreUnreachable",
+    "Target",
+    "TargetFinished",
+    "TargetLost",
+    "TargetPhase",
+    "TargetPrepared",
+    "TargetReady",
+    "Tick",
+    "Verdict",
+    "decide",
+]

@@ -1,0 +1,204 @@
+"""What a migration machine wants done. S: wanted by the Source, T: by the Target, ST: both; → names the outcome event.
+
+Every effect may fail with StepFailed(step=class name). Effects without → are carried out at once, in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from protocol.messages import MigrationProgress, MigrationResult
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What survives an agent's restart. ``phase`` is "copy", "switch" or "committed" for a source, "incoming" or
+    "committed" for a target."""
+
+    role: Literal["source", "target"]
+    migration: str
+    guest: str
+    generation: int
+    peer: int  # node id of the other end
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """ST. Durable before any later effect of the list is begun."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """ST. Remove the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskStore:
+    """ST → StoreAnswered | StoreUnreachable. ``migration.decide`` to the coordinator."""
+
+    ask: Literal["commit", "abort", "query"]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """ST. The end. The source's ``result`` goes to the coordinator and is kept for ``migration.lookup``."""
+
+    result: MigrationResult
+
+
+# ---- source ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareTarget:
+    """S → TargetPrepared | TargetLost."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendRound:
+    """S → RoundDone | TargetLost. ``number`` 1 sends every present page, at most at the wanted bandwidth."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopCopy:
+    """S. Stop a round that is under way, close the page stream, dirty tracking off."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseGuest:
+    """S → Paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendLastRound:
+    """S → LastRoundDone | TargetLost. At full speed; the guest is paused. Runs beside SaveState and ComputeChecksum."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaveState:
+    """S → StateSaved."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeChecksum:
+    """S → Checksummed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendState:
+    """S → TargetReady | TargetLost. ``migration.state`` with the saved state."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTarget:
+    """S → TargetFinished | TargetLost for "committed"; for "aborted" nothing is waited for."""
+
+    decision: Literal["committed", "aborted"]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeGuest:
+    """S. Let the guest run (again); harmless when it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreeGuest:
+    """S. The guest lives elsewhere: kill this copy, remove every trace of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportProgress:
+    """S. Notice to the coordinator, when there is a session."""
+
+    progress: MigrationProgress
+
+
+# ---- target ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """T → Reserved. Memory, guest process, RAM mapped; network ports made but disabled."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPrepared:
+    """T. Answer ``migration.prepare``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadState:
+    """T → StateLoaded. The guest must not run. ``verify``: checksum of RAM too."""
+
+    verify: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReady:
+    """T. Answer ``migration.state``."""
+
+    checksum: str
+    verify_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class StartGuest:
+    """T → GuestStarted. Run at ``generation``, enable its ports, announce its MACs; harmless when it runs."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFinished:
+    """T. Answer ``migration.finish``; ``resumed_at`` 0 after an abort. Dropped when nobody waits."""
+
+    resumed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseSource:
+    """T. Answer whatever the source waits for with this error. Dropped when nobody waits."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyIncoming:
+    """T. Kill the incoming guest process, remove every trace of it."""
+
+
+Effect = (
+    Persist
+    | Forget
+    | AskStore
+    | Done
+    | PrepareTarget
+    | SendRound
+    | StopCopy
+    | PauseGuest
+    | SendLastRound
+    | SaveState
+    | ComputeChecksum
+    | SendState
+    | FinishTarget
+    | ResumeGuest
+    | FreeGuest
+    | ReportProgress
+    | Reserve
+    | AnswerPrepared
+    | LoadState
+    | AnswerReady
+    | StartGuest
+    | AnswerFinished
+    | RefuseSource
+    | DestroyIncoming
+)

@@ -1,0 +1,215 @@
+"""What a migration machine is told. S: for the Source, T: for the Target, ST: both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """ST. ``wakeup`` has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAnswered:
+    """ST. The store's word: the answer to AskStore, or a ``settle`` that came by itself."""
+
+    decision: Literal["pending", "committed", "aborted"]
+    generation: int
+    owner: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUnreachable:
+    """ST. AskStore got no answer (link lost, timeout): whether the store acted is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorLost:
+    """ST. No live session to the coordinator."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorRestored:
+    """ST. A session is live again. Machines start with the assumption that one is."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """ST. A person wants it stopped."""
+
+    reason: str = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """ST. The effect named ``step`` failed here, or the guest ended by itself (``step`` "guest")."""
+
+    step: str
+    reason: str
+
+
+# ---- source ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """S. First event."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPrepared:
+    """S. The target has reserved."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetLost:
+    """S. The target refused, answered with an error, or its link is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDone:
+    """S. All pages of a round lie in the target's RAM. ``seconds`` from SendRound until then; ``dirty_pages`` is the
+    number of pages dirty at its end."""
+
+    pages: int
+    zero_pages: int
+    bytes: int
+    seconds: float
+    dirty_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """S. The guest executes nothing any more. ``at``: CLOCK_REALTIME of its last instruction."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LastRoundDone:
+    """S. The round after the pause; fields as in RoundDone."""
+
+    pages: int
+    zero_pages: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateSaved:
+    """S. The machine's state is at hand (the driver keeps it for SendState)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checksummed:
+    """S. Checksum over the paused guest's RAM (ComputeChecksum)."""
+
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReady:
+    """S. The target could run. ``checksum`` of its RAM when verification was asked for."""
+
+    checksum: str = ""
+    verify_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFinished:
+    """S. Answer to FinishTarget. Times are CLOCK_REALTIME: the target's first instruction and its clock when it
+    answered; ours when the call was sent and when its answer came, which bound the clocks' offset."""
+
+    resumed_at: float
+    clock: float
+    sent_at: float
+    received_at: float
+
+
+# ---- target ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareAsked:
+    """T. First event, and again when the source repeats its request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """T. The incoming guest process exists and its RAM is mapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateArrived:
+    """T. The source handed over everything (the driver keeps the state for LoadState)."""
+
+    verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StateLoaded:
+    """T. The guest could run."""
+
+    checksum: str = ""
+    verify_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLost:
+    """T. The link to the source is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishAsked:
+    """T. The source brings the store's word."""
+
+    decision: Literal["committed", "aborted"]
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestStarted:
+    """T. ``at``: CLOCK_REALTIME of its first possible instruction here."""
+
+    at: float
+
+
+SourceEvent = (
+    Start
+    | Tick
+    | TargetPrepared
+    | TargetLost
+    | RoundDone
+    | Paused
+    | LastRoundDone
+    | StateSaved
+    | Checksummed
+    | TargetReady
+    | TargetFinished
+    | StoreAnswered
+    | StoreUnreachable
+    | CoordinatorLost
+    | CoordinatorRestored
+    | CancelAsked
+    | StepFailed
+)
+TargetEvent = (
+    PrepareAsked
+    | Tick
+    | Reserved
+    | StateArrived
+    | StateLoaded
+    | SourceLost
+    | FinishAsked
+    | GuestStarted
+    | StoreAnswered
+    | StoreUnreachable
+    | CoordinatorLost
+    | CoordinatorRestored
+    | CancelAsked
+    | StepFailed
+)
+Event = SourceEvent | TargetEvent

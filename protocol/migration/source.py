@@ -1,0 +1,355 @@
+"""The end that gives a guest away. Theory, diagram and rules: :mod:`protocol.migration`.
+
+PREPARE ──► COPY ◄──► HOLD (converged, but no coordinator)
+   │          │
+   │        SWITCH  guest paused, "commit" not asked       any failure ──► ABORT: resumes at once
+   │          │
+   │        COMMIT  asked; in doubt until the store answers: stays paused
+   │          ├── aborted ──► resumes, DONE
+   │          └── committed ─► FINISH: frees, waits for the target's times ──► DONE
+   └── failure ──► ABORT: guest runs, the store is told until it has noted it ──► DONE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, Literal
+
+from protocol.messages import MigrationParams, MigrationProgress, MigrationResult
+from protocol.migration import effects as fx
+from protocol.migration import events as ev
+from protocol.migration.question import StoreQuestion
+
+PAGE: Final = 4096
+SWITCH_TIMEOUT: Final = 30.0
+FINISH_TIMEOUT: Final = 10.0
+RATE_SAMPLE: Final = 256 << 10  # a round of fewer bytes says little about the rate
+
+Effects = list[fx.Effect]
+
+
+class SourcePhase(Enum):
+    """See the diagram above."""
+
+    IDLE = "idle"
+    PREPARE = "prepare"
+    COPY = "copy"
+    HOLD = "hold"
+    SWITCH = "switch"
+    COMMIT = "commit"
+    FINISH = "finish"
+    ABORT = "abort"
+    DONE = "done"
+
+
+_P = SourcePhase
+_REPORTED: Final[dict[SourcePhase, Any]] = {_P.HOLD: "copy", _P.FINISH: "done", _P.ABORT: "aborted", _P.IDLE: "prepare"}
+
+
+class Source:
+    """Give it Start. ``generation`` is the guest's present one."""
+
+    def __init__(self, migration: str, guest: str, generation: int, target: int, params: MigrationParams) -> None:
+        self.migration = migration
+        self.guest = guest
+        self.generation = generation
+        self.target = target
+        self.params = params
+        self.phase = _P.IDLE
+        self.rounds = 0
+        self.pages = self.zero_pages = self.bytes = 0
+        self.rate = 0.0  # bytes/s of the last round that was large enough
+        self.predicted_ms = 0.0
+        self._coordinator = True
+        self._question = StoreQuestion()
+        self._started = 0.0
+        self._deadline: float | None = None
+        self._awaited: set[type] = set()  # what SWITCH still waits for before SendState
+        self._checksums = ["", ""]  # source's, target's
+        self._verify_ms = 0.0
+        self._paused_at = 0.0
+        self._blackout = (0.0, 0.0)  # milliseconds, error
+        self._reason = ""
+        self._outcome = ""
+
+    @classmethod
+    def recover(cls, record: fx.Record, now: float) -> tuple[Source, Effects]:
+        """After the agent's restart. The guest process, running or paused, is left as it is until the store spoke."""
+        source = cls(record.migration, record.guest, record.generation, record.peer, MigrationParams())
+        source._started = now
+        if record.phase == "committed":
+            source.phase = _P.FINISH
+            return source, [fx.FreeGuest(), *source._end("committed")]
+        source.phase = _P.COMMIT
+        source._reason = "the source's agent was restarted"
+        return source, [*source._question.want("abort", source._reason)]
+
+    @property
+    def wakeup(self) -> float | None:
+        """When it wants a Tick."""
+        times = [t for t in (self._deadline, self._question.retry_at) if t is not None]
+        return min(times) if times and self.phase is not _P.DONE else None
+
+    def handle(self, event: ev.SourceEvent, now: float) -> Effects:
+        """One event; gives the effects to carry out, in order."""
+        if isinstance(event, ev.CoordinatorLost | ev.CoordinatorRestored):
+            self._coordinator = isinstance(event, ev.CoordinatorRestored)
+        if isinstance(event, ev.StoreUnreachable):
+            self._question.unreachable(now)
+            return []
+        if isinstance(event, ev.StoreAnswered):
+            return self._on_store(event, now)
+        action = _TABLE.get(self.phase, {}).get(type(event))
+        return action(self, event, now) if action else []
+
+    # ---- PREPARE, COPY
+
+    def _on_start(self, event: ev.Start, now: float) -> Effects:
+        self.phase = _P.PREPARE
+        self._started = now
+        self._deadline = now + self.params.deadline_s
+        return [self._persist("copy"), fx.PrepareTarget(), self._progress(now, 0)]
+
+    def _on_prepared(self, event: ev.TargetPrepared, now: float) -> Effects:
+        self.phase = _P.COPY
+        return self._next_round(now)
+
+    def _next_round(self, now: float) -> Effects:
+        self.phase = _P.COPY
+        self.rounds += 1
+        return [fx.SendRound(self.rounds)]
+
+    def _on_round(self, event: ev.RoundDone, now: float) -> Effects:
+        self._count(event)
+        if event.bytes >= RATE_SAMPLE or not self.rate:
+            self.rate = event.bytes / max(event.seconds, 1e-6)
+        remaining = event.dirty_pages * PAGE
+        self.predicted_ms = 1000.0 * remaining / self.rate if self.rate else (60_000.0 if remaining else 0.0)
+        progress: Effects = [self._progress(now, event.dirty_pages)]
+        if self.predicted_ms <= self.params.max_blackout_ms:
+            return progress + (self._switch(now) if self._coordinator else self._hold())
+        if self.rounds >= self.params.max_rounds:
+            reason = (
+                f"does not converge: after {self.rounds} rounds a blackout of {self.predicted_ms:.0f} ms is predicted, "
+                f"allowed are {self.params.max_blackout_ms:g} ms"
+            )
+            return progress + self._abort(reason, now)
+        return progress + self._next_round(now)
+
+    def _hold(self) -> Effects:
+        self.phase = _P.HOLD
+        return []
+
+    def _on_restored_hold(self, event: ev.CoordinatorRestored, now: float) -> Effects:
+        return self._next_round(now)  # what was dirtied meanwhile may be much
+
+    # ---- SWITCH
+
+    def _switch(self, now: float) -> Effects:
+        self.phase = _P.SWITCH
+        self._deadline = now + SWITCH_TIMEOUT
+        self._awaited = {ev.LastRoundDone, ev.StateSaved}
+        if self.params.verify:
+            self._awaited.add(ev.Checksummed)
+        return [self._persist("switch"), fx.PauseGuest()]
+
+    def _on_paused(self, event: ev.Paused, now: float) -> Effects:
+        self._paused_at = event.at
+        verify: Effects = [fx.ComputeChecksum()] if self.params.verify else []
+        return [fx.SendLastRound(), fx.SaveState(), *verify]
+
+    def _on_part(self, event: ev.LastRoundDone | ev.StateSaved | ev.Checksummed, now: float) -> Effects:
+        if type(event) not in self._awaited:
+            return []
+        self._awaited.discard(type(event))
+        if isinstance(event, ev.LastRoundDone):
+            self._count(event)
+        if isinstance(event, ev.Checksummed):
+            self._checksums[0] = event.checksum
+        return [] if self._awaited else [fx.SendState()]
+
+    def _on_ready(self, event: ev.TargetReady, now: float) -> Effects:
+        if self._awaited:
+            return []  # a late answer to something else
+        self._checksums[1], self._verify_ms = event.checksum, event.verify_ms
+        if self.params.verify and self._checksums[0] != event.checksum:
+            return self._abort(f"RAM differs: source {self._checksums[0]}, target {event.checksum}", now)
+        self.phase = _P.COMMIT
+        self._deadline = None
+        return [*self._question.want("commit")]
+
+    # ---- COMMIT, FINISH
+
+    def _on_doubt(self, event: ev.TargetLost | ev.CancelAsked | ev.StepFailed, now: float) -> Effects:
+        self._reason = event.reason
+        return [*self._question.want("abort", event.reason)]
+
+    def _on_store(self, event: ev.StoreAnswered, now: float) -> Effects:
+        self._question.answered(event.decision, now)
+        if self.phase in (_P.DONE, _P.FINISH) or event.decision == "pending":
+            return []
+        if event.decision == "committed":
+            return self._committed(event.generation, now)
+        if self.phase is _P.ABORT:
+            return self._end("aborted")
+        self._reason = self._reason or "aborted by the store"
+        return [
+            fx.StopCopy(),
+            fx.ResumeGuest(),
+            fx.FinishTarget("aborted", event.generation),
+            self._progress(now, 0, "aborted"),
+            *self._end("aborted"),
+        ]
+
+    def _committed(self, generation: int, now: float) -> Effects:
+        self.phase = _P.FINISH
+        self._question.drop()
+        self._deadline = now + FINISH_TIMEOUT
+        return [fx.FinishTarget("committed", generation), self._persist("committed"), fx.FreeGuest()]
+
+    def _on_finished(self, event: ev.TargetFinished, now: float) -> Effects:
+        # The target read its clock between sent_at and received_at: the offset is known to half the round trip.
+        middle = (event.sent_at + event.received_at) / 2
+        offset = event.clock - middle
+        error = abs(event.received_at - event.sent_at) / 2
+        blackout = event.resumed_at - offset - self._paused_at
+        self._blackout = (max(blackout, 0.0) * 1000, error * 1000)
+        return [self._progress(now, 0, "done"), *self._end("committed", now)]
+
+    def _on_unfinished(self, event: ev.TargetLost | ev.StepFailed, now: float) -> Effects:
+        if isinstance(event, ev.StepFailed) and event.step not in ("FinishTarget", "FreeGuest"):
+            return []
+        if isinstance(event, ev.StepFailed) and event.step == "FreeGuest":
+            self._reason = event.reason
+            return []  # the coordinator fences what is left of it
+        self._reason = f"committed; the target did not say when it began: {event.reason}"
+        return self._end("committed", now)
+
+    # ---- ABORT
+
+    def _on_failure(self, event: ev.TargetLost | ev.CancelAsked | ev.StepFailed, now: float) -> Effects:
+        return self._abort(event.reason, now)
+
+    def _on_lost_in_switch(self, event: ev.CoordinatorLost, now: float) -> Effects:
+        return self._abort("the coordinator was lost during the switch", now)
+
+    def _abort(self, reason: str, now: float) -> Effects:
+        """Only before "commit" was asked: nobody else can run, so the guest resumes without the store's leave."""
+        self.phase = _P.ABORT
+        self._reason = reason
+        self._deadline = None
+        return [
+            fx.StopCopy(),
+            fx.ResumeGuest(),
+            fx.FinishTarget("aborted", self.generation),
+            self._progress(now, 0, "aborted"),
+            *self._question.want("abort", reason),
+        ]
+
+    def _on_late_pause(self, event: ev.Paused, now: float) -> Effects:
+        """The pause of an abandoned SWITCH came through after all."""
+        return [fx.ResumeGuest()] if self._outcome != "committed" else []
+
+    def _on_tick(self, event: ev.Tick, now: float) -> Effects:
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            if self.phase is _P.FINISH:
+                self._reason = "committed; the target did not say in time when it began"
+                return self._end("committed", now)
+            limit = SWITCH_TIMEOUT if self.phase is _P.SWITCH else self.params.deadline_s
+            return self._abort(f"not finished within {limit:g} s", now)
+        return [*self._question.tick(now)]
+
+    def _on_restored(self, event: ev.CoordinatorRestored, now: float) -> Effects:
+        return [*self._question.restored()]
+
+    # ---- helpers
+
+    def _count(self, stats: ev.RoundDone | ev.LastRoundDone) -> None:
+        self.pages += stats.pages
+        self.zero_pages += stats.zero_pages
+        self.bytes += stats.bytes
+
+    def _persist(self, phase: str) -> fx.Persist:
+        return fx.Persist(fx.Record("source", self.migration, self.guest, self.generation, self.target, phase))
+
+    def _progress(self, now: float, dirty: int, phase: str = "") -> fx.ReportProgress:
+        return fx.ReportProgress(
+            MigrationProgress(
+                migration=self.migration,
+                phase=phase or _REPORTED.get(self.phase, self.phase.value),  # type: ignore[arg-type]
+                round=self.rounds,
+                pages_sent=self.pages,
+                zero_pages=self.zero_pages,
+                bytes_sent=self.bytes,
+                bytes_per_s=self.rate,
+                dirty_pages=dirty,
+                remaining=dirty * PAGE,
+                predicted_blackout_ms=self.predicted_ms,
+            )
+        )
+
+    def _end(self, outcome: Literal["committed", "aborted"], now: float | None = None) -> Effects:
+        self.phase = _P.DONE
+        self._outcome = outcome
+        self._question.drop()
+        result = MigrationResult(
+            migration=self.migration,
+            outcome=outcome,
+            reason=self._reason[:4096],
+            rounds=self.rounds,
+            pages_sent=self.pages,
+            zero_pages=self.zero_pages,
+            bytes_sent=self.bytes,
+            total_ms=1000 * (now - self._started) if now is not None else 0.0,
+            blackout_ms=self._blackout[0],
+            blackout_error_ms=self._blackout[1],
+            verify_ms=self._verify_ms,
+            source_checksum=self._checksums[0],
+            target_checksum=self._checksums[1],
+        )
+        return [fx.Forget(), fx.Done(result)]
+
+
+Action = Callable[[Source, Any, float], Effects]
+_FAILURES: Final[dict[type, Action]] = {
+    ev.TargetLost: Source._on_failure,
+    ev.CancelAsked: Source._on_failure,
+    ev.StepFailed: Source._on_failure,
+    ev.Tick: Source._on_tick,
+}
+_TABLE: Final[dict[SourcePhase, dict[type, Action]]] = {
+    _P.IDLE: {ev.Start: Source._on_start},
+    _P.PREPARE: {**_FAILURES, ev.TargetPrepared: Source._on_prepared},
+    _P.COPY: {**_FAILURES, ev.RoundDone: Source._on_round},
+    _P.HOLD: {**_FAILURES, ev.CoordinatorRestored: Source._on_restored_hold},
+    _P.SWITCH: {
+        **_FAILURES,
+        ev.Paused: Source._on_paused,
+        ev.LastRoundDone: Source._on_part,
+        ev.StateSaved: Source._on_part,
+        ev.Checksummed: Source._on_part,
+        ev.TargetReady: Source._on_ready,
+        ev.CoordinatorLost: Source._on_lost_in_switch,
+    },
+    _P.COMMIT: {
+        ev.TargetLost: Source._on_doubt,
+        ev.CancelAsked: Source._on_doubt,
+        ev.StepFailed: Source._on_doubt,
+        ev.Tick: Source._on_tick,
+        ev.CoordinatorRestored: Source._on_restored,
+    },
+    _P.FINISH: {
+        ev.TargetFinished: Source._on_finished,
+        ev.TargetLost: Source._on_unfinished,
+        ev.StepFailed: Source._on_unfinished,
+        ev.Tick: Source._on_tick,
+    },
+    _P.ABORT: {
+        ev.Tick: Source._on_tick,
+        ev.CoordinatorRestored: Source._on_restored,
+        ev.Paused: Source._on_late_pause,
+    },
+    _P.DONE: {ev.Paused: Source._on_late_pause},
+}
