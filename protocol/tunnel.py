@@ -1,9 +1,9 @@
 """The tunnel datagram: reference implementation of SPEC.md, section "Tunnel".
 
-Slow and plain, for tests and tools; the data path is ``csrc/switch``, and each opens what the other seals. No I/O and no
-clock. Whatever is wrong with a datagram is a :class:`protocol.errors.RemoteProtocolError` whose ``field`` says which check
-refused it: ``datagram`` or ``header.*`` (shape), ``epoch`` (no such key), ``counter`` (replay), ``tag`` (authentication),
-``payload*`` (what was sealed is no payload).
+Slow and plain, for tests and tools; the data path is ``csrc/switch``, and each opens what the other seals. No I/O and
+no clock. Whatever is wrong with a datagram is a :class:`protocol.errors.RemoteProtocolError` whose ``field`` says which
+check refused it: ``datagram`` or ``header.*`` (shape), ``epoch`` (no such key), ``counter`` (replay), ``tag``
+(authentication), ``payload*`` (what was sealed is no payload).
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _number(value: Any, field: str, limit: int) -> int:
 def _frame(vni: Any, data: Any) -> Frame:
     if not isinstance(data, bytes) or not FRAME_MIN <= len(data) <= FRAME_MAX:
         raise RemoteProtocolError("payload.frame", data, f"{FRAME_MIN}..{FRAME_MAX} bytes")
-    if not 1 <= _number(vni, "payload.vni", VNI_MAX):
+    if _number(vni, "payload.vni", VNI_MAX) == 0:
         raise RemoteProtocolError("payload.vni", vni, f"1..{VNI_MAX}")
     return Frame(vni, data)
 
