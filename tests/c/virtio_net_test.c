@@ -1,0 +1,353 @@
+/* The network device with the test on both sides: a driver at the queues and a switch at the rings. */
+#include "base/ring_layout.h"
+#include "virtio_guest.h"
+
+#include <unistd.h>
+
+#define HDR      12u
+#define F_MAC    (1ull << 5)
+#define F_STATUS (1ull << 16)
+enum { RX = 0, TX = 1 };
+static const uint8_t MAC[6] = {2, 0, 0, 1, 2, 3};
+
+struct net_side {
+    int to_switch, to_guest;
+    wh_ring *from_guest, *to_guest_ring; /* the switch's views */
+};
+
+static wh_device *make_net(struct guest *g)
+{
+    wh_virtio_env env = guest_env(g);
+    wh_device *d = NULL;
+    CHECK_EQ(wh_virtio_net_new(&env, MAC, &d, NULL), 0);
+    return d;
+}
+
+static void open_side(struct guest *g)
+{
+    struct net_side *s = g->user;
+    int ring_fd;
+    wh_ring_unmap(s->from_guest);
+    wh_ring_unmap(s->to_guest_ring);
+    wh_virtio_net_fds(g->dev, &ring_fd, &s->to_switch, &s->to_guest);
+    CHECK_EQ(s->to_guest, g->dev->poll_fd);
+    CHECK_EQ(wh_ring_map(ring_fd, 0, false, &s->from_guest, NULL), 0);
+    CHECK_EQ(wh_ring_map(ring_fd, 1, true, &s->to_guest_ring, NULL), 0);
+}
+
+static void net_open(struct guest *g, struct net_side *s, bool rebirth)
+{
+    memset(s, 0, sizeof *s);
+    guest_open(g, make_net);
+    g->user = s;
+    g->reborn = open_side;
+    g->rebirth = rebirth;
+    open_side(g);
+}
+
+static void net_close(struct guest *g)
+{
+    struct net_side *s = g->user;
+    wh_ring_unmap(s->from_guest);
+    wh_ring_unmap(s->to_guest_ring);
+    guest_close(g);
+}
+
+static void pattern(uint8_t *p, uint32_t len, unsigned seed)
+{
+    for (uint32_t i = 0; i < len; i++)
+        p[i] = (uint8_t)(i * 13 + seed);
+}
+
+/* The switch sends; returns the status of the ring. Rings the guest's bell as the switch would. */
+static int switch_sends(struct guest *g, uint32_t len, unsigned seed)
+{
+    struct net_side *s = g->user;
+    static uint8_t frame[WH_RING_MAX_FRAME];
+    bool bell;
+    pattern(frame, len, seed);
+    int status = wh_ring_put(s->to_guest_ring, frame, len, &bell);
+    if (bell)
+        CHECK_EQ(eventfd_write(s->to_guest, 1), 0);
+    return status;
+}
+
+static void expect_frame(struct guest *g, uint32_t len, unsigned seed)
+{
+    struct net_side *s = g->user;
+    static uint8_t want[WH_RING_MAX_FRAME];
+    const uint8_t *frame;
+    uint32_t got;
+    pattern(want, len, seed);
+    CHECK_EQ(wh_ring_peek(s->from_guest, &frame, &got), 0);
+    CHECK_EQ(got, len);
+    CHECK(memcmp(frame, want, len) == 0);
+    wh_ring_consume(s->from_guest);
+}
+
+/* Transmit len bytes whose frame starts in the header's segment (`joined`) or in one of its own, over `pieces`
+ * segments. */
+static void transmit(struct guest *g, uint32_t len, unsigned seed, bool joined, unsigned pieces)
+{
+    uint64_t off = guest_buffer(g, HDR + len);
+    memset(at(g, off), 0, HDR);
+    pattern(at(g, off + HDR), len, seed);
+    struct part p[8];
+    unsigned n = 0;
+    uint32_t done = joined ? 0 : HDR, rest = HDR + len - done;
+    if (!joined)
+        p[n++] = (struct part){off, HDR, 0};
+    for (unsigned i = 0; i < pieces; i++) {
+        uint32_t part = i + 1 == pieces ? HDR + len - done : rest / pieces;
+        p[n++] = (struct part){off + done, part, 0};
+        done += part;
+    }
+    uint16_t head = add_chain(g, TX, p, n);
+    checkpoint(g);
+    kick(g, TX);
+    expect_used(g, TX, head, 0);
+}
+
+static void transmits(bool rebirth)
+{
+    struct guest g;
+    struct net_side s;
+    net_open(&g, &s, rebirth);
+    guest_start(&g, F_MAC | F_STATUS | WH_VIRTIO_F_EVENT_IDX, 2, 64);
+    for (unsigned i = 0; i < 6; i++)
+        CHECK_EQ(g.dev->ops->read(g.dev, R_CONFIG + i, 1, &(uint64_t){0}), 0);
+    CHECK_EQ(reg_read(&g, R_CONFIG), 0x01000002);
+    CHECK_EQ(reg_read(&g, R_CONFIG + 4) >> 16, 1); /* link up */
+    const uint32_t lens[] = {14, 60, 1400, 1514, 9000, 65535};
+    for (unsigned i = 0; i < WH_ARRAY_LEN(lens); i++)
+        for (unsigned pieces = 1; pieces <= 4; pieces++) {
+            transmit(&g, lens[i], i + pieces, pieces & 1, pieces);
+            expect_frame(&g, lens[i], i + pieces);
+        }
+    wh_net_stats stats;
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.tx_frames, 24);
+    CHECK_EQ(stats.tx_bytes, 4u * (14 + 60 + 1400 + 1514 + 9000 + 65535));
+    CHECK_EQ(stats.dropped, 0);
+    net_close(&g);
+}
+
+/* The doorbell is rung when the switch sleeps and not while it is awake. */
+static void doorbell(void)
+{
+    struct guest g;
+    struct net_side s;
+    eventfd_t n;
+    net_open(&g, &s, false);
+    guest_start(&g, 0, 2, 64);
+    transmit(&g, 60, 1, true, 1);
+    CHECK(eventfd_read(s.to_switch, &n) != 0);
+    expect_frame(&g, 60, 1);
+    CHECK(wh_ring_sleep(s.from_guest));
+    transmit(&g, 60, 2, true, 1);
+    transmit(&g, 60, 3, true, 1);
+    CHECK_EQ(eventfd_read(s.to_switch, &n), 0);
+    CHECK_EQ(n, 1);
+    net_close(&g);
+}
+
+static void full_ring_drops(void)
+{
+    struct guest g;
+    struct net_side s;
+    net_open(&g, &s, false);
+    guest_start(&g, 0, 2, 64);
+    for (unsigned i = 0; i < 300; i++)
+        transmit(&g, 1020, i, true, 1); /* 1024 bytes with the length word: 256 fit */
+    wh_net_stats stats;
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.tx_frames, 256);
+    CHECK_EQ(stats.dropped, 44);
+    for (unsigned i = 0; i < 256; i++)
+        expect_frame(&g, 1020, i);
+    transmit(&g, 1020, 9, true, 1); /* and goes on */
+    expect_frame(&g, 1020, 9);
+    net_close(&g);
+}
+
+static uint16_t give_buffer(struct guest *g, uint32_t len, uint64_t *off)
+{
+    *off = guest_buffer(g, len);
+    memset(at(g, *off), 0xee, len);
+    const struct part p[] = {{*off, 5, WRITE}, {*off + 5, len - 5, WRITE}}; /* the header crosses a border */
+    return add_chain(g, RX, p, 2);
+}
+
+static void expect_received(struct guest *g, uint16_t head, uint64_t off, uint32_t len, unsigned seed)
+{
+    static uint8_t want[WH_RING_MAX_FRAME];
+    static const uint8_t hdr[HDR] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0};
+    pattern(want, len, seed);
+    expect_used(g, RX, head, HDR + len);
+    CHECK(memcmp(at(g, off), hdr, HDR) == 0);
+    CHECK(memcmp(at(g, off + HDR), want, len) == 0);
+    CHECK_EQ(*at(g, off + HDR + len), 0xee);
+}
+
+static void receives(bool rebirth)
+{
+    struct guest g;
+    struct net_side s;
+    net_open(&g, &s, rebirth);
+    guest_start(&g, WH_VIRTIO_F_EVENT_IDX, 2, 64);
+    for (unsigned i = 0; i < 200; i++) {
+        uint64_t off;
+        uint32_t len = 60 + i * 7;
+        uint16_t head = give_buffer(&g, 1600, &off);
+        kick(&g, RX);
+        checkpoint(&g);
+        CHECK_EQ(switch_sends(&g, len, i), 0);
+        guest_poll(&g);
+        expect_received(&g, head, off, len, i);
+        *u16_at(&g, avail_off(RX) + 4 + 2 * 64) = g.q[RX].used; /* used_event: the next one interrupts too */
+        CHECK_EQ(g.irq_level, 1);
+        ack(&g);
+        checkpoint(&g);
+    }
+    wh_net_stats stats;
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.rx_frames, 200);
+    CHECK_EQ(stats.dropped, 0);
+    net_close(&g);
+}
+
+/* Frames wait in the ring while the driver has no buffers; a buffer's notification brings them. */
+static void back_pressure(void)
+{
+    struct guest g;
+    struct net_side s;
+    net_open(&g, &s, false);
+    guest_start(&g, WH_VIRTIO_F_EVENT_IDX, 2, 64);
+    unsigned sent = 0;
+    while (switch_sends(&g, 1020, sent) == 0)
+        sent++;
+    CHECK_EQ(sent, 256);
+    CHECK_EQ(switch_sends(&g, 1020, 0), WH_E_FULL);
+    guest_poll(&g);
+    expect_no_used(&g, RX);
+    for (unsigned i = 0; i < sent; i++) {
+        uint64_t off;
+        uint16_t head = give_buffer(&g, 1600, &off);
+        kick(&g, RX);
+        guest_poll(&g);
+        expect_received(&g, head, off, 1020, i);
+    }
+    CHECK_EQ(switch_sends(&g, 64, 5), 0); /* the ring is empty and the device sleeps: the bell rings */
+    uint64_t off;
+    uint16_t head = give_buffer(&g, 1600, &off);
+    CHECK(guest_poll(&g) > 0);
+    expect_received(&g, head, off, 64, 5);
+    net_close(&g);
+}
+
+static void drops(void)
+{
+    struct guest g;
+    struct net_side s;
+    wh_net_stats stats;
+    uint64_t off;
+    net_open(&g, &s, false);
+    for (unsigned i = 0; i < 200; i++)
+        CHECK_EQ(switch_sends(&g, 60, i), 0);
+    guest_poll(&g);
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.dropped, 200); /* no driver yet */
+    guest_start(&g, 0, 2, 64);
+    uint16_t head = give_buffer(&g, 1000, &off);
+    kick(&g, RX);
+    CHECK_EQ(switch_sends(&g, 1514, 1), 0); /* longer than the driver's buffers: only this frame is lost */
+    CHECK_EQ(switch_sends(&g, 70, 2), 0);
+    guest_poll(&g);
+    expect_received(&g, head, off, 70, 2);
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.dropped, 201);
+    CHECK_EQ(switch_sends(&g, 60, 3), 0); /* waits for a buffer, until the driver goes away */
+    guest_poll(&g);
+    reg_write(&g, R_STATUS, 0);
+    guest_poll(&g);
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.dropped, 202);
+    net_close(&g);
+}
+
+static void bad_transmissions(void)
+{
+    struct guest g;
+    struct net_side s;
+    wh_net_stats stats;
+    net_open(&g, &s, false);
+    guest_start(&g, 0, 2, 64);
+    transmit(&g, 13, 0, true, 1); /* no Ethernet header */
+    transmit(&g, WH_RING_MAX_FRAME + 1, 0, true, 1);
+    uint64_t off = guest_buffer(&g, 100);
+    memset(at(&g, off), 0, 100);
+    *at(&g, off + 1) = 1; /* GSO that was not offered */
+    const struct part gso = {off, 100, 0};
+    uint16_t head = add_chain(&g, TX, &gso, 1);
+    kick(&g, TX);
+    expect_used(&g, TX, head, 0);
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.dropped, 3);
+    CHECK_EQ(stats.tx_frames, 0);
+    const struct part stub = {off, HDR - 1, 0};
+    add_chain(&g, TX, &stub, 1);
+    kick(&g, TX);
+    expect_broken(&g, "shorter than its header");
+    guest_start(&g, 0, 2, 64);
+    const struct part in_only = {off, 100, WRITE};
+    add_chain(&g, TX, &in_only, 1);
+    kick(&g, TX);
+    expect_broken(&g, "shorter than its header");
+    guest_start(&g, 0, 2, 64);
+    const struct part small = {off, HDR - 1, WRITE};
+    add_chain(&g, RX, &small, 1);
+    CHECK_EQ(switch_sends(&g, 60, 0), 0);
+    guest_poll(&g);
+    expect_broken(&g, "shorter than its header");
+    net_close(&g);
+}
+
+/* A switch that writes nonsense into the ring costs the guest its link, nothing else. */
+static void damaged_ring(void)
+{
+    struct guest g;
+    struct net_side s;
+    net_open(&g, &s, false);
+    guest_start(&g, F_STATUS, 2, 64);
+    atomic_store(&s.to_guest_ring->shared->head, 12345);
+    CHECK_EQ(eventfd_write(s.to_guest, 1), 0);
+    guest_poll(&g);
+    CHECK_EQ(reg_read(&g, R_CONFIG + 4) >> 16, 0);
+    CHECK_EQ(reg_read(&g, R_ISR), 2);
+    transmit(&g, 60, 1, true, 1); /* taken and dropped */
+    CHECK_EQ(reg_read(&g, R_STATUS), 15);
+    wh_net_stats stats;
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.dropped, 1);
+    g.rebirth = g.changes_on_load = true;
+    checkpoint(&g); /* a new device has new rings: the link comes back, and the driver is told */
+    CHECK_EQ(reg_read(&g, R_CONFIG + 4) >> 16, 1);
+    transmit(&g, 60, 1, true, 1);
+    expect_frame(&g, 60, 1);
+    net_close(&g);
+}
+
+int main(void)
+{
+    transmits(false);
+    transmits(true);
+    doorbell();
+    full_ring_drops();
+    receives(false);
+    receives(true);
+    back_pressure();
+    drops();
+    bad_transmissions();
+    damaged_ring();
+    return report("virtio_net");
+}
