@@ -18,6 +18,7 @@ import trio
 from coordinator.errors import Conflict, CoordinatorError, Full, Invalid, NotFound, Unavailable
 
 CHUNK = 256 * 1024
+KEPT_DIGESTS = 16
 
 
 class WrongOffset(Conflict):
@@ -51,6 +52,7 @@ class Blobs:
         for path in (self._whole, self._partial):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._busy: set[str] = set()
+        self._digests: dict[str, tuple[int, hashlib._Hash]] = {}
         self._limiter = trio.CapacityLimiter(4)
 
     def path(self, sha256: str) -> Path:
@@ -110,6 +112,18 @@ class Blobs:
         finally:
             self._busy.discard(sha256)
 
+    async def _digest(self, sha256: str, path: Path, held: int) -> hashlib._Hash:
+        """The hash of what is held: kept from the part before, or read again after an interruption."""
+        kept = self._digests.pop(sha256, None)
+        if kept is not None and kept[0] == held:
+            return kept[1]
+        return await trio.to_thread.run_sync(_hash_file, path, limiter=self._limiter)
+
+    def _keep_digest(self, sha256: str, held: int, digest: hashlib._Hash) -> None:
+        self._digests[sha256] = (held, digest)
+        while len(self._digests) > KEPT_DIGESTS:
+            del self._digests[next(iter(self._digests))]
+
     async def _append(self, sha256: str, data: AsyncIterator[bytes], start: int, total: int | None) -> int | None:
         path = self._partial / sha256
         if start == 0:
@@ -117,7 +131,7 @@ class Blobs:
         held = self.held(sha256)
         if start != held:
             raise WrongOffset(held)
-        digest = await trio.to_thread.run_sync(_hash_file, path, limiter=self._limiter)
+        digest = await self._digest(sha256, path, held)
         file = await trio.open_file(path, "ab")
         try:
             async for chunk in data:
@@ -128,6 +142,7 @@ class Blobs:
                 held += len(chunk)
             await file.flush()
             if total is not None and held < total:
+                self._keep_digest(sha256, held, digest)
                 return held
             await trio.to_thread.run_sync(os.fsync, file.wrapped.fileno(), limiter=self._limiter)
         except CoordinatorError:

@@ -86,15 +86,8 @@ class NodeService:
                 now=self._cluster.wall(),
             )
         except CoordinatorError as exc:
+            # Logged, not audited: outsiders must not be able to fill the disk.
             log.warning("join of %s from %s refused: %s", request.name, link.peer.address, exc.message)
-            await self._cluster.db.run(
-                journal.audit,
-                who=request.name,
-                role="joiner",
-                source=link.peer.address,
-                action="join",
-                outcome=f"{exc.code}: {exc.message}",
-            )
             raise refused(exc) from None
         await self._cluster.db.run(
             journal.audit, who=request.name, role="joiner", source=link.peer.address, action="join", outcome="ok"

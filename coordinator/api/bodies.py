@@ -1,0 +1,66 @@
+"""The bodies that the API takes. Unknown fields are refused: a typing error must not pass as a default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+MIB = 1 << 20
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RunBody(Body):
+    name: Name
+    image: Annotated[str, Field(min_length=1, max_length=255)]
+    memory: Annotated[int, Field(ge=16 * MIB, le=64 << 30, description="bytes, a multiple of 2 MiB")] = 256 * MIB
+    cpus: Annotated[int, Field(ge=1, le=64)] = 1
+    networks: Annotated[list[Name], Field(max_length=8)] = []
+    on: Name | None = None
+    cmdline: Annotated[str, Field(max_length=2048, description="appended to the image's")] | None = None
+    explain: bool = False
+
+
+class StopBody(Body):
+    force: bool = False
+    grace_s: Annotated[float, Field(ge=0, le=600)] = 10.0
+
+
+class MigrateBody(Body):
+    to: Name | None = None
+    max_blackout_ms: Annotated[float, Field(gt=0, le=60000)] | None = None
+    max_rounds: Annotated[int, Field(ge=1, le=1000)] | None = None
+    bandwidth: Annotated[int, Field(ge=0, lt=2**63, description="bytes/s; 0: unlimited")] | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=86400)] | None = None
+    verify: bool | None = None
+
+
+class ExecBody(Body):
+    argv: Annotated[list[Annotated[str, Field(max_length=131072)]], Field(min_length=1, max_length=1024)]
+    stdin_b64: Annotated[str, Field(max_length=(1 << 20) * 4 // 3 + 4)] = ""
+    timeout_s: Annotated[float, Field(gt=0, le=86400)] = 60.0
+
+
+class NetworkBody(Body):
+    name: Name
+    subnet: Annotated[str, Field(max_length=64)] | None = None
+    mtu: Annotated[int, Field(ge=576, le=9000)] = 1400
+
+
+class JoinTokenBody(Body):
+    ttl_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 3600.0
+
+
+class ApiTokenBody(Body):
+    name: Name
+    role: Literal["viewer", "operator", "admin"] = "operator"
+
+
+class OperationBody(Body):
+    """The only change that people make to an operation."""
+
+    state: Literal["cancelled"] = "cancelled"

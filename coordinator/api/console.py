@@ -1,0 +1,111 @@
+"""A guest's console as a WebSocket: binary messages are bytes, both ways.
+
+The socket follows a guest that moves: when the stream to its node ends while the guest lives on elsewhere, a new one is
+opened there. It closes with 1000 when the guest is gone and 1012 when its node cannot be reached.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+from fastapi import APIRouter, WebSocket
+from starlette.websockets import WebSocketDisconnect
+
+from coordinator.api.deps import authenticate, services
+from coordinator.api.failures import failure
+from coordinator.api.guests import owner
+from coordinator.errors import CoordinatorError
+from coordinator.store import journal
+from protocol.errors import WherryError
+from protocol.messages import ConsoleOpen
+from protocol.transport import LinkStream
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+CHUNK = 64 * 1024
+REFUSED, RESTART = 1008, 1012
+
+
+@router.websocket("/v1/guests/{name}/console")
+async def console(socket: WebSocket, name: str) -> None:
+    svc = services(socket)
+    try:
+        who = await authenticate(socket, svc, "operator")
+        guest, link = await owner(svc, name)
+        stream = await link.open_stream(ConsoleOpen(guest=guest.id))
+    except (CoordinatorError, WherryError) as exc:
+        await _deny(socket, exc)
+        return
+    source = socket.client.host if socket.client else "?"
+    await svc.cluster.db.run(
+        journal.audit, who=who.name, role=who.role, source=source, action=f"console {name}", outcome="opened"
+    )
+    await socket.accept()
+    code = 1000
+    async with trio.open_nursery() as nursery:
+        current = _Current(stream)
+        nursery.start_soon(_typed, socket, current, nursery.cancel_scope)
+        while True:
+            await _shown(stream, socket)
+            try:
+                moved, link = await owner(svc, name)
+                if moved.node == guest.node and moved.generation == guest.generation:
+                    break  # the stream ended by itself: the guest has stopped or its console is gone
+                guest = moved
+                stream = current.stream = await link.open_stream(ConsoleOpen(guest=guest.id))
+            except (CoordinatorError, WherryError) as exc:
+                log.info("guest=%s console ends: %s", name, exc)
+                code = RESTART if getattr(exc, "code", "") == "unavailable" else 1000
+                break
+        nursery.cancel_scope.cancel()
+    with trio.move_on_after(1):
+        await _close(socket, code)
+
+
+class _Current:
+    """The stream that typing goes to: another one after a move."""
+
+    def __init__(self, stream: LinkStream) -> None:
+        self.stream = stream
+
+
+async def _typed(socket: WebSocket, current: _Current, scope: trio.CancelScope) -> None:
+    try:
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                scope.cancel()
+                return
+            data = message.get("bytes") or (message.get("text") or "").encode()
+            try:
+                await current.stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                continue  # what is typed while the guest moves is lost, as with a pulled serial cable
+    except WebSocketDisconnect:
+        scope.cancel()
+
+
+async def _shown(stream: LinkStream, socket: WebSocket) -> None:
+    async with stream:
+        try:
+            while data := await stream.receive_some(CHUNK):
+                await socket.send_bytes(bytes(data))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+
+async def _deny(socket: WebSocket, exc: Exception) -> None:
+    """The API's error as the answer to the handshake, where the server can send one."""
+    if "websocket.http.response" in socket.scope.get("extensions", {}):
+        await socket.send_denial_response(failure(exc))
+    else:
+        await socket.close(REFUSED)
+
+
+async def _close(socket: WebSocket, code: int) -> None:
+    try:
+        await socket.close(code)
+    except (RuntimeError, WebSocketDisconnect):
+        return  # the other end closed first
