@@ -1,6 +1,6 @@
-/* cpu: one RV64 hart behind an engine interface. The board makes harts, gives them an environment, runs each in a thread of
- * its own, and answers what they exit for. What is inside a hart (registers, CSRs, TLBs, decode cache) is private to cpu/
- * and mmu/ (cpu/hart.h). */
+/* cpu: one RV64 hart behind an engine interface. The board makes harts, gives them an environment, runs each in a
+ * thread of its own, and answers what they exit for. What is inside a hart (registers, CSRs, TLBs, decode cache) is
+ * private to cpu/ and mmu/ (cpu/hart.h). */
 #ifndef WH_CPU_H
 #define WH_CPU_H
 
@@ -17,11 +17,12 @@ typedef struct wh_cpu_env {
     wh_ram *ram;
     void *ctx;
     unsigned hart_count;
-    bool direct_boot;    /* SBI is built in: ecall from S-mode exits with WH_EXIT_SBI, M-mode is never entered */
-    /* pa outside RAM; size 1,2,4,8, naturally aligned. Non-zero: access fault. Called without locks held by the hart. */
+    bool direct_boot; /* SBI is built in: ecall from S-mode exits with WH_EXIT_SBI, M-mode is never entered */
+    /* pa outside RAM; size 1,2,4,8, naturally aligned. Non-zero: access fault. Called without locks held by the hart.
+     */
     int (*mmio_read)(void *ctx, wh_hart *h, uint64_t pa, unsigned size, uint64_t *value);
     int (*mmio_write)(void *ctx, wh_hart *h, uint64_t pa, unsigned size, uint64_t value);
-    uint64_t (*time_now)(void *ctx);   /* mtime, WH_TIMEBASE_HZ; cheap, any thread */
+    uint64_t (*time_now)(void *ctx); /* mtime, WH_TIMEBASE_HZ; cheap, any thread */
 } wh_cpu_env;
 
 enum wh_exit {
@@ -40,8 +41,8 @@ void wh_hart_reset(wh_hart *h, uint64_t pc);
 /* S-mode at pc as the SBI leaves it (satp 0, sie 0, a0 = hart id, a1 = opaque; traps and interrupts delegated). */
 void wh_hart_enter_supervisor(wh_hart *h, uint64_t pc, uint64_t opaque);
 
-/* Run until there is a reason not to. Only the hart's own thread. Sees round requests (memory.h), pending interrupts, the
- * timer and attention within a bounded number of instructions. */
+/* Run until there is a reason not to. Only the hart's own thread. Sees round requests (memory.h), pending interrupts,
+ * the timer and attention within a bounded number of instructions. */
 enum wh_exit wh_hart_run(wh_hart *h);
 /* True when a WFI may end: an enabled interrupt is pending (whatever the global enable says). */
 bool wh_hart_runnable(wh_hart *h);
@@ -50,21 +51,23 @@ uint64_t wh_hart_next_timer(wh_hart *h);
 
 /* From any thread. */
 void wh_hart_attention(wh_hart *h);
-void wh_hart_irq(wh_hart *h, unsigned bit, bool level);   /* mip bit: 1 SSIP 3 MSIP 5 STIP 7 MTIP 9 SEIP 11 MEIP */
+void wh_hart_irq(wh_hart *h, unsigned bit, bool level); /* mip bit: 1 SSIP 3 MSIP 5 STIP 7 MTIP 9 SEIP 11 MEIP */
 
 /* Remote fences: done by the hart itself before its next instruction; the caller waits on its own (board/sbi.c). */
 enum wh_fence { WH_FENCE_I = 1, WH_FENCE_VMA = 2 };
-void wh_hart_request_fence(wh_hart *h, unsigned kinds);   /* any thread; implies attention-free handling inside run */
+void wh_hart_request_fence(wh_hart *h, unsigned kinds); /* any thread; implies attention-free handling inside run */
 bool wh_hart_fences_done(wh_hart *h);
 
 uint64_t wh_hart_get_x(const wh_hart *h, unsigned reg);
 void wh_hart_set_x(wh_hart *h, unsigned reg, uint64_t value);
 uint64_t wh_hart_get_pc(const wh_hart *h);
-void wh_hart_set_stimecmp(wh_hart *h, uint64_t value);    /* SBI TIME when the guest does not use Sstc itself */
+void wh_hart_set_stimecmp(wh_hart *h, uint64_t value); /* SBI TIME when the guest does not use Sstc itself */
 /* Read or write guest memory with the hart's current translation (SBI buffers are physical; this is for debuggers). */
 int wh_hart_read_virtual(wh_hart *h, uint64_t va, void *out, size_t len);
 
-typedef struct wh_hart_stats { uint64_t instructions, traps, interrupts, mmio, tlb_misses; } wh_hart_stats;
+typedef struct wh_hart_stats {
+    uint64_t instructions, traps, interrupts, mmio, tlb_misses;
+} wh_hart_stats;
 void wh_hart_get_stats(const wh_hart *h, wh_hart_stats *out); /* any thread, relaxed */
 
 /* The text of riscv,isa and the list for riscv,isa-extensions: what the hart really has. */

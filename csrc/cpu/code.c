@@ -1,0 +1,116 @@
+/* The cache of decoded pages: bounded, hashed by physical page, second-chance eviction. Theory: hart.h. */
+#include "cpu/hart.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+int wh_code_init(wh_code *c, unsigned pages, wh_error *err)
+{
+    memset(c, 0, sizeof(*c));
+    c->buckets = calloc(pages, sizeof(*c->buckets));
+    if (c->buckets == NULL)
+        return wh_fail(err, WH_E_NOMEM, "code", "no memory for the decode cache");
+    void *map = mmap(NULL, pages * sizeof(wh_code_page), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) {
+        free(c->buckets);
+        c->buckets = NULL;
+        return wh_fail(err, WH_E_NOMEM, "code", "no memory for the decode cache: %s", strerror(errno));
+    }
+    c->pages = map;
+    c->count = pages;
+    c->epoch = 1;
+    return WH_OK;
+}
+
+void wh_code_free(wh_code *c)
+{
+    if (c->pages != NULL)
+        munmap(c->pages, c->count * sizeof(wh_code_page));
+    free(c->buckets);
+    memset(c, 0, sizeof(*c));
+}
+
+static void unlink_page(wh_code *c, wh_code_page *page)
+{
+    uint32_t *at = &c->buckets[page->pfn % c->count], self = (uint32_t)(page - c->pages) + 1;
+    while (*at != self)
+        at = &c->pages[*at - 1].next;
+    *at = page->next;
+}
+
+static wh_code_page *take_slot(wh_hart *h)
+{
+    wh_code *c = &h->code;
+    if (c->filled < c->count)
+        return &c->pages[c->filled++];
+    while (c->pages[c->hand].used) {
+        c->pages[c->hand].used = 0;
+        c->hand = (c->hand + 1) % c->count;
+    }
+    wh_code_page *page = &c->pages[c->hand];
+    c->hand = (c->hand + 1) % c->count;
+    unlink_page(c, page);
+    memset(page->insn, 0, sizeof(page->insn));
+    wh_mmu_drop_fetches(&h->mmu); /* one of them may lead to this page; and pages in use show themselves anew */
+    return page;
+}
+
+/* Undecode what changed since the bytes were taken. A 4-byte instruction may begin 2 bytes before a changed word. */
+static void recheck(wh_code_page *page, const uint8_t *host)
+{
+    if (memcmp(page->bytes, host, WH_PAGE_SIZE) == 0)
+        return;
+    for (unsigned at = 0; at < WH_PAGE_SIZE; at += 8) {
+        if (memcmp(page->bytes + at, host + at, 8) == 0)
+            continue;
+        memcpy(page->bytes + at, host + at, 8);
+        unsigned first = at == 0 ? 0 : at / 2 - 1;
+        memset(&page->insn[first], 0, (at / 2 + 4 - first) * sizeof(wh_insn));
+    }
+}
+
+wh_code_page *wh_code_get(wh_hart *h, uint64_t pa, const uint8_t *host)
+{
+    wh_code *c = &h->code;
+    uint64_t pfn = pa >> WH_PAGE_SHIFT;
+    for (uint32_t at = c->buckets[pfn % c->count]; at != 0; at = c->pages[at - 1].next) {
+        wh_code_page *page = &c->pages[at - 1];
+        if (page->pfn != pfn)
+            continue;
+        page->used = 1;
+        if (page->checked != c->epoch) {
+            recheck(page, host);
+            page->checked = c->epoch;
+        }
+        return page;
+    }
+    wh_code_page *page = take_slot(h);
+    page->pfn = pfn;
+    page->checked = c->epoch;
+    page->used = 1;
+    page->next = c->buckets[pfn % c->count];
+    c->buckets[pfn % c->count] = (uint32_t)(page - c->pages) + 1;
+    memcpy(page->bytes, host, WH_PAGE_SIZE);
+    page->insn[WH_PAGE_SLOTS].op = page->insn[WH_PAGE_SLOTS + 1].op = WH_OP_PAGE_END;
+    return page;
+}
+
+void wh_code_decode(wh_code_page *page, unsigned slot)
+{
+    uint16_t low;
+    uint32_t bits;
+    memcpy(&low, page->bytes + 2 * slot, 2);
+    if ((low & 3) == 3) {
+        if (slot == WH_PAGE_SLOTS - 1) {
+            page->insn[slot] = (wh_insn){.op = WH_OP_SPLIT};
+            return;
+        }
+        memcpy(&bits, page->bytes + 2 * slot, 4);
+    } else {
+        bits = low;
+    }
+    (void)wh_decode(bits, 2 * slot, &page->insn[slot]);
+}

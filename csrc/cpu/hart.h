@@ -1,0 +1,140 @@
+/* hart: what is inside a wh_hart. Private to cpu/. The engine owns the hot members while it runs (pc, budget and the
+ * MXCSR are in host registers then); every function below that reads pc says so, and the engine writes it back before
+ * calling. */
+#ifndef WH_HART_H
+#define WH_HART_H
+
+#include "cpu/cpu.h"
+#include "cpu/csr.h"
+#include "cpu/insn.h"
+#include "mmu/mmu.h"
+
+/* Instructions between two looks at the outside world (interrupts, timer, rounds, attention): about 5 us of guest work.
+ */
+#define WH_SLICE 2048
+
+/* Decoded code, one guest page a piece. A page is filled as it is executed. FENCE.I does not throw it away: the page
+ * keeps the bytes that it was decoded from, and the first fetch after a FENCE.I compares them with RAM and undecodes
+ * what changed. So no store, of any hart or device, has to look for code, and guests that fence often stay fast. */
+#define WH_PAGE_SLOTS (WH_PAGE_SIZE / 2)
+typedef struct wh_code_page {
+    wh_insn insn[WH_PAGE_SLOTS + 2]; /* the last two: PAGE_END */
+    uint8_t bytes[WH_PAGE_SIZE];
+    uint64_t pfn;     /* 0: free */
+    uint64_t checked; /* wh_code.epoch at the last comparison */
+    uint32_t next;    /* hash chain, index + 1 */
+    uint32_t used;    /* fetched since the clock hand passed */
+} wh_code_page;
+
+typedef struct wh_code {
+    wh_code_page *pages; /* anonymous mapping: untouched pages cost nothing */
+    uint32_t count, filled, hand;
+    uint32_t *buckets; /* count of them, index + 1 */
+    uint64_t epoch;    /* raised by FENCE.I */
+} wh_code;
+
+typedef struct wh_engine {
+    const char *name;
+    enum wh_exit (*run)(wh_hart *h);
+    void (*code_changed)(wh_hart *h); /* FENCE.I or a restored state: recheck before the next fetch */
+} wh_engine;
+extern const wh_engine wh_engine_interpreter;
+
+enum wh_fp_state {
+    WH_FP_FAST = 0, /* FS is Dirty, frm is a mode that the host has: the host may do it */
+    WH_FP_SLOW = 1
+};
+
+struct wh_hart {
+    uint64_t x[33]; /* 32: where writes to x0 go */
+    uint64_t pc;
+    wh_mmu mmu; /* its first members are hot */
+    uint64_t f[32];
+    int64_t budget, slice; /* instructions left of the slice; what it began with */
+    uint32_t fp_state;     /* enum wh_fp_state */
+    bool fs_on, fs_dirty;
+    bool recheck; /* an interrupt may have become deliverable, or translation changed: look before going on */
+
+    wh_cpu_env env;
+    const wh_engine *engine;
+    unsigned id;
+    enum wh_priv priv;
+    int trap_cause; /* of the access or CSR that failed last; wh_trap takes them as arguments */
+    uint64_t trap_value;
+
+    wh_insn single[4]; /* an instruction that no code page can hold: across pages, or outside RAM */
+    uint64_t single_pc;
+
+    uint64_t reservation; /* host address, 0: none */
+    uint64_t reserved_value;
+
+    uint32_t fflags, frm;
+    uint32_t host_mxcsr;
+    bool fp_entered, has_fma;
+
+    uint64_t retired; /* instructions before the slice */
+    wh_csrs csr;
+    _Atomic uint64_t lines; /* mip bits driven from outside; SSIP also by the guest */
+    _Atomic uint32_t attention;
+    _Atomic uint32_t fences, fence_busy;
+    uint64_t round;
+
+    wh_code code;
+    _Atomic uint64_t stat_instructions, stat_traps, stat_interrupts, stat_mmio, stat_misses;
+};
+
+static inline uint64_t wh_hart_retired(const wh_hart *h)
+{
+    return h->retired + (uint64_t)(h->slice - h->budget);
+}
+static inline void wh_count(_Atomic uint64_t *counter) /* only the hart's own thread writes */
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+/* code.c */
+int wh_code_init(wh_code *c, unsigned pages, wh_error *err);
+void wh_code_free(wh_code *c);
+wh_code_page *wh_code_get(wh_hart *h, uint64_t pa,
+                          const uint8_t *host); /* never NULL; may drop every fetch translation */
+void wh_code_decode(wh_code_page *page, unsigned slot);
+static inline void wh_code_expire(wh_hart *h)
+{
+    h->code.epoch++;
+    wh_mmu_drop_fetches(&h->mmu);
+}
+
+/* mem.c: the slow ways of memory access. 0, or -1 with trap_cause and trap_value set. */
+int wh_load(wh_hart *h, uint64_t va, unsigned size, uint64_t *value);
+int wh_store(wh_hart *h, uint64_t va, unsigned size, uint64_t value);
+int wh_atomic_address(wh_hart *h, uint64_t va, unsigned size, enum wh_access access, uint8_t **host);
+int wh_fetch_bits(wh_hart *h, uint64_t va, uint32_t *bits); /* 4 bytes, or 2 when these are a whole instruction */
+
+/* trap.c */
+void wh_hart_update_mode(wh_hart *h);                     /* after privilege, mstatus or satp changed */
+bool wh_trap(wh_hart *h, uint64_t cause, uint64_t value); /* pc: the trapping instruction; true: wedged */
+uint64_t wh_pending(wh_hart *h);                          /* deliverable now at this privilege, mip bits */
+uint64_t wh_mip(wh_hart *h);
+void wh_timer_check(wh_hart *h); /* refresh STIP from the clock (Sstc) */
+int wh_hart_poll(wh_hart *h);    /* 0: go on at pc; else enum wh_exit */
+bool wh_sret(wh_hart *h);        /* false: illegal here */
+bool wh_mret(wh_hart *h);
+bool wh_wfi_allowed(const wh_hart *h);
+bool wh_sfence_allowed(const wh_hart *h);
+
+/* csr_access.c: one CSR instruction as packed by the decoder. False: illegal. */
+bool wh_csr_instruction(wh_hart *h, int32_t imm, uint64_t operand, uint64_t *old);
+
+/* fp.c */
+void wh_fp_enter(wh_hart *h); /* host FP control belongs to the guest from here ... */
+void wh_fp_leave(wh_hart *h); /* ... to here; flags are collected */
+void wh_fp_collect(wh_hart *h);
+void wh_fp_update(wh_hart *h);                 /* after FS, frm or fflags changed */
+bool wh_fp_slow(wh_hart *h, const wh_insn *i); /* any operation in software; false: illegal */
+static inline void wh_fp_touch(wh_hart *h)
+{
+    h->csr.mstatus |= WH_MSTATUS_FS;
+    wh_fp_update(h);
+}
+
+#endif

@@ -1,0 +1,126 @@
+/* mmu: address translation of one hart - page walk (Sv39, Sv48, Sv57, Bare), PMP, and the TLBs that the engine reads
+ * inline. It knows no hart: the CPU tells it privilege, satp and the mstatus bits by wh_mmu_context and gets a trap
+ * cause back.
+ *
+ * The TLBs never have to be flushed for a change of privilege, SUM or ASID:
+ *  - each access mode (U, S, S with SUM, M) has arrays of its own; a switch changes pointers;
+ *  - a tag is the 52-bit page number with a 12-bit context number above it. An address space gets a fresh number when
+ * it is first used, so that "flush this ASID" or "flush all" is forgetting numbers. Only when they run out are arrays
+ * cleared. A load or store of `size` bytes hits when tag == ((va + size - 1) >> 12 | context) in the slot of va's own
+ * page: an access that crosses a page compares the next page's number with a slot that can't hold it, and so takes the
+ * slow way. A write translation exists only for RAM pages whose dirty bit was set when it was made (memory/memory.h).
+ */
+#ifndef WH_MMU_H
+#define WH_MMU_H
+
+#include "base/base.h"
+#include "memory/memory.h"
+
+#define WH_TLB_ENTRIES  512u
+#define WH_FTLB_ENTRIES 256u
+#define WH_PMP_ENTRIES  16u
+
+enum wh_priv { WH_PRIV_U = 0, WH_PRIV_S = 1, WH_PRIV_M = 3 };
+enum wh_access { WH_LOAD = 0, WH_STORE = 1, WH_FETCH = 2 };
+
+/* Exception causes that translation can end in (privileged spec, table of mcause). */
+enum { WH_CAUSE_FETCH_ACCESS = 1, WH_CAUSE_LOAD_ACCESS = 5, WH_CAUSE_STORE_ACCESS = 7 };
+enum { WH_CAUSE_FETCH_PAGE = 12, WH_CAUSE_LOAD_PAGE = 13, WH_CAUSE_STORE_PAGE = 15 };
+static inline int wh_access_fault(enum wh_access access)
+{
+    return access == WH_LOAD    ? WH_CAUSE_LOAD_ACCESS
+           : access == WH_STORE ? WH_CAUSE_STORE_ACCESS
+                                : WH_CAUSE_FETCH_ACCESS;
+}
+static inline int wh_page_fault(enum wh_access access)
+{
+    return access == WH_LOAD ? WH_CAUSE_LOAD_PAGE : access == WH_STORE ? WH_CAUSE_STORE_PAGE : WH_CAUSE_FETCH_PAGE;
+}
+
+typedef struct wh_pmp {
+    uint8_t cfg[WH_PMP_ENTRIES];
+    uint64_t addr[WH_PMP_ENTRIES];
+    unsigned active; /* regions below, in order of priority */
+    struct {
+        uint64_t first, last; /* inclusive */
+        uint8_t cfg;
+    } region[WH_PMP_ENTRIES];
+} wh_pmp;
+
+/* CSR writes with the lock rules; both rebuild the region list. entry < WH_PMP_ENTRIES. */
+void wh_pmp_set_cfg(wh_pmp *p, unsigned entry, uint8_t cfg);
+void wh_pmp_set_addr(wh_pmp *p, unsigned entry, uint64_t value);
+void wh_pmp_rebuild(wh_pmp *p);
+bool wh_pmp_allows(const wh_pmp *p, uint64_t pa, uint64_t size, enum wh_access access, enum wh_priv priv);
+/* No region border lies within the page of pa, so that one answer holds for all of it. */
+bool wh_pmp_page_uniform(const wh_pmp *p, uint64_t pa);
+
+typedef struct wh_tlb_entry {
+    uint64_t tag;
+    uint64_t addend; /* load, store: host address - va; fetch: whatever the engine put there */
+} wh_tlb_entry;
+
+enum wh_tlb_mode { WH_TLB_U, WH_TLB_S, WH_TLB_SUM, WH_TLB_M, WH_TLB_ODD, WH_TLB_MODES };
+enum { WH_FTLB_MODES = 3 };
+
+typedef struct wh_mmu {
+    /* What the engine's inline paths read. */
+    wh_tlb_entry *load, *store, *fetch; /* arrays of the current mode */
+    uint64_t data_context, fetch_context;
+
+    wh_ram *ram;
+    uint64_t satp;
+    enum wh_priv priv, data_priv;
+    bool sum, mxr;
+    bool adue; /* the walker sets A and D itself; else a page fault asks software to */
+    wh_pmp pmp;
+    uint64_t misses;
+
+    uint32_t next_context; /* 1..4095; 0 is in no valid tag */
+    struct {
+        uint32_t key; /* ASID, or WH_KEY_BARE; WH_KEY_NONE: free */
+        uint32_t number;
+    } contexts[64];
+    uint64_t super_first[2], super_last[2]; /* span of superpages cached, low and high half; empty: first > last */
+
+    wh_tlb_entry loads[WH_TLB_MODES][WH_TLB_ENTRIES];
+    wh_tlb_entry stores[WH_TLB_MODES][WH_TLB_ENTRIES];
+    wh_tlb_entry fetches[WH_FTLB_MODES][WH_FTLB_ENTRIES];
+} wh_mmu;
+
+void wh_mmu_init(wh_mmu *m, wh_ram *ram);
+/* Select arrays and context numbers for this privilege (fetch), effective data privilege and satp. */
+void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool sum, bool mxr, uint64_t satp);
+
+void wh_mmu_flush_all(wh_mmu *m);
+void wh_mmu_flush_asid(wh_mmu *m, uint32_t asid);
+void wh_mmu_flush_page(wh_mmu *m, uint64_t va); /* every ASID; a superpage's span flushes all */
+void wh_mmu_drop_stores(wh_mmu *m);             /* a new dirty round */
+void wh_mmu_drop_fetches(wh_mmu *m);            /* FENCE.I */
+
+typedef struct wh_translation {
+    uint64_t pa;
+    unsigned shift; /* log2 of the mapping's size */
+} wh_translation;
+/* Walk only; 0 or a cause. Sets A and D as the access needs. No PMP check of the final address. */
+int wh_mmu_walk(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv priv, wh_translation *out);
+
+/* Translate one access that lies within a page, PMP included; 0 or a cause. *host is NULL outside RAM. A RAM page goes
+ * into the TLB (load and store) and its dirty bit is set (store). */
+int wh_mmu_data(wh_mmu *m, uint64_t va, unsigned size, enum wh_access access, uint64_t *pa, uint8_t **host);
+/* The same for a fetch; *whole: the page is RAM and wholly executable, so that the engine may call wh_mmu_fill_fetch.
+ */
+int wh_mmu_fetch(wh_mmu *m, uint64_t va, unsigned size, uint64_t *pa, uint8_t **host, bool *whole);
+
+static inline wh_tlb_entry *wh_mmu_fetch_slot(const wh_mmu *m, uint64_t va)
+{
+    return &m->fetch[(va >> WH_PAGE_SHIFT) % WH_FTLB_ENTRIES];
+}
+static inline void wh_mmu_fill_fetch(wh_mmu *m, uint64_t va, uint64_t value)
+{
+    wh_tlb_entry *e = wh_mmu_fetch_slot(m, va);
+    e->tag = (va >> WH_PAGE_SHIFT) | m->fetch_context;
+    e->addend = value;
+}
+
+#endif

@@ -1,0 +1,192 @@
+/* TLB upkeep: context numbers, fills, flushes. Theory of operation: mmu.h. */
+#include "mmu/mmu.h"
+
+#include <string.h>
+
+#define KEY_NONE      0xffffffffu
+#define KEY_BARE      0xfffffffeu
+#define CONTEXT_LIMIT 4096u
+#define CONTEXT_SHIFT 52
+#define CONTEXT_SLOTS WH_ARRAY_LEN(((wh_mmu *)0)->contexts)
+
+static void forget_contexts(wh_mmu *m)
+{
+    for (size_t i = 0; i < CONTEXT_SLOTS; i++)
+        m->contexts[i].key = KEY_NONE;
+    for (int half = 0; half < 2; half++) {
+        m->super_first[half] = UINT64_MAX;
+        m->super_last[half] = 0;
+    }
+}
+
+static void clear_arrays(wh_mmu *m)
+{
+    memset(m->loads, 0, sizeof(m->loads));
+    memset(m->stores, 0, sizeof(m->stores));
+    memset(m->fetches, 0, sizeof(m->fetches));
+    m->next_context = 1;
+    forget_contexts(m);
+}
+
+void wh_mmu_init(wh_mmu *m, wh_ram *ram)
+{
+    memset(m, 0, sizeof(*m));
+    m->ram = ram;
+    m->adue = true;
+    clear_arrays(m);
+    wh_mmu_context(m, WH_PRIV_M, WH_PRIV_M, false, false, 0);
+}
+
+static uint64_t context_of(wh_mmu *m, uint32_t key)
+{
+    size_t slot = key % CONTEXT_SLOTS;
+    if (m->contexts[slot].key != key) {
+        m->contexts[slot].key = key;
+        m->contexts[slot].number = m->next_context++;
+    }
+    return (uint64_t)m->contexts[slot].number << CONTEXT_SHIFT;
+}
+
+static uint32_t key_of(const wh_mmu *m, enum wh_priv priv)
+{
+    if (priv == WH_PRIV_M || (m->satp >> 60) == 0)
+        return KEY_BARE;
+    return (uint32_t)(m->satp >> 44) & 0xffff;
+}
+
+static void select_contexts(wh_mmu *m)
+{
+    if (m->next_context + 2 > CONTEXT_LIMIT)
+        clear_arrays(m);
+    m->data_context = context_of(m, key_of(m, m->data_priv));
+    m->fetch_context = context_of(m, key_of(m, m->priv));
+}
+
+void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool sum, bool mxr, uint64_t satp)
+{
+    /* A root that changes under an unchanged ASID needs SFENCE.VMA by the book; guests that forget it are common and
+     * other emulators forgive them. */
+    if (satp != m->satp && ((satp ^ m->satp) >> 60 != 0 || ((satp ^ m->satp) >> 44) == 0))
+        forget_contexts(m);
+    m->satp = satp;
+    m->priv = priv;
+    m->data_priv = data_priv;
+    m->sum = sum;
+    enum wh_tlb_mode mode = WH_TLB_M;
+    if (data_priv == WH_PRIV_U)
+        mode = WH_TLB_U;
+    else if (data_priv == WH_PRIV_S)
+        mode = sum ? WH_TLB_SUM : WH_TLB_S;
+    if (mxr && data_priv != WH_PRIV_M) {
+        /* MXR is set for a few instructions by firmware that emulates accesses: not worth arrays that stay valid. */
+        mode = WH_TLB_ODD;
+        memset(m->loads[mode], 0, sizeof(m->loads[mode]));
+        memset(m->stores[mode], 0, sizeof(m->stores[mode]));
+    }
+    m->mxr = mxr;
+    m->load = m->loads[mode];
+    m->store = m->stores[mode];
+    m->fetch = m->fetches[priv == WH_PRIV_M ? 2 : priv];
+    select_contexts(m);
+}
+
+void wh_mmu_flush_all(wh_mmu *m)
+{
+    forget_contexts(m);
+    select_contexts(m);
+}
+
+void wh_mmu_flush_asid(wh_mmu *m, uint32_t asid)
+{
+    size_t slot = (asid & 0xffff) % CONTEXT_SLOTS;
+    if (m->contexts[slot].key == (asid & 0xffff))
+        m->contexts[slot].key = KEY_NONE;
+    select_contexts(m);
+}
+
+void wh_mmu_flush_page(wh_mmu *m, uint64_t va)
+{
+    unsigned half = va >> 63;
+    if (va >= m->super_first[half] && va <= m->super_last[half]) {
+        wh_mmu_flush_all(m);
+        return;
+    }
+    uint64_t page = va >> WH_PAGE_SHIFT;
+    const uint64_t mask = (1ull << CONTEXT_SHIFT) - 1;
+    for (unsigned mode = 0; mode < WH_TLB_MODES; mode++) {
+        wh_tlb_entry *l = &m->loads[mode][page % WH_TLB_ENTRIES], *s = &m->stores[mode][page % WH_TLB_ENTRIES];
+        if ((l->tag & mask) == page)
+            l->tag = 0;
+        if ((s->tag & mask) == page)
+            s->tag = 0;
+    }
+    for (unsigned mode = 0; mode < WH_FTLB_MODES; mode++) {
+        wh_tlb_entry *f = &m->fetches[mode][page % WH_FTLB_ENTRIES];
+        if ((f->tag & mask) == page)
+            f->tag = 0;
+    }
+}
+
+void wh_mmu_drop_stores(wh_mmu *m)
+{
+    memset(m->stores, 0, sizeof(m->stores));
+}
+
+void wh_mmu_drop_fetches(wh_mmu *m)
+{
+    memset(m->fetches, 0, sizeof(m->fetches));
+}
+
+static void note_superpage(wh_mmu *m, uint64_t va, unsigned shift)
+{
+    if (shift == WH_PAGE_SHIFT || shift >= 63)
+        return;
+    unsigned half = va >> 63;
+    uint64_t first = va & ~((1ull << shift) - 1), last = first + ((1ull << shift) - 1);
+    if (first < m->super_first[half])
+        m->super_first[half] = first;
+    if (last > m->super_last[half])
+        m->super_last[half] = last;
+}
+
+int wh_mmu_data(wh_mmu *m, uint64_t va, unsigned size, enum wh_access access, uint64_t *pa, uint8_t **host)
+{
+    wh_translation t;
+    m->misses++;
+    int cause = wh_mmu_walk(m, va, access, m->data_priv, &t);
+    if (cause != 0)
+        return cause;
+    *pa = t.pa;
+    if (!wh_pmp_allows(&m->pmp, t.pa, size, access, m->data_priv))
+        return wh_access_fault(access);
+    *host = wh_ram_at(m->ram, t.pa, size);
+    if (*host == NULL)
+        return 0;
+    if (access == WH_STORE)
+        wh_ram_mark_dirty(m->ram, t.pa);
+    if (wh_pmp_page_uniform(&m->pmp, t.pa)) {
+        wh_tlb_entry *e = access == WH_STORE ? m->store : m->load;
+        e += (va >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES;
+        e->tag = (va >> WH_PAGE_SHIFT) | m->data_context;
+        e->addend = (uint64_t)(uintptr_t)*host - va;
+        note_superpage(m, va, t.shift);
+    }
+    return 0;
+}
+
+int wh_mmu_fetch(wh_mmu *m, uint64_t va, unsigned size, uint64_t *pa, uint8_t **host, bool *whole)
+{
+    wh_translation t;
+    m->misses++;
+    int cause = wh_mmu_walk(m, va, WH_FETCH, m->priv, &t);
+    if (cause != 0)
+        return cause;
+    *pa = t.pa;
+    if (!wh_pmp_allows(&m->pmp, t.pa, size, WH_FETCH, m->priv))
+        return WH_CAUSE_FETCH_ACCESS;
+    *host = wh_ram_at(m->ram, t.pa, size);
+    *whole = *host != NULL && wh_pmp_page_uniform(&m->pmp, t.pa);
+    if (*whole)
+        note_superpage(m, va, t.shift);
+    return 0;
+}
