@@ -171,9 +171,11 @@ static enum wh_exit run(wh_hart *h)
     wh_fp_enter(h);
     goto poll;
 
-#include "cpu/ops_float.h"
+    /* clang-format off: ops_float.h uses checks that ops_memory.h defines */
 #include "cpu/ops_integer.h"
 #include "cpu/ops_memory.h"
+#include "cpu/ops_float.h"
+    /* clang-format on */
 
 L_UNDECODED:
     {
