@@ -106,6 +106,11 @@ class Agent:
         assert self._nursery is not None
         return self._nursery
 
+    @staticmethod
+    def now() -> float:
+        """The clock of the migration machines."""
+        return trio.current_time()
+
     def report_soon(self) -> None:
         self._changed.set()
 

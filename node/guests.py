@@ -158,6 +158,9 @@ class Guests:
             raise Refused("not_found", f"guest {guest} is not on this node", guest=guest)
         return found
 
+    def find(self, guest: str) -> Guest | None:
+        return self._guests.get(guest)
+
     def statuses(self) -> list[GuestStatus]:
         return [guest.status() for guest in self._guests.values()]
 
@@ -259,11 +262,16 @@ class Guests:
 
     # -- steps that migrations use as well
 
-    def add_incoming(self, spec: GuestSpec, generation: int, migration: str, source: int) -> Guest:
-        """Reserve the place of a guest that is to arrive. Raises Refused (conflict, fenced, full)."""
+    def check_absent(self, spec: GuestSpec) -> None:
+        """Raises Refused("conflict") when a copy is here that runs or takes part in a migration."""
         old = self._guests.get(spec.guest)
         if old is not None and (old.handle is not None or old.migration):
             raise Refused("conflict", f"guest {spec.name} is on this node already", state=old.state)
+
+    def add_incoming(self, spec: GuestSpec, generation: int, migration: str, source: int) -> Guest:
+        """Reserve the place of a guest that is to arrive. Raises Refused (conflict, fenced, full)."""
+        self.check_absent(spec)
+        old = self._guests.get(spec.guest)
         if old is not None:
             self.fence(old, generation)
         self.check_memory(spec, but=old)
@@ -295,8 +303,19 @@ class Guests:
         self._ports.enable(guest, True)
         guest.started = float(answer["at"])
         self.changed(guest, "running")
-        self._nursery.start_soon(self._probe, guest, guest.live)
+        self.probe(guest)
         return guest.started
+
+    def running(self, guest: Guest) -> None:
+        """It runs already: open its ports, watch for its agent."""
+        self._ports.enable(guest, True)
+        self.changed(guest, "running")
+        self.probe(guest)
+
+    def probe(self, guest: Guest) -> None:
+        """Look for the guest agent in the background, unless it has spoken."""
+        if guest.handle is not None and not guest.booted:
+            self._nursery.start_soon(self._probe, guest, guest.handle)
 
     def _hold(self, guest: Guest, handle: GuestHandle) -> None:
         guest.handle = handle
@@ -411,16 +430,17 @@ class Guests:
         guest.started = float(handle.info["started"])
         state = handle.info["state"]
         log.info("%s adopted: pid %d, %s", guest.tag, handle.pid, state)
-        if guest.migration or (folder / "migration.msgpack").exists():
+        noted = (folder / "migration.msgpack").exists()
+        if guest.record.role == "incoming" and not noted:
+            await self.discard(guest)  # its migration has ended
+        elif noted:
             self.changed(guest, "migrating", "its migration is not settled")
         elif state == "loaded":
             await self.begin(guest, guest.generation)
         else:
             if state == "paused":
                 await handle.call("resume")
-            self._ports.enable(guest, True)
-            self.changed(guest, "running")
-            self._nursery.start_soon(self._probe, guest, handle)
+            self.running(guest)
 
     def close(self) -> None:
         """Let go of every process; they go on."""

@@ -1,21 +1,166 @@
-"""The migrations that this node takes part in."""
+"""The migrations that this node takes part in: starts, routes requests to their drivers, recovers them at start."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, TypeVar
 
-from protocol.transport import Handlers
+from node.migration.driver import Driver, record_of
+from node.migration.source import SourceDriver
+from node.migration.target import TargetDriver
+from node.record import DamagedRecord, load_note, save_note
+from protocol.errors import Refused
+from protocol.messages import (
+    Message,
+    MigrationCancel,
+    MigrationFinish,
+    MigrationLookup,
+    MigrationPages,
+    MigrationParams,
+    MigrationPrepare,
+    MigrationResult,
+    MigrationStart,
+    MigrationState,
+    Settle,
+)
+from protocol.migration import CancelAsked, Source, Start, StoreAnswered, Target
+from protocol.transport import Handlers, Link, LinkStream
 
 if TYPE_CHECKING:
     from node.agent import Agent
 
+log = logging.getLogger("wherry.node.migration")
+
+_KEPT = 256  # finished migrations that are still known
+D = TypeVar("D", bound=Driver)
+
 
 class Migrations:
+    """Drivers run in the agent's nursery: a link that breaks in the middle of a request tears nothing apart."""
+
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._sources: OrderedDict[str, SourceDriver] = OrderedDict()
+        self._targets: OrderedDict[str, TargetDriver] = OrderedDict()
 
     def register(self, handlers: Handlers) -> None:
-        pass
+        handlers.on_request(MigrationStart, self._start)
+        handlers.on_request(MigrationCancel, self._cancel)
+        handlers.on_request(MigrationLookup, self._lookup)
+        handlers.on_request(Settle, self._settle)
+        handlers.on_request(MigrationPrepare, self._prepare)
+        handlers.on_request(MigrationState, self._state)
+        handlers.on_request(MigrationFinish, self._finish)
+        handlers.on_stream(MigrationPages, self._pages)
 
     def recover(self) -> None:
-        pass
+        """Take up what an earlier agent left: the store is asked about each."""
+        for guest in self._agent.guests:
+            try:
+                note = load_note(guest.folder)
+                record = record_of(note) if note is not None else None
+            except (DamagedRecord, Refused) as error:
+                log.error("%s %s", guest.tag, error)
+                continue
+            if record is None:
+                continue
+            if record.role == "target" and guest.record.role == "run":
+                save_note(guest.folder, None)  # it was started here, only the note was left
+                continue
+            guest.migration = record.migration
+            now = self._agent.now()
+            log.info("%s migration=%s is taken up again as %s", guest.tag, record.migration, record.role)
+            if record.role == "source":
+                machine, effects = Source.recover(record, now)
+                source = SourceDriver(self._agent, machine, MigrationParams())
+                source.begin_with(effects)
+                self._run(self._sources, source)
+            else:
+                loaded = guest.handle is not None and guest.handle.info["state"] in ("loaded", "running")
+                target_machine, effects = Target.recover(record, loaded, now)
+                target = TargetDriver(self._agent, target_machine, None)
+                target.begin_with(effects)
+                self._run(self._targets, target)
+
+    def _run(self, table: OrderedDict[str, D], driver: D) -> None:
+        table[driver.machine.migration] = driver
+        while len(table) > _KEPT and next(iter(table.values())).finished.is_set():
+            table.popitem(last=False)
+        self._agent.nursery.start_soon(driver.run)
+
+    # -- the coordinator's
+
+    async def _start(self, link: Link, order: MigrationStart) -> None:
+        driver = self._sources.get(order.migration)
+        if driver is None:
+            guest = self._agent.guests.get(order.guest)
+            async with guest.lock:
+                self._agent.guests.fence(guest, order.generation)
+                if order.generation != guest.generation or guest.state != "running" or guest.migration:
+                    raise Refused("conflict", f"guest {guest.record.spec.name} is {guest.state}", state=guest.state)
+                if order.target.node == self._agent.identity.node:
+                    raise Refused("conflict", f"guest {guest.record.spec.name} is on this node already", field="to")
+                if any(file.role == "disk" for file in guest.record.spec.image.files):
+                    raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet", field="name")
+                machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params)
+                driver = SourceDriver(self._agent, machine, order.params)
+                guest.migration = order.migration
+                self._agent.guests.changed(guest, "migrating")
+                self._run(self._sources, driver)
+                driver.feed(Start())
+        await driver.prepared.wait()
+        if driver.result is not None and driver.result.outcome == "aborted":
+            raise Refused("unavailable", driver.result.reason)
+
+    async def _cancel(self, link: Link, order: MigrationCancel) -> None:
+        driver = self._sources.get(order.migration)
+        if driver is None:
+            raise Refused("not_found", f"migration {order.migration} is not known here")
+        driver.feed(CancelAsked())
+
+    async def _lookup(self, link: Link, order: MigrationLookup) -> MigrationResult:
+        driver = self._sources.get(order.migration)
+        if driver is None:
+            raise Refused("not_found", f"migration {order.migration} is not known here")
+        if driver.result is None:
+            raise Refused("conflict", "it is under way")
+        return driver.result
+
+    async def _settle(self, link: Link, order: Settle) -> None:
+        drivers: list[Driver | None] = [self._sources.get(order.migration), self._targets.get(order.migration)]
+        for driver in drivers:
+            if driver is not None:
+                driver.feed(StoreAnswered(order.decision, order.generation, order.owner))
+
+    # -- the source's
+
+    async def _prepare(self, link: Link, request: MigrationPrepare) -> Message:
+        if request.source != link.peer.node:
+            raise Refused("forbidden", f"node {link.peer.node} speaks for node {request.source}", field="source")
+        driver = self._targets.get(request.migration)
+        if driver is None:
+            self._agent.guests.check_absent(request.spec)
+            machine = Target(request.migration, request.spec.guest, request.generation, request.source)
+            driver = TargetDriver(self._agent, machine, request.spec)
+            self._run(self._targets, driver)
+        elif driver.machine.source != link.peer.node:
+            raise Refused("forbidden", f"migration {request.migration} is another node's")
+        return await driver.prepare(link)
+
+    async def _state(self, link: Link, request: MigrationState) -> Message:
+        return await self._target(link, request.migration).state(request)
+
+    async def _finish(self, link: Link, request: MigrationFinish) -> Message:
+        return await self._target(link, request.migration).finish(request)
+
+    async def _pages(self, link: Link, opening: MigrationPages, stream: LinkStream) -> None:
+        await self._target(link, opening.migration).pages(stream)
+
+    def _target(self, link: Link, migration: str) -> TargetDriver:
+        driver = self._targets.get(migration)
+        if driver is None:
+            raise Refused("not_found", f"migration {migration} is not known here")
+        if driver.machine.source != link.peer.node:
+            raise Refused("forbidden", f"migration {migration} is another node's")
+        return driver

@@ -1,9 +1,10 @@
-"""The page stream of a migration (protocol.messages.MigrationPages): rounds of batches, packed and placed by the C core.
+"""The page stream of a migration (protocol.messages.MigrationPages): rounds of batches, packed and placed in C.
 
 A batch is prefixed with its length (u32 BE). An empty one ends a round and is answered with one byte once everything
-before it lies in the target's RAM. While one batch is on the wire the next is packed in a worker thread, so that wire and
-processor both work; the threads have a limiter of their own, for a migration must not keep the agent's other work waiting.
-A batch that is small is packed or placed at once, without a thread: in the blackout each change of thread would count.
+before it lies in the target's RAM. While one batch is on the wire the next is packed in a worker thread, so that wire
+and processor both work; the threads have a limiter of their own, for a migration must not keep the agent's other work
+waiting. A batch that is small is packed or placed at once, without a thread: in the blackout each change of thread
+would count.
 """
 
 from __future__ import annotations

@@ -1,0 +1,292 @@
+"""The source's hands: protocol.migration.Source with a real guest, page stream and peer.
+
+The paused path is short on purpose: links and the page stream are open before it, the last pages go out while the state
+is saved, nothing is synced to the disk, and the only thing waited for is the wire, the target's load and the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from node.core import CoreError
+from node.guest import GuestGone
+from node.migration.driver import Driver
+from node.migration.pages import PageSender, limiter
+from node.ramview import RamView
+from protocol.errors import LinkError, Refused, RemoteError
+from protocol.messages import (
+    Finished,
+    MigrationFinish,
+    MigrationPages,
+    MigrationParams,
+    MigrationPrepare,
+    MigrationResult,
+    MigrationState,
+)
+from protocol.messages import TargetReady as Ready
+from protocol.migration import (
+    Checksummed,
+    ComputeChecksum,
+    Effect,
+    FinishTarget,
+    FreeGuest,
+    LastRoundDone,
+    Paused,
+    PauseGuest,
+    PrepareTarget,
+    ReportProgress,
+    ResumeGuest,
+    RoundDone,
+    SaveState,
+    SendLastRound,
+    SendRound,
+    SendState,
+    Source,
+    StateSaved,
+    StepFailed,
+    StopCopy,
+    TargetFinished,
+    TargetLost,
+    TargetPrepared,
+    TargetReady,
+)
+from protocol.transport import Link, LinkStream
+
+if TYPE_CHECKING:
+    from node.agent import Agent
+
+log = logging.getLogger("wherry.node.migration")
+
+LINK_TIMEOUT = 10.0
+PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
+STATE_TIMEOUT = 30.0
+FINISH_TIMEOUT = 10.0
+
+
+class SourceDriver(Driver):
+    """``prepared`` is set when the target has reserved, or when it is over before that."""
+
+    role = "source"
+
+    def __init__(self, agent: Agent, machine: Source, params: MigrationParams) -> None:
+        super().__init__(agent, machine)
+        self.machine: Source = machine
+        self.params = params
+        self.prepared = trio.Event()
+        self._link: Link | None = None
+        self._stream: LinkStream | None = None
+        self._view: RamView | None = None
+        self._sender: PageSender | None = None
+        self._copy = trio.CancelScope()
+        self._state = b""
+        self._paused_at = 0.0
+
+    async def run(self) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_guest)
+                await super().run()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.prepared.set()
+            if self._stream is not None:
+                self._stream.abort("cancelled", "the migration is over")
+            if self._view is not None:
+                self._view.close()
+
+    async def _watch_guest(self) -> None:
+        """A guest that ends by itself ends its migration."""
+        guest = self.guest
+        if guest.handle is not None:
+            await guest.ended.wait()
+            self.feed(StepFailed("guest", f"the guest has ended: {guest.reason}"))
+
+    async def effect(self, effect: Effect) -> None:
+        match effect:
+            case PrepareTarget():
+                self.start(self._prepare, effect)
+            case SendRound():
+                self.start(self._send_round, effect)
+            case StopCopy():
+                self._stop_copy()
+            case PauseGuest():
+                self.start(self._pause, effect)
+            case SendLastRound():
+                self.start(self._send_last_round, effect)
+            case SaveState():
+                self.start(self._save, effect)
+            case ComputeChecksum():
+                self.start(self._checksum, effect)
+            case SendState():
+                self.start(self._send_state, effect)
+            case FinishTarget("aborted"):
+                self.agent.nursery.start_soon(self._finish, effect)  # nobody waits for it, this driver may be done
+            case FinishTarget():
+                self.start(self._finish, effect)
+            case ResumeGuest():
+                await self._resume()
+            case FreeGuest():
+                await self._free()
+            case ReportProgress(progress):
+                await self.agent.coordinator.notify(progress)
+            case _:
+                raise AssertionError(f"{effect} is not the source's")
+
+    async def done(self, result: MigrationResult) -> None:
+        await self.hold("done")
+        guest = self.agent.guests.find(self.machine.guest)
+        if guest is not None and guest.migration == self.machine.migration:
+            guest.migration = ""
+            self.agent.report_soon()
+        log.info(
+            "%s generation=%d %s %s: %d rounds, %d pages, %d bytes, blackout %.2f ms +- %.2f",
+            self.tag,
+            self.machine.generation,
+            result.outcome,
+            result.reason,
+            result.rounds,
+            result.pages_sent,
+            result.bytes_sent,
+            result.blackout_ms,
+            result.blackout_error_ms,
+        )
+        await self.agent.coordinator.notify(result)
+
+    # -- PREPARE, COPY
+
+    async def _prepare(self, effect: PrepareTarget) -> None:
+        await self.hold("prepare")
+        try:
+            guest = self.guest
+            link = self._link = await self.agent.peers.link(self.machine.target, LINK_TIMEOUT)
+            await link.call(
+                MigrationPrepare(
+                    migration=self.machine.migration,
+                    spec=guest.record.spec,
+                    generation=self.machine.generation,
+                    source=self.agent.identity.node,
+                ),
+                timeout=PREPARE_TIMEOUT,
+            )
+            self._stream = await link.open_stream(MigrationPages(migration=self.machine.migration))
+            self._view = guest.live.open_view()
+            self._view.track(True)
+            self._sender = PageSender(self._view, self._stream, self.params.bandwidth)
+        except RemoteError as error:
+            self.feed(TargetLost(f"the target refuses: {error.message or error.code}"))
+            return
+        except LinkError as error:
+            self.feed(TargetLost(str(error)))
+            return
+        self.prepared.set()
+        await self.hold("copy")
+        self.feed(TargetPrepared())
+
+    async def _send_round(self, effect: SendRound) -> None:
+        assert self._sender is not None
+        assert self._view is not None
+        began = trio.current_time()
+        with self._copy:
+            try:
+                stats = await self._sender.send_round()
+            except trio.BrokenResourceError as error:
+                self.feed(TargetLost(f"the page stream broke: {error}"))
+                return
+            seconds = trio.current_time() - began
+            self.feed(RoundDone(stats.pages, stats.zero_pages, stats.size, seconds, self._view.dirty_now))
+
+    def _stop_copy(self) -> None:
+        self._copy.cancel()
+        if self._stream is not None:
+            self._stream.abort("cancelled", "the copy was stopped")
+        if self._view is not None:
+            self._view.track(False)
+
+    # -- SWITCH
+
+    async def _pause(self, effect: PauseGuest) -> None:
+        await self.hold("switch")
+        guest = self.guest
+        answer = await guest.live.call("pause")
+        self.agent.guests.ports.enable(guest, False)
+        self._paused_at = float(answer["at"])
+        self.feed(Paused(self._paused_at))
+
+    async def _send_last_round(self, effect: SendLastRound) -> None:
+        assert self._sender is not None
+        try:
+            stats = await self._sender.send_round(last=True)
+        except trio.BrokenResourceError as error:
+            self.feed(TargetLost(f"the page stream broke: {error}"))
+            return
+        self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size))
+
+    async def _save(self, effect: SaveState) -> None:
+        self._state = (await self.guest.live.call("save"))["state"]
+        self.feed(StateSaved())
+
+    async def _checksum(self, effect: ComputeChecksum) -> None:
+        assert self._view is not None
+        self.feed(Checksummed((await trio.to_thread.run_sync(self._view.checksum, limiter=limiter)).hex()))
+
+    async def _send_state(self, effect: SendState) -> None:
+        assert self._link is not None
+        try:
+            ready: Ready = await self._link.call(
+                MigrationState(
+                    migration=self.machine.migration,
+                    state=self._state,
+                    paused_at=self._paused_at,
+                    verify=self.params.verify,
+                ),
+                timeout=STATE_TIMEOUT,
+            )
+        except RemoteError as error:
+            self.feed(TargetLost(f"the target cannot run it: {error.message or error.code}"))
+        except LinkError as error:
+            self.feed(TargetLost(str(error)))
+        else:
+            self.feed(TargetReady(ready.checksum, ready.verify_ms))
+
+    # -- COMMIT and after
+
+    async def _finish(self, effect: FinishTarget) -> None:
+        try:
+            link = await self.agent.peers.link(self.machine.target, LINK_TIMEOUT)
+            sent_at = time.time()
+            answer: Finished = await link.call(
+                MigrationFinish(
+                    migration=self.machine.migration, decision=effect.decision, generation=effect.generation
+                ),
+                timeout=FINISH_TIMEOUT,
+            )
+        except LinkError as error:
+            self.feed(TargetLost(str(error)))
+        else:
+            self.feed(TargetFinished(answer.resumed_at, answer.clock, sent_at, time.time()))
+
+    async def _resume(self) -> None:
+        guest = self.guest
+        if guest.handle is None:
+            return
+        try:
+            if (await guest.handle.call("status"))["state"] == "paused":
+                await guest.handle.call("resume")
+        except (CoreError, GuestGone) as error:
+            log.error("%s could not be resumed: %s", self.tag, error)
+            return
+        self.agent.guests.ports.enable(guest, True)
+        self.agent.guests.changed(guest, "running")
+        self.agent.guests.probe(guest)
+
+    async def _free(self) -> None:
+        try:
+            guest = self.guest
+        except Refused:
+            return
+        async with guest.lock:
+            await self.agent.guests.discard(guest)

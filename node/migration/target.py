@@ -1,0 +1,238 @@
+"""The target's hands: protocol.migration.Target with a real guest process and the source's requests.
+
+At most one request of the source waits for an answer (prepare, state or finish); :class:`Slot` is where the machine's
+answer meets it. After the end ``resumed_at`` is kept, so that a source that asks late still learns it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from node.guests import Guest
+from node.migration.driver import Driver
+from node.migration.pages import PageReceiver, limiter
+from node.ramview import RamView
+from node.record import Record as GuestRecord
+from protocol.errors import Refused
+from protocol.messages import (
+    Finished,
+    GuestSpec,
+    Message,
+    MigrationFinish,
+    MigrationResult,
+    MigrationState,
+    Prepared,
+)
+from protocol.messages import TargetReady as Ready
+from protocol.migration import (
+    AnswerFinished,
+    AnswerPrepared,
+    AnswerReady,
+    DestroyIncoming,
+    Effect,
+    FinishAsked,
+    GuestStarted,
+    LoadState,
+    PrepareAsked,
+    RefuseSource,
+    Reserve,
+    Reserved,
+    SourceLost,
+    StartGuest,
+    StateArrived,
+    StateLoaded,
+    StepFailed,
+    Target,
+)
+from protocol.transport import Link, LinkStream
+
+if TYPE_CHECKING:
+    from node.agent import Agent
+
+log = logging.getLogger("wherry.node.migration")
+
+STATE_VERSION = 1
+
+
+class Slot:
+    """One answer, waited for by one request (``kind``: prepare, state, finish)."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._event = trio.Event()
+        self._answer: Message | Refused | None = None
+
+    def put(self, answer: Message | Refused) -> None:
+        self._answer = answer
+        self._event.set()
+
+    async def get(self) -> Message:
+        await self._event.wait()
+        assert self._answer is not None
+        if isinstance(self._answer, Refused):
+            raise self._answer
+        return self._answer
+
+
+class TargetDriver(Driver):
+    """``spec`` is None for a migration that is recovered after a restart."""
+
+    role = "target"
+
+    def __init__(self, agent: Agent, machine: Target, spec: GuestSpec | None) -> None:
+        super().__init__(agent, machine)
+        self.machine: Target = machine
+        self.resumed_at = 0.0
+        self._spec = spec
+        self._slot: Slot | None = None
+        self._view: RamView | None = None
+        self._state = b""
+        self._pages: trio.CancelScope | None = None
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            asked = self._slot.kind if self._slot is not None else ""
+            self._answer(self.finished_answer() if asked == "finish" else Refused("cancelled", "the migration is over"))
+            if self._view is not None:
+                self._view.close()
+
+    # -- what the source asks
+
+    async def prepare(self, link: Link) -> Message:
+        self.agent.nursery.start_soon(self._watch_source, link)
+        self.feed(PrepareAsked())
+        return await self._wait("prepare")
+
+    async def state(self, request: MigrationState) -> Message:
+        self._state = request.state
+        self.feed(StateArrived(request.verify))
+        return await self._wait("state")
+
+    async def finish(self, request: MigrationFinish) -> Message:
+        if self.finished.is_set():
+            return self.finished_answer()
+        self.feed(FinishAsked(request.decision, request.generation))
+        return await self._wait("finish")
+
+    def finished_answer(self) -> Finished:
+        return Finished(resumed_at=self.resumed_at, clock=time.time())
+
+    async def pages(self, stream: LinkStream) -> None:
+        """Handler of the page stream: ends with it."""
+        if self._view is None:
+            raise Refused("conflict", "nothing is reserved")
+        if self._pages is not None:
+            raise Refused("conflict", "there is a page stream already")
+        await self.hold("copy")
+        self._pages = trio.CancelScope()
+        with self._pages:
+            try:
+                await PageReceiver(self._view, stream).run()
+            except Exception as error:
+                if not isinstance(error, trio.BrokenResourceError):  # a broken stream: the link says so itself
+                    self.feed(StepFailed("pages", str(error)))
+                raise
+
+    async def _wait(self, kind: str) -> Message:
+        self._answer(Refused("conflict", "the source asked something else meanwhile"))
+        slot = self._slot = Slot(kind)
+        return await slot.get()
+
+    def _answer(self, answer: Message | Refused) -> None:
+        if self._slot is not None:
+            slot, self._slot = self._slot, None
+            slot.put(answer)
+
+    async def _watch_source(self, link: Link) -> None:
+        await link.wait_closed()
+        self.feed(SourceLost())
+
+    # -- effects
+
+    async def effect(self, effect: Effect) -> None:
+        match effect:
+            case Reserve():
+                self.start(self._reserve, effect)
+            case AnswerPrepared():
+                self._answer(Prepared(state_version=STATE_VERSION))
+            case LoadState():
+                self.start(self._load, effect)
+            case AnswerReady(checksum, verify_ms):
+                self._answer(Ready(checksum=checksum, verify_ms=verify_ms))
+            case StartGuest():
+                await self._start_guest(effect)
+            case AnswerFinished(resumed_at):
+                self.resumed_at = resumed_at
+                self._answer(self.finished_answer())
+            case RefuseSource(code, reason):
+                self._answer(Refused(code, reason))
+            case DestroyIncoming():
+                await self._destroy()
+            case _:
+                raise AssertionError(f"{effect} is not the target's")
+
+    async def done(self, result: MigrationResult) -> None:
+        await self.hold("done")
+        log.info("%s generation=%d %s %s", self.tag, self.machine.generation, result.outcome, result.reason)
+
+    async def _reserve(self, effect: Reserve) -> None:
+        assert self._spec is not None
+        await self.hold("prepare")
+        if any(file.role == "disk" for file in self._spec.image.files):
+            raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet")
+        guests = self.agent.guests
+        guest = guests.add_incoming(self._spec, self.machine.generation, self.machine.migration, self.machine.source)
+        await guests.make(guest)
+        self._view = guest.live.open_view()
+        self.agent.nursery.start_soon(self._watch_guest, guest)
+        self.feed(Reserved())
+
+    async def _watch_guest(self, guest: Guest) -> None:
+        await guest.ended.wait()
+        self.feed(StepFailed("guest", f"the incoming guest process has ended: {guest.reason}"))
+
+    async def _load(self, effect: LoadState) -> None:
+        await self.hold("switch")
+        await self.guest.live.call("load", state=self._state)
+        self._state = b""
+        checksum, began = "", time.perf_counter()
+        if effect.verify:
+            assert self._view is not None
+            checksum = (await trio.to_thread.run_sync(self._view.checksum, limiter=limiter)).hex()
+        verify_ms = (time.perf_counter() - began) * 1000 if effect.verify else 0.0
+        self.feed(StateLoaded(checksum, verify_ms))
+
+    async def _start_guest(self, effect: StartGuest) -> None:
+        """The first instruction comes first, then the record: the store knows already who owns the guest, and an agent
+        that dies in between asks it (Target.recover)."""
+        await self.hold("commit")
+        guest = self.guest
+        guest.record.generation = effect.generation
+        state = (await guest.live.call("status"))["state"] if self._spec is None else "loaded"
+        if state == "loaded":
+            at = await self.agent.guests.begin(guest, effect.generation)
+        else:
+            at = guest.started
+            self.agent.guests.running(guest)
+        self.agent.guests.ports.announce(guest)
+        record = guest.record
+        guest.record = GuestRecord(record.spec, effect.generation, "run", record.files)
+        guest.record.save(guest.folder)
+        guest.migration = ""
+        self.agent.report_soon()
+        self.feed(GuestStarted(at))
+
+    async def _destroy(self) -> None:
+        if self._pages is not None:
+            self._pages.cancel()
+        guest = self.agent.guests.find(self.machine.guest)
+        if guest is None or guest.migration != self.machine.migration or guest.record.role != "incoming":
+            return  # never reserved, or not this migration's copy
+        async with guest.lock:
+            await self.agent.guests.discard(guest)
