@@ -31,9 +31,9 @@ Driving a machine. ``effects = machine.handle(event, now)``; carry the effects o
 (marked "→" in effects.py) in a task that feeds its outcome back as an event; call ``handle(Tick(), now)`` when
 ``machine.wakeup`` (a time or None) has come. All calls come from one task or under one lock. ``now`` is any monotonic
 clock in seconds. Outcomes that arrive late or twice are ignored. After :class:`Done` the machine wants nothing more;
-keep it while the link lives, so that a repeated question gets its answer. PauseGuest, SaveState, ComputeChecksum, ResumeGuest
-and FreeGuest reach the guest in the order in which they were given.
-After a restart: ``Source.recover(record, now)`` and ``Target.recover(record, loaded, now)`` give machine and effects.
+keep it while the link lives, so that a repeated question gets its answer. PauseGuest, SaveState, ComputeChecksum,
+ResumeGuest and FreeGuest reach the guest in the order in which they were given. After a restart:
+``Source.recover(record, now)`` and ``Target.recover(record, loaded, now)`` give machine and effects.
 """
 
 from protocol.migration.arbiter import Arbiter, Begin, Verdict, decide
