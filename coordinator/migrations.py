@@ -5,7 +5,7 @@ doubts are settled like everybody's: by asking the store. Whenever it gives up i
 store answers then is the outcome, be it "committed".
 
 After a restart an unfinished operation finds its migration's row. A decided one is told to both ends again; a pending
-one is waited for, as the ends go on by themselves, unless the source never heard of it.
+one is started again, which the source takes for what it is if it has begun already.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ PREPARE_TIMEOUT_S = 120.0
 DEADLINE_SLACK_S = 30.0
 RESULT_GRACE_S = 10.0  # from the decision to the source's last word
 CANCEL_GRACE_S = 10.0
-RETRY_S = 0.5
 SETTLE_TIMEOUT_S = 10.0
 
 
@@ -251,10 +250,10 @@ class Migrations:
             decision = await self.decide(migration.id, ask="query")
             if decision.decision != "pending":
                 await self._tell_both(migration.id)
-            elif operation.state == "pending":
-                abort = await self._start_source(migration, params)
             else:
-                abort = await self._find_at_source(migration)
+                if operation.state != "pending":  # after a restart: the source is on its way back, too
+                    await self._cluster.links.wait(migration.source)
+                abort = await self._start_source(migration, params)
             if not abort and decision.decision == "pending":
                 await watch.decided.wait()
             nursery.cancel_scope.cancel()
@@ -286,20 +285,6 @@ class Migrations:
         except LinkError as exc:
             return f"the source node did not answer: {exc}"
         return ""
-
-    async def _find_at_source(self, migration: Migration) -> str:
-        """After a restart: did the source hear of the migration? Waits for its session; a lost source ends the wait."""
-        while True:
-            link = await self._cluster.links.wait(migration.source)
-            try:
-                await link.call(MigrationLookup(migration=migration.id), timeout=10)
-            except RemoteError as exc:
-                return "the source node does not know of it" if exc.code == "not_found" else ""
-            except LinkError as exc:
-                log.info("migration=%s lookup at node=%d: %s", migration.id, migration.source, exc)
-                await trio.sleep(RETRY_S)
-            else:
-                return ""
 
     async def _ask_source_to_cancel(self, migration: Migration, watch: _Watch) -> None:
         """The polite way; when the source does not follow within the grace, "abort" is asked for without it."""

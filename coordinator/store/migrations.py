@@ -11,11 +11,13 @@ from __future__ import annotations
 import sqlite3
 from typing import Literal
 
-from coordinator.errors import Fenced, Forbidden, Invalid, NotFound
+from coordinator.errors import Forbidden, Invalid, NotFound
 from coordinator.model import Guest, Migration
 from coordinator.store import guests, nodes
 from coordinator.store.db import Tx
 from protocol.messages import Decision
+from protocol.migration import Begin, Verdict
+from protocol.migration import decide as rule
 
 
 def _migration(row: sqlite3.Row) -> Migration:
@@ -72,39 +74,50 @@ def decide(
 ) -> Decision:
     """The final word, or ``pending`` to a query. ``asker``: the node that asks, None for the coordinator itself.
 
-    A commit whose compare fails is decided as an abort: the migration can never succeed, and its ends must learn that.
+    The rule is :func:`protocol.migration.decide`; here it meets the rows. A commit whose compare fails is decided as an
+    abort: the migration can never succeed, and its ends must learn that. A migration that this store does not know can
+    only be aborted.
     """
-    migration = by_id(tx, ident)
+    migration = find(tx, ident)
+    if migration is None:
+        return _unknown(tx, ident, guest)
     if asker is not None and asker not in (migration.source, migration.target):
         raise Forbidden(f"node {asker} has no part in migration {ident}")
     if guest is not None and guest != migration.guest:
         raise Invalid(f"migration {ident} is not of guest {guest}", field="guest")
-    if ask == "commit" and asker is not None and asker != migration.source:
+    if ask == "commit" and asker != migration.source:
         raise Forbidden("only the source of a migration asks for its commit")
-    if migration.decision == "pending" and ask != "query":
-        if ask == "commit" and generation not in (None, migration.generation):
-            ask, reason = "abort", f"commit asked for generation {generation}, not {migration.generation}"
-        migration = _settle(tx, migration, ask, reason)
-    return answer(tx, migration)
+    row = guests.find_id(tx, migration.guest)
+    verdict = rule(
+        Begin(
+            migration.id, migration.guest, migration.generation, migration.source, migration.target, migration.decision
+        ),
+        row.generation if row is not None else 0,  # a removed guest has no generation that a commit could match
+        row.node if row is not None and row.node is not None else 0,
+        generation if generation is not None else migration.generation,
+        ask,
+    )
+    if verdict.changed:
+        if verdict.decision == "aborted" and ask == "commit":
+            reason = f"the guest is not of generation {generation} any more"
+        migration = _settle(tx, migration, row, verdict, reason)
+    return answer(migration)
 
 
-def _settle(tx: Tx, migration: Migration, ask: str, reason: str) -> Migration:
-    owner = guests.find_id(tx, migration.guest)
-    decision = "aborted"
-    if ask == "commit":
-        if owner is None or owner.node != migration.source:
-            reason = "the guest is not the source's any more"
-        elif tx.one("SELECT 1 FROM nodes WHERE id = ?", migration.target) is None:
-            reason = "the target node was removed"
-        else:
-            try:
-                owner = guests.move(tx, owner, node=migration.target, expect=migration.generation)
-                decision = "committed"
-            except Fenced as exc:
-                reason = exc.message
+def _unknown(tx: Tx, ident: str, guest: str | None) -> Decision:
+    row = guests.find_id(tx, guest) if guest is not None else None
+    if row is None or row.node is None:
+        raise NotFound(f"no migration {ident}", field="migration")
+    return Decision(decision="aborted", generation=row.generation, owner=row.node)
+
+
+def _settle(tx: Tx, migration: Migration, owner: Guest | None, verdict: Verdict, reason: str) -> Migration:
+    """Write a verdict: both rows, in this transaction."""
+    if owner is not None and verdict.decision == "committed":
+        owner = guests.move(tx, owner, node=verdict.owner, expect=migration.generation)
     tx.execute(
         "UPDATE migrations SET decision = ?, reason = ?, decided = ? WHERE id = ?",
-        decision,
+        verdict.decision,
         reason,
         tx.now,
         migration.id,
@@ -113,8 +126,8 @@ def _settle(tx: Tx, migration: Migration, ask: str, reason: str) -> Migration:
         owner = guests.set_state(tx, owner, "running") if owner.state == "migrating" else owner
         where = nodes.name_of(tx, owner.node)
         tx.emit(
-            f"migration.{decision}",
-            f"migration of {owner.name} {decision}: it belongs to {where}" + (f" ({reason})" if reason else ""),
+            f"migration.{verdict.decision}",
+            f"migration of {owner.name} {verdict.decision}: it belongs to {where}" + (f" ({reason})" if reason else ""),
             guest=owner.name,
             node=where,
             generation=owner.generation,
@@ -124,8 +137,9 @@ def _settle(tx: Tx, migration: Migration, ask: str, reason: str) -> Migration:
     return by_id(tx, migration.id)
 
 
-def answer(tx: Tx, migration: Migration) -> Decision:
-    """What anyone who asks about ``migration`` is told: its decision and who owned the guest after it."""
+def answer(migration: Migration) -> Decision:
+    """What anyone who asks is told: the decision, and who owned the guest by it. Not who owns it by now: an end that
+    asks late must not take a later generation for its own."""
     committed = migration.decision == "committed"
     return Decision(
         decision=migration.decision,
