@@ -134,7 +134,6 @@ int wh_machine_channel_read(wh_machine *m, uint32_t channel, uint64_t *offset, u
     n = n < cap ? n : cap;
     ring_get(c->output, *offset, buf, n);
     pthread_mutex_unlock(&c->lock);
-    *offset += n;
     *got = n;
     return WH_OK;
 }
