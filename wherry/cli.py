@@ -46,9 +46,9 @@ for _module in (images, daemons, guests, nodes, networks, tokens, info, doctor):
 @click.option("--keep", is_flag=True, help="Keep the daemons' logs and state folder.")
 def demo(report: str | None, keep: bool) -> None:
     """A whole cluster on this machine: three nodes, two guests, live migrations under traffic, checked."""
-    from wherry.demo import run
+    from wherry.demo.run import main as run_demo
 
-    sys.exit(run.main(report, keep))
+    sys.exit(run_demo(report, keep))
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ class Client:
 
     async def _list(self, cls: type[T], path: str, key: str) -> list[T]:
         data = await self._json("GET", path)
-        items = data.get(key) if isinstance(data, dict) else data
+        items = data.get(key) if isinstance(data, dict) else None
         if not isinstance(items, list):
             raise ApiError(502, "invalid", f"{path} answered no list of {key}")
         return [model.parse(cls, item) for item in items]
@@ -99,15 +99,18 @@ class Client:
     async def explain(self, **request: Any) -> dict[str, Any]:
         """Where the guest would run and why; nothing is started."""
         data = await self._json("POST", "/v1/guests", json={**request, "explain": True})
-        return data if isinstance(data, dict) else {"nodes": data}
+        placement = data.get("placement") if isinstance(data, dict) else None
+        if not isinstance(placement, dict):
+            raise ApiError(502, "invalid", f"explain answered {str(data)[:120]}")
+        return placement
 
     async def guest_action(self, name: str, action: str, **request: Any) -> model.Operation:
         """``start``, ``stop`` or ``migrate``."""
         return _operation(await self._json("POST", f"{_guest(name)}/{action}", json=request))
 
-    async def remove_guest(self, name: str) -> model.Operation | None:
-        response = await self.request("DELETE", _guest(name))
-        return _operation(response.json()) if response.content else None
+    async def remove_guest(self, name: str, *, force: bool = False) -> model.Operation:
+        """``force``: it is not asked to power off first."""
+        return _operation(await self._json("DELETE", _guest(name), params={"force": force}))
 
     async def exec(
         self, name: str, argv: Sequence[str], stdin: bytes = b"", timeout_s: float = 60.0
@@ -147,11 +150,12 @@ class Client:
     async def nodes(self) -> list[model.Node]:
         return await self._list(model.Node, "/v1/nodes", "nodes")
 
-    async def node_action(self, name: str, action: str) -> model.Operation | None:
-        """``drain`` gives an operation, ``uncordon`` may give none."""
-        response = await self.request("POST", f"/v1/nodes/{quote(name, safe='')}/{action}", json={})
-        data = response.json() if response.content else None
-        return _operation(data) if isinstance(data, dict) and ("kind" in data or "operation" in data) else None
+    async def drain(self, name: str) -> model.Operation:
+        """Cordon the node and move its guests away."""
+        return _operation(await self._json("POST", f"/v1/nodes/{quote(name, safe='')}/drain"))
+
+    async def uncordon(self, name: str) -> model.Node:
+        return model.parse(model.Node, await self._json("POST", f"/v1/nodes/{quote(name, safe='')}/uncordon"))
 
     async def remove_node(self, name: str) -> None:
         await self.request("DELETE", f"/v1/nodes/{quote(name, safe='')}")
@@ -217,6 +221,9 @@ class Client:
 
     # ---- operations and events ------------------------------------------------------------------------------------
 
+    async def operations(self) -> list[model.Operation]:
+        return await self._list(model.Operation, "/v1/operations", "operations")
+
     async def operation(self, identity: str, wait_s: float = 0.0) -> model.Operation:
         path = f"/v1/operations/{quote(identity, safe='')}"
         return _operation(await self._json("GET", path, params={"wait": wait_s} if wait_s else {}))
@@ -279,7 +286,4 @@ def _guest(name: str) -> str:
 
 
 def _operation(data: Any) -> model.Operation:
-    """An operation, bare or as ``{"operation": {…}}``."""
-    if isinstance(data, dict) and isinstance(data.get("operation"), dict):
-        data = data["operation"]
     return model.parse(model.Operation, data)

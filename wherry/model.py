@@ -113,7 +113,7 @@ class JoinToken:
     id: str = ""
     created: float = 0.0
     expires: float = 0.0
-    used: Any = None
+    state: str = ""
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,7 @@ async def push_if_missing(client: Client, name: str) -> None:
 
 
 def _show_placement(answer: dict[str, Any]) -> None:
-    verdicts = answer.get("nodes") or answer.get("verdicts") or []
-    chosen = answer.get("chosen") or answer.get("node")
-    chosen = chosen.get("node") if isinstance(chosen, dict) else chosen
+    verdicts, chosen = answer.get("nodes") or [], answer.get("chosen")
     rows = [
         (
             "->" if v.get("node") == chosen else "",
@@ -157,15 +155,14 @@ def start(ctx: click.Context, name: str) -> None:
 
 @click.command(epilog=example("wherry rm web"))
 @click.argument("names", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Do not ask it to power off first.")
 @click.pass_context
-def rm(ctx: click.Context, names: tuple[str, ...]) -> None:
+def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
     """Remove guests, running or not, with all they wrote."""
 
     async def work(client: Client) -> None:
         for name in names:
-            operation = await client.remove_guest(name)
-            if operation is not None:
-                await client.finish(operation)
+            await client.finish(await client.remove_guest(name, force=force))
             click.echo(f"{name}: removed")
 
     with_client(ctx, work)

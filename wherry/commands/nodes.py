@@ -43,20 +43,18 @@ def nodes(ctx: click.Context, as_json: bool) -> None:
 def drain(ctx: click.Context, name: str) -> None:
     """Move every guest away from a node and keep new ones off it."""
 
-    async def work(client: Client) -> Operation | None:
-        operation = await client.node_action(name, "drain")
-        if operation is None:
-            return None
+    async def work(client: Client) -> Operation:
+        operation = await client.drain(name)
         with ui.bar(f"drain {name}", total=None) as bar:
             return await client.finish(operation, lambda op: bar.update(0, None, f"drain {name}: {_moved(op)}"))
 
     done = with_client(ctx, work)
-    click.echo(f"{name}: drained; {_moved(done) if done else ''}".rstrip("; "))
+    click.echo(f"{name}: drained; moved: {' '.join((done.result or {}).get('moved', [])) or 'none'}")
 
 
 def _moved(operation: Operation) -> str:
-    facts = {**(operation.progress or {}), **(operation.result or {})}
-    return ", ".join(f"{key} {value}" for key, value in facts.items() if isinstance(value, str | int | float))
+    facts = operation.progress or {}
+    return ", ".join(f"{key} {facts[key]}" for key in ("guest", "moved", "left") if key in facts)
 
 
 @click.command(epilog=example("wherry uncordon n1"))
@@ -64,7 +62,7 @@ def _moved(operation: Operation) -> str:
 @click.pass_context
 def uncordon(ctx: click.Context, name: str) -> None:
     """Let a drained node take guests again."""
-    with_client(ctx, lambda client: client.node_action(name, "uncordon"))
+    with_client(ctx, lambda client: client.uncordon(name))
     click.echo(f"{name}: takes guests again")
 
 

@@ -45,8 +45,8 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         ui.print_json(found)
     else:
-        rows = [(t.id, units.age(t.created), "yes" if t.used else "no") for t in found]
-        ui.table(("id", "age", "used"), rows, empty="no tokens")
+        rows = [(t.id, t.state, units.age(t.created)) for t in found]
+        ui.table(("id", "state", "age"), rows, empty="no tokens")
 
 
 COMMANDS = (token,)
