@@ -1,9 +1,9 @@
 """What a node remembers of a guest on disk: ``guests/ID/spec.msgpack``, and ``migration.msgpack`` beside it.
 
-Written to a temporary name and renamed: after a crash there is the old record or the new one. They are not synced to the
-disk: that would lengthen a blackout, and a crash of the whole host takes the guest's process along, of which they speak.
-The guest process is started from the first; the second says that this copy takes part in a migration and may neither
-run nor vanish before the coordinator's store was asked (protocol/migration).
+Written to a temporary name and renamed: after a crash there is the old record or the new one. They are not synced to
+the disk: that would lengthen a blackout, and a crash of the whole host takes along the guest process of which they
+speak. The guest process is started from the first; the second says that this copy takes part in a migration and may
+neither run nor vanish before the coordinator's store was asked (protocol/migration).
 """
 
 from __future__ import annotations
