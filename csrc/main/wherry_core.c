@@ -1,0 +1,313 @@
+/* wherry-core: the machine as a command, without Python.
+ *
+ *   wherry-core run --kernel Image [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N]
+ *   wherry-core run --elf FILE [--signature FILE] [--max-insns N] ...
+ *
+ * The UART is stdin and stdout. An ELF starts in M-mode at its first byte of RAM; if it has a symbol `tohost` (the HTIF
+ * convention of RISC-V test programs) the run ends when the program writes it: 1 is success, an odd value n fails with
+ * code n >> 1. --signature writes the words between begin_signature and end_signature, one 32-bit hexadecimal word a
+ * line. Exit status: the guest's (0 also for power-off), 2 for usage, 3 when it can't run, 4 when --max-insns were not
+ * enough, 5 when it crashed. */
+#include "board/board.h"
+#include "main/symbols.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
+
+struct options {
+    const char *elf, *kernel, *initrd, *append, *signature;
+    uint64_t memory, max_insns;
+    uint32_t smp;
+    bool stats;
+};
+
+struct session {
+    const struct options *opt;
+    wh_machine *machine;
+    struct wh_symbols symbols;
+    uint64_t shown; /* UART bytes written to stdout */
+    bool input_open;
+};
+
+static int usage(const char *why)
+{
+    fprintf(stderr,
+            "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE) [--initrd FILE] [--append TEXT]\n"
+            "       [--memory 256M] [--smp N] [--max-insns N] [--signature FILE] [--stats]\n",
+            why);
+    return EXIT_USAGE;
+}
+
+static int cannot(const wh_error *err)
+{
+    fprintf(stderr, "wherry-core: %s: %s\n", err->field, err->message);
+    return EXIT_CANNOT;
+}
+
+static bool parse_number(const char *text, bool units, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    uint64_t v = strtoull(text, &end, 0), unit = 1;
+    if (errno != 0 || end == text || text[0] == '-')
+        return false;
+    if (units && *end != '\0') {
+        unit = *end == 'K' ? 1ull << 10 : *end == 'M' ? 1ull << 20 : *end == 'G' ? 1ull << 30 : 0;
+        end++;
+    }
+    *out = v * unit;
+    return *end == '\0' && unit != 0 && v <= UINT64_MAX / unit;
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option longs[] = {
+        {"elf", 1, NULL, 'e'},    {"kernel", 1, NULL, 'k'}, {"initrd", 1, NULL, 'i'},    {"append", 1, NULL, 'a'},
+        {"memory", 1, NULL, 'm'}, {"smp", 1, NULL, 's'},    {"max-insns", 1, NULL, 'n'}, {"signature", 1, NULL, 'g'},
+        {"stats", 0, NULL, 't'},  {NULL, 0, NULL, 0}};
+    uint64_t v;
+    int c;
+    *o = (struct options){.memory = 256u << 20, .smp = 1, .append = "console=ttyS0"};
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        switch (c) {
+        case 'e':
+            o->elf = optarg;
+            break;
+        case 'k':
+            o->kernel = optarg;
+            break;
+        case 'i':
+            o->initrd = optarg;
+            break;
+        case 'a':
+            o->append = optarg;
+            break;
+        case 'g':
+            o->signature = optarg;
+            break;
+        case 't':
+            o->stats = true;
+            break;
+        case 'm':
+            if (!parse_number(optarg, true, &o->memory))
+                return usage("--memory wants a size such as 256M");
+            break;
+        case 's':
+            if (!parse_number(optarg, false, &v) || v < 1 || v > WH_MAX_HARTS)
+                return usage("--smp wants 1 to 64");
+            o->smp = (uint32_t)v;
+            break;
+        case 'n':
+            if (!parse_number(optarg, false, &o->max_insns))
+                return usage("--max-insns wants a number");
+            break;
+        default:
+            return usage("unknown option");
+        }
+    }
+    if (optind != argc || (o->elf == NULL) == (o->kernel == NULL))
+        return usage("give either --elf or --kernel");
+    return 0;
+}
+
+static int open_file(const char *path, int *fd)
+{
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd >= 0)
+        return 0;
+    fprintf(stderr, "wherry-core: %s: %s\n", path, strerror(errno));
+    return EXIT_CANNOT;
+}
+
+static int load(struct session *s)
+{
+    const struct options *o = s->opt;
+    wh_error err = {0};
+    int fd, initrd = -1, status = open_file(o->elf ? o->elf : o->kernel, &fd);
+    if (status != 0)
+        return status;
+    if (o->initrd != NULL && (status = open_file(o->initrd, &initrd)) != 0) {
+        close(fd);
+        return status;
+    }
+    if (o->elf != NULL) {
+        status = wh_machine_load_firmware(s->machine, fd, &err);
+        if (status == WH_OK)
+            wh_symbols_read(fd, &s->symbols);
+    } else {
+        status = wh_machine_load_linux(s->machine, fd, initrd, o->append, &err);
+    }
+    close(fd);
+    if (initrd >= 0)
+        close(initrd);
+    return status == WH_OK ? 0 : cannot(&err);
+}
+
+static void show_output(struct session *s)
+{
+    uint8_t buf[4096];
+    size_t got = 0;
+    while (wh_machine_channel_read(s->machine, WH_CH_UART, &s->shown, buf, sizeof buf, &got) == WH_OK && got > 0) {
+        for (size_t at = 0; at < got;) {
+            ssize_t n = write(STDOUT_FILENO, buf + at, got - at);
+            if (n < 0 && errno != EINTR)
+                return;
+            at += n > 0 ? (size_t)n : 0;
+        }
+        s->shown += got;
+        got = 0;
+    }
+}
+
+static void pass_input(struct session *s)
+{
+    uint8_t buf[256];
+    size_t taken;
+    ssize_t n = read(STDIN_FILENO, buf, sizeof buf);
+    if (n <= 0)
+        s->input_open = false;
+    else
+        (void)wh_machine_channel_write(s->machine, WH_CH_UART, buf, (size_t)n, &taken);
+}
+
+/* The exit status of what the program wrote to tohost, or -1 while it has not. */
+static int tohost_status(struct session *s)
+{
+    if (s->symbols.tohost == 0)
+        return -1;
+    const uint8_t *at = wh_ram_at(wh_machine_ram(s->machine), s->symbols.tohost, 8);
+    if (at == NULL || (s->symbols.tohost & 7))
+        return -1;
+    uint64_t v = __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_ACQUIRE);
+    if ((v & 1) == 0)
+        return -1;
+    uint64_t code = v >> 1;
+    return code == 0 ? 0 : code < 256 && code != 0 ? (int)code : 255;
+}
+
+/* The next event's meaning as an exit status, or -1. */
+static int event_status(struct session *s)
+{
+    wh_event ev;
+    while (wh_machine_next_event(s->machine, &ev) == WH_OK) {
+        if (ev.kind == WH_EV_POWEROFF)
+            return (int)(ev.arg & 255);
+        if (ev.kind == WH_EV_REBOOT)
+            return 0;
+        if (ev.kind == WH_EV_CRASH) {
+            fprintf(stderr, "wherry-core: %s\n", ev.text);
+            return EXIT_CRASH;
+        }
+    }
+    return -1;
+}
+
+static int drive(struct session *s)
+{
+    for (;;) {
+        struct pollfd fds[2] = {{.fd = wh_machine_event_fd(s->machine), .events = POLLIN},
+                                {.fd = s->input_open ? STDIN_FILENO : -1, .events = POLLIN}};
+        bool watch = s->symbols.tohost != 0 || s->opt->max_insns != 0; /* nobody tells us about these */
+        if (poll(fds, 2, watch ? 2 : -1) < 0 && errno != EINTR)
+            return EXIT_CANNOT;
+        if (fds[1].revents)
+            pass_input(s);
+        int status = event_status(s);
+        show_output(s);
+        if (status < 0)
+            status = tohost_status(s);
+        if (status >= 0)
+            return status;
+        wh_machine_stats stats;
+        wh_machine_get_stats(s->machine, &stats);
+        if (s->opt->max_insns != 0 && stats.instructions > s->opt->max_insns)
+            return EXIT_INSNS;
+    }
+}
+
+static int write_signature(struct session *s)
+{
+    uint64_t first = s->symbols.begin_signature, end = s->symbols.end_signature;
+    const uint8_t *at = end > first ? wh_ram_at(wh_machine_ram(s->machine), first, end - first) : NULL;
+    FILE *f = at == NULL ? NULL : fopen(s->opt->signature, "w");
+    if (f == NULL) {
+        fprintf(stderr, "wherry-core: signature: %s\n",
+                at == NULL ? "the program has no signature range" : strerror(errno));
+        return EXIT_CANNOT;
+    }
+    for (uint64_t i = 0; i + 4 <= end - first; i += 4)
+        fprintf(f, "%02x%02x%02x%02x\n", at[i + 3], at[i + 2], at[i + 1], at[i]);
+    if (fclose(f) == 0)
+        return 0;
+    fprintf(stderr, "wherry-core: signature: %s\n", strerror(errno));
+    return EXIT_CANNOT;
+}
+
+static void print_stats(struct session *s)
+{
+    wh_machine_stats t;
+    wh_machine_get_stats(s->machine, &t);
+    fprintf(stderr,
+            "instructions %" PRIu64 " run_ms %" PRIu64 " wfi_ms %" PRIu64 " mips %.1f traps %" PRIu64
+            " interrupts %" PRIu64 " mmio %" PRIu64 " tlb_misses %" PRIu64 "\n",
+            t.instructions, t.run_ns / 1000000, t.wfi_ns / 1000000,
+            t.run_ns ? (double)t.instructions * 1000.0 / (double)t.run_ns : 0.0, t.traps, t.interrupts, t.mmio,
+            t.tlb_misses);
+}
+
+static int run(const struct options *o)
+{
+    struct session s = {.opt = o, .input_open = o->kernel != NULL};
+    wh_error err = {0};
+    wh_machine_config config = {
+        .ram_bytes = o->memory, .harts = o->smp, .boot = o->elf ? WH_BOOT_FIRMWARE : WH_BOOT_LINUX, .seed = 1};
+    if (wh_machine_new(&config, &s.machine, &err) != WH_OK)
+        return cannot(&err);
+    int status = load(&s);
+    if (status == 0 && wh_machine_start(s.machine, &err) != WH_OK)
+        status = cannot(&err);
+    else if (status == 0) {
+        status = drive(&s);
+        (void)wh_machine_stop(s.machine);
+        show_output(&s);
+        if (o->stats)
+            print_stats(&s);
+        if (o->signature != NULL && status == 0)
+            status = write_signature(&s);
+    }
+    wh_machine_free(s.machine);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o;
+    struct termios saved, raw;
+    if (argc < 2 || strcmp(argv[1], "run") != 0)
+        return usage("the command is: run");
+    int status = parse(argc - 1, argv + 1, &o);
+    if (status != 0)
+        return status;
+    bool terminal = o.kernel != NULL && tcgetattr(STDIN_FILENO, &saved) == 0;
+    if (terminal) {
+        raw = saved;
+        raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO); /* Ctrl-C still ends us */
+        tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+    }
+    status = run(&o);
+    if (terminal)
+        tcsetattr(STDIN_FILENO, TCSANOW, &saved);
+    return status;
+}
