@@ -113,21 +113,19 @@ def observe(tx: Tx, guest: Guest, status: GuestStatus) -> Guest:
     """Take over what the owner says of its own copy; anyone else's word is :class:`Fenced`."""
     if status.generation != guest.generation:
         raise Fenced(f"generation {status.generation} of {guest.name}; the owner's is {guest.generation}")
+    # The first values of a run count: a copy that moved has a younger process, but it did not boot again.
+    started, booted = guest.started or status.started, guest.booted or status.booted
     tx.execute(
-        "UPDATE guests SET pid = ?, started = ?, booted = ? WHERE id = ?",
-        status.pid,
-        status.started or guest.started,
-        status.booted or guest.booted,
-        guest.id,
+        "UPDATE guests SET pid = ?, started = ?, booted = ? WHERE id = ?", status.pid, started, booted, guest.id
     )
-    if status.booted and not guest.booted:
+    if booted and not guest.booted:
         tx.emit(
             "guest.booted",
             f"guest {guest.name} reached user space",
             guest=guest.name,
             node=nodes.name_of(tx, guest.node),
             generation=guest.generation,
-            boot_s=round(status.booted - status.started, 3),
+            boot_s=round(booted - started, 3),
         )
     return set_state(tx, guest, status.state, reason=status.reason)
 
