@@ -122,13 +122,21 @@ def main(argv: list[str]) -> int:
     except (ConfigError, IdentityError) as error:
         print(f"wherry node: {error}", file=sys.stderr)
         return 2
+    failed = False
     try:
         _lock = open_state(config.state)  # held until the process ends
-        trio.run(serve, config, args.join, strict_exception_groups=False)
-    except (ConfigError, IdentityError, CoreError) as error:
-        print(f"wherry node: {error}", file=sys.stderr)
-        return 1
-    return 0
+        trio.run(serve, config, args.join)
+    except* (ConfigError, IdentityError, CoreError) as group:
+        for leaf in _leaves(group):
+            print(f"wherry node: {leaf}", file=sys.stderr)
+        failed = True
+    return 1 if failed else 0
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class Client:
         self.fds: list[int] = []  # go with the first byte of the outbox
         self.channel = CH_UART
         self.offset = 0
+        self.greeting = b""  # what goes out right behind the answer to attach
         self.mask = selectors.EVENT_READ
         self.finished = False  # the other side sends no more
 
@@ -259,5 +260,6 @@ class Loop:
         except (BadRequest, CoreError) as error:
             answer = {"ok": False, "status": error.status, "field": error.field, "message": error.message}
         packed = msgpack.packb(answer)
-        client.outbox += len(packed).to_bytes(4, "big") + packed
+        client.outbox += len(packed).to_bytes(4, "big") + packed + client.greeting
+        client.greeting = b""
         self._send(client)

@@ -34,6 +34,9 @@ from node.guestsetup import SetupError, listen, make_machine, write_exit
 from node.machine import CH_UART, Machine, enter_sandbox
 
 CHANNELS = 3
+HISTORY = 64 * 1024  # of console output that a migration takes along, as much as the machine keeps
+SAVE_FORMAT = 1
+UNSUPPORTED = -13
 _STATE_ERROR = -4
 _EXISTS = -12
 
@@ -48,6 +51,7 @@ class GuestProcess(Loop):
         self.state = "incoming" if spec["role"] == "incoming" else "loaded"
         self.missing: list[str] = []
         self.started = 0.0
+        self.history = b""  # console output from before a migration
         self._fds = fds
 
     def leave(self) -> None:
@@ -109,15 +113,23 @@ class GuestProcess(Loop):
         return {"at": _real_time(when)}
 
     def op_save(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
+        """Everything but RAM, and the kept console: it belongs to the guest, not to the process."""
         self._need("paused")
-        return {"state": self.machine.save()}
+        return {"state": msgpack.packb([SAVE_FORMAT, self.machine.save(), self._kept(CH_UART)])}
 
     def op_load(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         self._need("incoming")
         state = request.get("state")
         if not isinstance(state, bytes):
             raise BadRequest(INVALID, "state", "bytes are wanted")
-        self.machine.load(state)
+        try:
+            version, machine, history = msgpack.unpackb(state)
+            if version != SAVE_FORMAT or not isinstance(machine, bytes) or not isinstance(history, bytes):
+                raise BadRequest(UNSUPPORTED, "state", f"format {version!r}, {SAVE_FORMAT} is known")
+        except (ValueError, TypeError, msgpack.UnpackException):
+            raise BadRequest(INVALID, "state", "it is damaged") from None
+        self.machine.load(machine)
+        self.history = history[-HISTORY:]
         self.state = "loaded"
         return {}
 
@@ -133,7 +145,9 @@ class GuestProcess(Loop):
             raise BadRequest(INVALID, "channel", f"{channel!r} is not 0..{CHANNELS - 1}")
         client.mode = "raw"
         client.channel = channel
-        client.offset = 0 if request.get("kept", True) else self._end_of(channel)
+        kept = bool(request.get("kept", True))
+        client.offset = 0 if kept else self._end_of(channel)
+        client.greeting = self.history if kept and channel == CH_UART else b""
         return {}
 
     def op_watch(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
@@ -148,12 +162,12 @@ class GuestProcess(Loop):
             raise BadRequest(_STATE_ERROR, "state", f"the guest is {self.state}, this needs it {state}")
 
     def _kept(self, channel: int) -> bytes:
-        parts: list[bytes] = []
+        parts = [self.history] if channel == CH_UART else []
         offset = 0
         while True:
             offset, data = self.machine.channel_read(channel, offset)
             if not data:
-                return b"".join(parts)
+                return b"".join(parts)[-HISTORY:]
             parts.append(data)
 
     def _end_of(self, channel: int) -> int:

@@ -6,6 +6,9 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeVar
 
+import trio
+
+from node.guests import Guest
 from node.migration.driver import Driver, record_of
 from node.migration.source import SourceDriver
 from node.migration.target import TargetDriver
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wherry.node.migration")
 
+_RETRY_S = 1.0
 _KEPT = 256  # finished migrations that are still known
 D = TypeVar("D", bound=Driver)
 
@@ -57,37 +61,53 @@ class Migrations:
     def recover(self) -> None:
         """Take up what an earlier agent left: the store is asked about each."""
         for guest in self._agent.guests:
-            try:
-                note = load_note(guest.folder)
-                record = record_of(note) if note is not None else None
-            except (DamagedRecord, Refused) as error:
-                log.error("%s %s", guest.tag, error)
-                continue
-            if record is None:
-                continue
-            if record.role == "target" and guest.record.role == "run":
-                save_note(guest.folder, None)  # it was started here, only the note was left
-                continue
-            guest.migration = record.migration
-            now = self._agent.now()
-            log.info("%s migration=%s is taken up again as %s", guest.tag, record.migration, record.role)
-            if record.role == "source":
-                machine, effects = Source.recover(record, now)
-                source = SourceDriver(self._agent, machine, MigrationParams())
-                source.begin_with(effects)
-                self._run(self._sources, source)
-            else:
-                loaded = guest.handle is not None and guest.handle.info["state"] in ("loaded", "running")
-                target_machine, effects = Target.recover(record, loaded, now)
-                target = TargetDriver(self._agent, target_machine, None)
-                target.begin_with(effects)
-                self._run(self._targets, target)
+            self._recover(guest)
+
+    def _recover(self, guest: Guest) -> None:
+        try:
+            note = load_note(guest.folder)
+            record = record_of(note) if note is not None else None
+        except (DamagedRecord, Refused) as error:
+            log.error("%s %s", guest.tag, error)
+            return
+        if record is None:
+            return
+        if record.role == "target" and guest.record.role == "run":
+            save_note(guest.folder, None)  # it was started here, only the note was left
+            return
+        guest.migration = record.migration
+        now = self._agent.now()
+        log.info("%s migration=%s is taken up again as %s", guest.tag, record.migration, record.role)
+        if record.role == "source":
+            machine, effects = Source.recover(record, now)
+            source = SourceDriver(self._agent, machine, MigrationParams())
+            source.begin_with(effects)
+            self._run(self._sources, source)
+        else:
+            loaded = guest.handle is not None and guest.handle.info["state"] in ("loaded", "running")
+            target_machine, effects = Target.recover(record, loaded, now)
+            target = TargetDriver(self._agent, target_machine, None)
+            target.begin_with(effects)
+            self._run(self._targets, target)
 
     def _run(self, table: OrderedDict[str, D], driver: D) -> None:
         table[driver.machine.migration] = driver
         while len(table) > _KEPT and next(iter(table.values())).finished.is_set():
             table.popitem(last=False)
-        self._agent.nursery.start_soon(driver.run)
+        self._agent.nursery.start_soon(self._drive, driver)
+
+    async def _drive(self, driver: Driver) -> None:
+        """A bug in one migration must neither end the agent nor leave a guest paused: it is taken up as after a
+        restart."""
+        try:
+            await driver.run()
+        except Exception:
+            log.exception("%s crashed", driver.tag)
+            driver.finished.set()
+            await trio.sleep(_RETRY_S)
+            guest = self._agent.guests.find(driver.machine.guest)
+            if guest is not None:
+                self._recover(guest)
 
     # -- the coordinator's
 

@@ -190,6 +190,7 @@ class SourceDriver(Driver):
         assert self._sender is not None
         assert self._view is not None
         began = trio.current_time()
+        self._copy = trio.CancelScope()
         with self._copy:
             try:
                 stats = await self._sender.send_round()
