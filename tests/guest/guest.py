@@ -1,0 +1,142 @@
+"""A machine under test: boots a program or a kernel, talks to its UART, can be copied into a new one."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from node.machine import (
+    BOOT_FIRMWARE,
+    BOOT_LINUX,
+    CH_UART,
+    EV_CRASH,
+    EV_OUTPUT,
+    EV_POWEROFF,
+    EV_REBOOT,
+    Event,
+    Machine,
+)
+from node.ramview import RamView
+
+MIB = 1 << 20
+DEADLINE = 60.0  # seconds; a program that needs longer hangs
+
+
+class Hung(AssertionError):
+    """The guest did not do in time what was waited for; the text has its output."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+class Guest:
+    """``ram`` in bytes. A context manager; the machine is made at once and starts with :meth:`boot`."""
+
+    def __init__(self, *, ram: int = 64 * MIB, harts: int = 1, firmware: bool = False, seed: int = 1) -> None:
+        self.config = {"ram": ram, "harts": harts, "firmware": firmware, "seed": seed}
+        self.machine = Machine(ram, harts, BOOT_FIRMWARE if firmware else BOOT_LINUX, seed)
+        self.output = b""
+        self.end: Event | None = None
+        self._offset = 0
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.machine.close()
+
+    def boot(self, program: Path, *, initrd: Path | None = None, cmdline: str = "") -> Guest:
+        with opened(program) as fd:
+            if self.config["firmware"]:
+                self.machine.load_firmware(fd)
+            elif initrd is None:
+                self.machine.load_linux(fd, -1, cmdline)
+            else:
+                with opened(initrd) as initrd_fd:
+                    self.machine.load_linux(fd, initrd_fd, cmdline)
+        self.machine.start()
+        return self
+
+    def view(self) -> RamView:
+        return RamView(self.machine.ram_fd, self.machine.share_fd)
+
+    def write(self, data: bytes) -> None:
+        while data:
+            taken = self.machine.channel_write(CH_UART, data)
+            data = data[taken:]
+
+    def read_until(self, text: bytes, *, count: int = 1, timeout: float = DEADLINE) -> None:
+        """Wait until ``text`` stands ``count`` times in the output."""
+        self._wait(lambda: self.output.count(text) >= count, f"{text!r} x {count}", timeout)
+
+    def wait_end(self, timeout: float = DEADLINE) -> Event:
+        """The event that ended the guest; all output before it has been read."""
+        self._wait(lambda: self.end is not None, "the end", timeout)
+        assert self.end is not None
+        return self.end
+
+    def values(self) -> dict[str, str]:
+        """The "name=value" lines of the output."""
+        return dict(line.split("=", 1) for line in self.output.decode().splitlines() if "=" in line)
+
+    def copy(self) -> Guest:
+        """A new machine that goes on from here: state document and RAM are carried over; this one stays paused."""
+        self.machine.pause()
+        other = Guest(**self.config)  # type: ignore[arg-type]
+        source, target = self.view(), other.view()
+        try:
+            source.track(True)
+            source.round()
+            buffer = bytearray(MIB)
+            more = True
+            while more:
+                batch = source.pack(buffer)
+                target.unpack(memoryview(buffer)[: batch.size])
+                more = batch.more
+            assert source.checksum() == target.checksum()
+            other.machine.load(self.machine.save())
+            self._drain()
+            other.output = self.output
+        finally:
+            source.close()
+            target.close()
+        other.machine.start()
+        return other
+
+    def _drain(self) -> None:
+        while True:
+            self._offset, data = self.machine.channel_read(CH_UART, self._offset)
+            if not data:
+                return
+            self.output += data
+
+    def _take_events(self) -> None:
+        while (event := self.machine.next_event()) is not None:
+            if event.kind == EV_OUTPUT and event.arg == CH_UART:
+                self._drain()
+            elif event.kind in (EV_POWEROFF, EV_REBOOT, EV_CRASH):
+                self._drain()
+                self.end = event
+
+    def _wait(self, done, what: str, timeout: float) -> None:  # type: ignore[no-untyped-def]
+        limit = time.monotonic() + timeout
+        while not done():
+            left = limit - time.monotonic()
+            ready = select.select([self.machine.event_fd], [], [], max(0.0, left))[0]
+            if not ready:
+                raise Hung(
+                    f"waited {timeout} s for {what}; output so far:\n{self.output.decode(errors='replace')[-3000:]}"
+                )
+            self._take_events()
+            if self.end is not None and not done():
+                raise Hung(f"ended with {self.end} before {what}:\n{self.output.decode(errors='replace')[-3000:]}")
