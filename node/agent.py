@@ -34,7 +34,6 @@ from protocol.messages import (
     BlobOpen,
     Directory,
     ImageFile,
-    NetworkInfo,
     NodeInfo,
     Register,
     Registered,
@@ -78,7 +77,7 @@ class Agent:
                 self.guests = Guests(
                     self.config.state / "guests",
                     nursery,
-                    ports=self.mesh,
+                    ports=self.mesh.ports,
                     fetch=self._fetch,
                     on_change=self.report_soon,
                     memory=self._offered,
@@ -196,7 +195,7 @@ class Agent:
         )
         log.info("node=%d registered, %d nodes, %d networks", answer.node, len(answer.nodes), len(answer.networks))
         self._directory_version = -1  # a restored coordinator may count from below
-        self._apply(answer.nodes, answer.networks)
+        self._apply(answer.nodes)
         for guest, generation in answer.forget:
             self.nursery.start_soon(self._forget, guest, generation)
         self.registered.set()
@@ -221,11 +220,11 @@ class Agent:
     async def _directory(self, link: Link, directory: Directory) -> None:
         if directory.version > self._directory_version:
             self._directory_version = directory.version
-            self._apply(directory.nodes, directory.networks)
+            self._apply(directory.nodes)
 
-    def _apply(self, nodes: list[NodeInfo], networks: list[NetworkInfo]) -> None:
+    def _apply(self, nodes: list[NodeInfo]) -> None:
         self.peers.update(nodes, self.nursery)
-        self.mesh.update(nodes, networks)
+        self.mesh.update(nodes)
 
     async def _forget(self, guest: str, generation: int) -> None:
         try:

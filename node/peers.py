@@ -73,6 +73,7 @@ class Peers:
             if node > self._identity.node and node not in self._tasks:
                 scope = self._tasks[node] = trio.CancelScope()
                 nursery.start_soon(self._keep, node, scope)
+        self._wake()
 
     async def accepted(self, link: Link) -> None:
         """For ``serve_links``: a peer has dialled us."""
@@ -83,9 +84,6 @@ class Peers:
             while link.peer.node not in self._known:
                 await self._changed.wait()
             await self._live(link)
-
-    def directory_changed(self) -> None:
-        self._wake()
 
     async def relayed(self, link: Link, opening: RelayAccept, stream: LinkStream) -> None:
         """Handler of ``link.relayed``: the coordinator hands us the other half of a bridge."""

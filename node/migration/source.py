@@ -7,6 +7,7 @@ is saved, nothing is synced to the disk, and the only thing waited for is the wi
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,7 @@ LINK_TIMEOUT = 10.0
 PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
 STATE_TIMEOUT = 30.0
 FINISH_TIMEOUT = 10.0
+_CLOCK_SAMPLES = 4
 
 
 class SourceDriver(Driver):
@@ -256,19 +258,25 @@ class SourceDriver(Driver):
     # -- COMMIT and after
 
     async def _finish(self, effect: FinishTarget) -> None:
+        """Bring the target the store's word. The first answer takes as long as the start; the request is then repeated,
+        which changes nothing, for a short round trip: its half bounds how far the clocks are known."""
+        request = MigrationFinish(
+            migration=self.machine.migration, decision=effect.decision, generation=effect.generation
+        )
+        best = TargetFinished(0.0, 0.0, 0.0, math.inf)
         try:
             link = await self.agent.peers.link(self.machine.target, LINK_TIMEOUT)
-            sent_at = time.time()
-            answer: Finished = await link.call(
-                MigrationFinish(
-                    migration=self.machine.migration, decision=effect.decision, generation=effect.generation
-                ),
-                timeout=FINISH_TIMEOUT,
-            )
+            for _ in range(1 if effect.decision == "aborted" else _CLOCK_SAMPLES):
+                sent_at = time.time()
+                answer: Finished = await link.call(request, timeout=FINISH_TIMEOUT)
+                sample = TargetFinished(answer.resumed_at, answer.clock, sent_at, time.time())
+                if sample.received_at - sample.sent_at < best.received_at - best.sent_at:
+                    best = sample
         except LinkError as error:
-            self.feed(TargetLost(str(error)))
-        else:
-            self.feed(TargetFinished(answer.resumed_at, answer.clock, sent_at, time.time()))
+            if best.received_at == math.inf:
+                self.feed(TargetLost(str(error)))
+                return
+        self.feed(best)
 
     async def _resume(self) -> None:
         guest = self.guest
