@@ -54,7 +54,7 @@ def demo(report: str | None, keep: bool) -> None:
 def main() -> None:
     """The console script."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="wherry", standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:

@@ -35,6 +35,8 @@ def _section_bytes(data: bytes, wanted: bytes, what: str) -> bytes:
         ident, offset, entry_size, count, names_index = header[0], header[6], header[11], header[12], header[13]
         if ident[:6] != b"\x7fELF\x02\x01" or entry_size != _SECTION.size or names_index >= count:
             raise ImageError(f"{what}: not a little-endian ELF64 object")
+        if offset + count * entry_size > len(data):
+            raise struct.error
         sections = [_SECTION.unpack_from(data, offset + i * entry_size) for i in range(count)]
     except struct.error:
         raise ImageError(f"{what}: the ELF headers point outside the file") from None
