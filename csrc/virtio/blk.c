@@ -190,7 +190,7 @@ static void blk_poll(wh_device *d)
     if (!wh_virtio_live(&b->v))
         return;
     wh_virtio_signal(&b->v, BLK_QUEUE);
-    if (!wh_virtq_empty(&b->v.queue[BLK_QUEUE], b->v.ram))
+    if (!wh_virtq_idle(&b->v.queue[BLK_QUEUE], b->v.ram))
         wh_virtio_kick(&b->v);
 }
 

@@ -71,7 +71,7 @@ static void finish(struct console *c, unsigned queue)
     if (!wh_virtio_live(&c->v))
         return;
     wh_virtio_signal(&c->v, queue);
-    if (!wh_virtq_empty(&c->v.queue[queue], c->v.ram))
+    if (!wh_virtq_idle(&c->v.queue[queue], c->v.ram))
         wh_virtio_kick(&c->v);
 }
 
@@ -190,7 +190,7 @@ static void deliver(struct console *c, unsigned port)
     if (!wh_virtio_live(&c->v))
         return;
     wh_virtio_signal(&c->v, queue);
-    if (port_open(c, port) && end->input_ready(end->ctx) > 0 && !wh_virtq_empty(&c->v.queue[queue], c->v.ram))
+    if (port_open(c, port) && end->input_ready(end->ctx) > 0 && !wh_virtq_idle(&c->v.queue[queue], c->v.ram))
         wh_virtio_kick(&c->v); /* the budget ended this turn */
 }
 

@@ -104,7 +104,7 @@ static void transmit(struct net *n)
     wh_virtio_signal(&n->v, NET_TX);
     if (kick)
         wh_virtio_ring_event(n->to_switch);
-    if (wh_virtio_live(&n->v) && !wh_virtq_empty(&n->v.queue[NET_TX], n->v.ram))
+    if (wh_virtio_live(&n->v) && !wh_virtq_idle(&n->v.queue[NET_TX], n->v.ram))
         wh_virtio_kick(&n->v);
 }
 
@@ -176,7 +176,7 @@ static void net_poll(wh_device *d)
 {
     struct net *n = net_of(d);
     receive(n);
-    if (wh_virtio_live(&n->v) && !wh_virtq_empty(&n->v.queue[NET_TX], n->v.ram))
+    if (wh_virtio_live(&n->v) && !wh_virtq_idle(&n->v.queue[NET_TX], n->v.ram))
         transmit(n);
 }
 

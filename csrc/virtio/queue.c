@@ -150,11 +150,6 @@ static bool nothing_available(const wh_virtq *q, const wh_ram *ram)
     return load16(avail_at(q, ram, 2)) == q->next_avail;
 }
 
-bool wh_virtq_empty(const wh_virtq *q, const wh_ram *ram)
-{
-    return !q->ready || nothing_available(q, ram);
-}
-
 /* Ask for a notification at the next available buffer. True: still none there, so the notification will come. */
 static bool arm(wh_virtq *q, wh_ram *ram)
 {
@@ -170,9 +165,14 @@ static bool arm(wh_virtq *q, wh_ram *ram)
     return nothing_available(q, ram);
 }
 
+bool wh_virtq_idle(wh_virtq *q, wh_ram *ram)
+{
+    return !q->ready || (nothing_available(q, ram) && arm(q, ram));
+}
+
 int wh_virtq_pop(wh_virtq *q, wh_ram *ram, wh_chain *chain, const char **why)
 {
-    if (!q->ready || (nothing_available(q, ram) && arm(q, ram)))
+    if (wh_virtq_idle(q, ram))
         return 0;
     uint16_t there = (uint16_t)(load16(avail_at(q, ram, 2)) - q->next_avail);
     if (there > q->num) {

@@ -44,8 +44,9 @@ const char *wh_virtq_check(const wh_virtq *q, const wh_ram *ram);
 /* 1: *chain holds the next one; 0: none there (the driver was asked to notify of the next); -1: nonsense, *why says
  * what. */
 int wh_virtq_pop(wh_virtq *q, wh_ram *ram, wh_chain *chain, const char **why);
-/* The driver has made nothing available that was not popped. */
-bool wh_virtq_empty(const wh_virtq *q, const wh_ram *ram);
+/* True: nothing is there, and the driver was asked to notify of the next. Who ends a turn before pop returned 0 must
+ * ask this, and come back by itself when it is false: else the driver may never notify again. */
+bool wh_virtq_idle(wh_virtq *q, wh_ram *ram);
 /* Forget the last pop: the chain is there again for the next one. */
 void wh_virtq_unpop(wh_virtq *q);
 /* Give a chain back; written counts the bytes from the start of its in part. */

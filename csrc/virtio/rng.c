@@ -55,7 +55,7 @@ static void serve(struct rng *g)
         wh_virtio_push(&g->v, RNG_QUEUE, &g->chain, got);
     }
     wh_virtio_signal(&g->v, RNG_QUEUE);
-    if (wh_virtio_live(&g->v) && !wh_virtq_empty(&g->v.queue[RNG_QUEUE], g->v.ram))
+    if (wh_virtio_live(&g->v) && !wh_virtq_idle(&g->v.queue[RNG_QUEUE], g->v.ram))
         wh_virtio_kick(&g->v);
 }
 

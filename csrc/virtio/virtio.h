@@ -1,6 +1,6 @@
 /* virtio: the virtio-mmio (version 2) transport, split virtqueues, and the devices net, blk, console and rng
- * (OASIS virtio 1.2). A guest that writes nonsense gets DEVICE_NEEDS_RESET and a configuration interrupt; the rest of the
- * machine does not notice. */
+ * (OASIS virtio 1.2). A guest that writes nonsense gets DEVICE_NEEDS_RESET and a configuration interrupt; the rest of
+ * the machine does not notice. */
 #ifndef WH_VIRTIO_H
 #define WH_VIRTIO_H
 
@@ -15,15 +15,20 @@ typedef struct wh_virtio_env {
     wh_irq irq;
 } wh_virtio_env;
 
-typedef struct wh_net_stats { uint64_t tx_frames, rx_frames, tx_bytes, rx_bytes, dropped; } wh_net_stats;
-typedef struct wh_blk_stats { uint64_t reads, writes; } wh_blk_stats;
+typedef struct wh_net_stats {
+    uint64_t tx_frames, rx_frames, tx_bytes, rx_bytes, dropped;
+} wh_net_stats;
+typedef struct wh_blk_stats {
+    uint64_t reads, writes;
+} wh_blk_stats;
 
 /* Makes its own ring file and eventfds; to_guest_event is its poll_fd. */
 int wh_virtio_net_new(const wh_virtio_env *env, const uint8_t mac[6], wh_device **out, wh_error *err);
 void wh_virtio_net_fds(wh_device *d, int *ring_fd, int *to_switch_event, int *to_guest_event);
 void wh_virtio_net_get_stats(wh_device *d, wh_net_stats *out);
 /* fd is dup'ed; a regular file. Requests run on the I/O thread (poll), in order. */
-int wh_virtio_blk_new(const wh_virtio_env *env, int fd, bool read_only, const char *serial, wh_device **out, wh_error *err);
+int wh_virtio_blk_new(const wh_virtio_env *env, int fd, bool read_only, const char *serial, wh_device **out,
+                      wh_error *err);
 void wh_virtio_blk_get_stats(wh_device *d, wh_blk_stats *out);
 /* Port 0 is a console (hvc0), port 1 is named org.qemu.guest_agent.0. */
 int wh_virtio_console_new(const wh_virtio_env *env, const wh_channel_end *console, const wh_channel_end *agent,
