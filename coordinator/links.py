@@ -12,6 +12,7 @@ from typing import Any, Literal
 import trio
 
 from coordinator import join
+from coordinator.background import Errands
 from coordinator.cluster import Cluster
 from coordinator.errors import CoordinatorError, Forbidden, NotFound
 from coordinator.leases import Heard, LinkLost
@@ -38,12 +39,12 @@ def refused(exc: CoordinatorError) -> Refused:
 
 
 class NodeService:
-    """Serves all nodes' sessions. ``nursery`` outlives every session."""
+    """Serves all nodes' sessions. ``errands`` outlive every session."""
 
-    def __init__(self, cluster: Cluster, moves: Migrations, nursery: trio.Nursery) -> None:
+    def __init__(self, cluster: Cluster, moves: Migrations, errands: Errands) -> None:
         self._cluster = cluster
         self._moves = moves
-        self._nursery = nursery
+        self._errands = errands
         self._absent: dict[int, set[str]] = {}
 
     def handlers(self) -> Handlers:
@@ -67,7 +68,7 @@ class NodeService:
         finally:
             if link.peer.role == "node" and self._cluster.links.drop(link.peer.node, link):
                 log.info("node=%d link down: %s", link.peer.node, link.reason)
-                self._nursery.start_soon(self._cluster.lease, LinkLost(link.peer.node))
+                self._errands.send(self._cluster.lease, LinkLost(link.peer.node))
 
     # ---- joining ----------------------------------------------------------------------------------------------------
 
@@ -132,7 +133,7 @@ class NodeService:
         older = self._cluster.links.put(node, link)
         if older is not None:
             log.info("node=%d has a newer session", node)
-            self._nursery.start_soon(older.aclose)
+            self._errands.send(older.aclose)
         if link.closed:  # it ended before it was on the list: on_link() has been and gone
             self._cluster.links.drop(node, link)
         await self._cluster.lease(LeaseRegistered(node))
@@ -153,7 +154,7 @@ class NodeService:
         await self._cluster.db.run(nodes.seen, node, report.resources)
         await self._cluster.lease(Heard(node))
         for guest, generation in await self._reconcile(link, report.guests, registering=False):
-            self._nursery.start_soon(self._send, link, m.GuestForget(guest=guest, generation=generation))
+            self._errands.send(self._send, link, m.GuestForget(guest=guest, generation=generation))
 
     async def _reconcile(
         self, link: Link, reported: list[m.GuestStatus], *, registering: bool
@@ -198,10 +199,10 @@ class NodeService:
         forget, later = await self._cluster.db.run(write)
         for action in later:
             if isinstance(action, Tell):
-                self._nursery.start_soon(self._moves.tell, node, action)
+                self._errands.send(self._moves.tell, node, action)
             else:
                 stop = m.GuestStop(guest=action.guest.id, generation=action.guest.generation, force=True)
-                self._nursery.start_soon(self._send, link, stop)
+                self._errands.send(self._send, link, stop)
         for guest, generation in forget:
             log.warning("guest=%s node=%d generation=%d is fenced and must go", guest, node, generation)
         return forget

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import trio
 
+from coordinator.background import Errands
 from coordinator.cluster import Cluster
 from coordinator.errors import Cancelled, Conflict, Failed, Full, Unavailable
 from coordinator.hold import hold
@@ -60,12 +61,12 @@ class _Watch:
 
 
 class Migrations:
-    """``nursery`` outlives every operation: it carries the words to the ends."""
+    """``errands`` carry the words to the ends."""
 
-    def __init__(self, cluster: Cluster, operations: Operations, nursery: trio.Nursery) -> None:
+    def __init__(self, cluster: Cluster, operations: Operations, errands: Errands) -> None:
         self._cluster = cluster
         self._operations = operations
-        self._nursery = nursery
+        self._errands = errands
         self._watches: dict[str, _Watch] = {}
         operations.handle("migrate", self._do_migrate)
 
@@ -150,14 +151,16 @@ class Migrations:
             if watch is not None:
                 watch.decided.set()
             if ask != "query":
-                self._nursery.start_soon(self._tell_both, ident)
+                self._errands.send(self._tell_both, ident)
         await hold("decide-after")
         return decision
 
     async def _tell_both(self, ident: str) -> None:
-        migration = await self._cluster.db.run(migrations.by_id, ident)
+        migration = await self._cluster.db.run(migrations.find, ident)
+        if migration is None:
+            return  # a question about a migration that this store never had
         for node in (migration.source, migration.target):
-            self._nursery.start_soon(self.tell, node, Tell(migration))
+            self._errands.send(self.tell, node, Tell(migration))
 
     async def tell(self, node: int, tell: Tell) -> None:
         """The decision to one end; if that fails, its next registration brings it up again."""

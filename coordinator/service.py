@@ -25,6 +25,7 @@ from hypercorn.trio import serve as serve_http
 from coordinator import statedir
 from coordinator.api.app import make_app
 from coordinator.api.deps import Services
+from coordinator.background import Errands
 from coordinator.blobs import Blobs
 from coordinator.ca import Authority, OwnFiles
 from coordinator.cluster import Cluster
@@ -166,10 +167,11 @@ async def coordinator(config: Config) -> AsyncIterator[Ready]:
         tls = TlsFiles(own.certificate, own.key, own.ca)
         async with trio.open_nursery() as nursery:
             operations = Operations(db, nursery)
-            moves = Migrations(core, operations, nursery)
+            errands = Errands(nursery)
+            moves = Migrations(core, operations, errands)
             lifecycle = Lifecycle(core, operations)
             drains = Drains(core, operations, moves)
-            service = NodeService(core, moves, nursery)
+            service = NodeService(core, moves, errands)
             for node in await db.run(nodes.all_nodes):
                 await core.lease(Expected(node.id))
             nursery.start_soon(core.watch_leases, Tick())

@@ -115,9 +115,7 @@ def observe(tx: Tx, guest: Guest, status: GuestStatus) -> Guest:
         raise Fenced(f"generation {status.generation} of {guest.name}; the owner's is {guest.generation}")
     # The first values of a run count: a copy that moved has a younger process, but it did not boot again.
     started, booted = guest.started or status.started, guest.booted or status.booted
-    tx.execute(
-        "UPDATE guests SET pid = ?, started = ?, booted = ? WHERE id = ?", status.pid, started, booted, guest.id
-    )
+    tx.execute("UPDATE guests SET pid = ?, started = ?, booted = ? WHERE id = ?", status.pid, started, booted, guest.id)
     if booted and not guest.booted:
         tx.emit(
             "guest.booted",
