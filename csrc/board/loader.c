@@ -203,8 +203,10 @@ int wh_machine_load_linux(wh_machine *m, int kernel_fd, int initrd_fd, const cha
         status = put_tree(m, &tree, tree_pa, err);
     if (status)
         return status;
-    for (unsigned i = 0; i < m->config.harts; i++)
+    for (unsigned i = 0; i < m->config.harts; i++) {
+        wh_hart_enter_supervisor(m->hart[i].cpu, start, tree_pa); /* with the SBI built in no hart is ever in M-mode */
         m->hart[i].hsm = i ? WH_HSM_STOPPED : WH_HSM_START_PENDING;
+    }
     m->hart[0].start_pc = start;
     m->hart[0].start_opaque = tree_pa;
     set_ready(m);

@@ -104,9 +104,10 @@ static int load_hart(wh_board_hart *h, wh_reader *map, wh_error *err)
     wh_reader cpu = wh_map_find(map, "cpu");
     if (!map->status && !cpu.status)
         wh_hart_load(h->cpu, &cpu);
+    const char *field = map->status ? map->field : cpu.field;
     if (map->status || cpu.status)
         return wh_fail(err, WH_E_FORMAT, "harts", "hart %u: %s is missing or damaged", h->index,
-                       map->status ? map->field : cpu.field);
+                       field[0] ? field : "a register");
     return WH_OK;
 }
 

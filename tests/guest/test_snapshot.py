@@ -3,6 +3,8 @@ documents are refused with the field named; dirty tracking tells exactly the pag
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgpack
 import pytest
 
@@ -40,6 +42,7 @@ def test_a_copied_guest_continues_identically() -> None:
 
 def test_copying_in_the_middle_of_interrupts_and_input() -> None:
     guest = Guest().boot(build("echo"))
+    guest.read_until(b"ready")  # what comes before the driver has set up the FIFO is lost, as on a real one
     text = b"the quick brown fox jumps over the lazy dog "
     for _ in range(20):
         guest.write(text)
@@ -137,7 +140,8 @@ def test_damaged_states_are_refused_or_loaded_but_never_worse(state: bytes) -> N
             except (CoreDataError, CoreInvalid):
                 continue
             machine.start()  # nonsense in registers is the guest's affair
-            machine.pause()
+            with suppress(CoreStateError):  # it ended itself
+                machine.pause()
 
 
 def test_save_needs_a_paused_machine() -> None:
