@@ -62,7 +62,7 @@ class Witness:
 
 async def state_of(folder: Path) -> str:
     """The state that a guest process tells; "" where it does not answer within a second."""
-    with trio.move_on_after(1.0), suppress(OSError, ValueError, msgpack.UnpackException):
+    with trio.move_on_after(1.0), suppress(OSError, ValueError, trio.BrokenResourceError, msgpack.UnpackException):
         async with await trio.open_unix_socket(str(folder / "guest.sock")) as stream:
             request = msgpack.packb({"op": "status"})
             await stream.send_all(_LENGTH.pack(len(request)) + request)
