@@ -110,8 +110,7 @@ Effects = list[Effect]
 
 class PeerKeys:
     """``random(n)`` gives n secret bytes. ``first_epoch`` should differ from run to run (Unix seconds do).
-    ``cipher`` is
-    our preference; the lower node id's preference counts for both."""
+    ``cipher`` is our preference; the lower node id's preference counts for both."""
 
     def __init__(self, node: int, peer: int, cipher: int, random: Callable[[int], bytes], first_epoch: int = 1) -> None:
         self.node = node

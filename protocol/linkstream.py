@@ -6,6 +6,7 @@ output. Closing sends CLOSE and, when the peer still sends, RESET, so that it st
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,7 @@ class LinkStream(trio.abc.HalfCloseableStream):
         self.id = stream
         self._offered = offered
         self._chunks: deque[bytes] = deque()
+        self._accepted = False
         self._head_start = 0  # bytes of the first chunk that are read already
         self._finished = False
         self._broken: StreamBroken | None = None
@@ -68,6 +70,7 @@ class LinkStream(trio.abc.HalfCloseableStream):
 
     def writable(self) -> None:
         """Credit came, or the stream was accepted."""
+        self._accepted = True
         self._opened.set()
         self._writable.set()
 
@@ -84,7 +87,7 @@ class LinkStream(trio.abc.HalfCloseableStream):
     async def wait_opened(self) -> None:
         """For the opener: until the peer accepts; :class:`RemoteError` when it refuses."""
         await self._opened.wait()
-        if self._broken is not None:
+        if not self._accepted and self._broken is not None:
             raise RemoteError(self._broken.code, str(self._broken).partition(": ")[2])
 
     def accept(self) -> None:
@@ -162,7 +165,7 @@ class LinkStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Some bytes, b"" at the end. A RESET behind the peer's CLOSE does not take bytes back."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this stream")
