@@ -3,7 +3,7 @@
  *   wherry-core run --kernel Image [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N]
  *   wherry-core run --elf FILE [--signature FILE] [--max-insns N] ...
  *
- * The UART is stdin and stdout. An ELF starts in M-mode at its first byte of RAM; if it has a symbol `tohost` (the HTIF
+ * The UART is stdin and stdout. An ELF starts in M-mode at its entry point; if it has a symbol `tohost` (the HTIF
  * convention of RISC-V test programs) the run ends when the program writes it: 1 is success, an odd value n fails with
  * code n >> 1. --signature writes the words between begin_signature and end_signature, one 32-bit hexadecimal word a
  * line. Exit status: the guest's (0 also for power-off), 2 for usage, 3 when it can't run, 4 when --max-insns were not
