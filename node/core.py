@@ -20,11 +20,13 @@ A guest process opens libwherry-core only, an agent both; neither pays for what 
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-from typing import Any
+import os
 
 from node._core import ffi
+
+TYPE_CHECKING = False  # as typing has it; typing itself and pathlib would cost every guest process a megabyte
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "CoreDataError",
@@ -161,23 +163,28 @@ def take_buffer(library: Any, buf: Any, length: int) -> bytes:
         library.wh_buf_free(buf)
 
 
+_opened: dict[str, Any] = {}
+
+
 def _open(name: str) -> Any:
-    path = Path(__file__).with_name(name)
-    if not path.exists():
+    library = _opened.get(name)
+    if library is not None:
+        return library
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
+    if not os.path.exists(path):
         raise CoreHostError(-3, "library", f"{path} is not built: run make -C csrc")
     try:
-        return ffi.dlopen(str(path))
+        library = _opened[name] = ffi.dlopen(path)
     except OSError as error:
         raise CoreHostError(-3, "library", str(error)) from error
+    return library
 
 
-@cache
 def core() -> Any:
     """libwherry-core: the machine, RAM views, the sandbox."""
     return _open("libwherry-core.so")
 
 
-@cache
 def switch() -> Any:
     """libwherry-switch: the switch, tunnels, RAM views."""
     return _open("libwherry-switch.so")

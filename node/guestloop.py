@@ -14,13 +14,16 @@ import os
 import selectors
 import signal
 import socket
-from collections.abc import Callable
-from typing import Any
 
 import msgpack
 
 from node.core import CoreError
 from node.machine import CH_UART, EV_CHANNEL, EV_CRASH, EV_OUTPUT, EV_POWEROFF, EV_REBOOT, Event, Machine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 MAX_REQUEST = 9 << 20
 MAX_CLIENTS = 64

@@ -24,7 +24,6 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
 
 import msgpack
 
@@ -32,6 +31,10 @@ from node.core import CoreError
 from node.guestloop import INVALID, BadRequest, Client, Loop
 from node.guestsetup import SetupError, listen, make_machine, write_exit
 from node.machine import CH_UART, Machine, enter_sandbox
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CHANNELS = 3
 HISTORY = 64 * 1024  # of console output that a migration takes along, as much as the machine keeps

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import Any
 
 from node.machine import BOOT_FIRMWARE, BOOT_LINUX, Machine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _INVALID, _HOST = -2, -3
 

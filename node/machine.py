@@ -8,9 +8,11 @@ Order of calls: devices (:meth:`add_nic`, :meth:`add_disk`), then boot contents 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from node.core import check, core, ffi, new_error, take_buffer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 BOOT_LINUX, BOOT_FIRMWARE = 0, 1
 CH_UART, CH_CONSOLE, CH_AGENT = 0, 1, 2
@@ -19,18 +21,23 @@ _AGAIN = -10
 _CHUNK = 65536
 
 
-class NicFds(NamedTuple):
+class NicFds:
     """Borrowed from the machine: valid until it is closed."""
 
-    ring: int
-    to_switch: int
-    to_guest: int
+    __slots__ = ("ring", "to_guest", "to_switch")
+
+    def __init__(self, ring: int, to_switch: int, to_guest: int) -> None:
+        self.ring, self.to_switch, self.to_guest = ring, to_switch, to_guest
 
 
-class Event(NamedTuple):
-    kind: int
-    arg: int
-    text: str
+class Event:
+    __slots__ = ("arg", "kind", "text")
+
+    def __init__(self, kind: int, arg: int, text: str) -> None:
+        self.kind, self.arg, self.text = kind, arg, text
+
+    def __repr__(self) -> str:
+        return f"Event({self.kind}, {self.arg}, {self.text!r})"
 
 
 class Machine:
