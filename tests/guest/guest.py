@@ -42,9 +42,19 @@ def opened(path: Path) -> Iterator[int]:
 class Guest:
     """``ram`` in bytes. A context manager; the machine is made at once and starts with :meth:`boot`."""
 
-    def __init__(self, *, ram: int = 64 * MIB, harts: int = 1, firmware: bool = False, seed: int = 1) -> None:
-        self.config = {"ram": ram, "harts": harts, "firmware": firmware, "seed": seed}
+    def __init__(
+        self,
+        *,
+        ram: int = 64 * MIB,
+        harts: int = 1,
+        firmware: bool = False,
+        seed: int = 1,
+        nics: list[bytes] | None = None,
+    ) -> None:
+        self.config = {"ram": ram, "harts": harts, "firmware": firmware, "seed": seed, "nics": nics}
         self.machine = Machine(ram, harts, BOOT_FIRMWARE if firmware else BOOT_LINUX, seed)
+        for mac in nics or ():
+            self.machine.add_nic(mac)
         self.output = b""
         self.end: Event | None = None
         self._offset = 0

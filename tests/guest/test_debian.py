@@ -1,0 +1,73 @@
+"""Debian's own kernel on the bare core: to a prompt, through copies in the middle of its boot, idle and ended."""
+
+from __future__ import annotations
+
+import resource
+import select
+
+import pytest
+
+from tests.guest.debian import debian_image
+from tests.guest.guest import MIB, Guest
+
+pytestmark = [pytest.mark.debian, pytest.mark.slow]
+USER_SPACE = b"wherry: user space"
+MAC = bytes.fromhex("025700000001")
+
+
+def boot(harts: int = 1) -> Guest:
+    image = debian_image()
+    return Guest(ram=256 * MIB, harts=harts, nics=[MAC]).boot(
+        image.kernel, initrd=image.initrd, cmdline="console=ttyS0 wherry.nic=02:57:00:00:00:01,10.1.2.3/24,,1400"
+    )
+
+
+def answer(guest: Guest, command: str) -> str:
+    """What a command prints on the guest's shell."""
+    turn = guest.output.count(b"<<end>>")
+    guest.write(f"{command}; echo '<<'end'>>'\n".encode())
+    guest.read_until(b"<<end>>", count=turn + 1)
+    return guest.output.decode(errors="replace").split("<<end>>")[turn].split("'end'>>'")[-1]
+
+
+def test_boots_to_a_shell_and_powers_off() -> None:
+    with boot(harts=2) as guest:
+        guest.read_until(USER_SPACE)
+        guest.read_until(b"# ")
+        assert "Linux" in answer(guest, "uname -a")
+        assert answer(guest, "nproc").split()[-1] == "2"
+        assert "10.1.2.3/24" in answer(guest, "ip address show eth0")
+        assert "org.qemu.guest_agent.0" in answer(guest, "cat /sys/class/virtio-ports/*/name")
+        assert answer(guest, "dmesg | grep -ci -e 'oops' -e 'rcu.*stall' -e 'BUG:'").split()[-1] == "0"
+        guest.write(b"poweroff -f\n")
+        assert guest.wait_end().arg == 0
+
+
+def test_carried_to_a_new_machine_all_along_its_boot() -> None:
+    guest = boot(harts=2)
+    for mark in (b"Linux version", b"Memory:", b"Freeing initrd", b"Run /init", USER_SPACE, b"# "):
+        guest.read_until(mark)
+        other = guest.copy()
+        guest.machine.close()
+        guest = other
+    with guest:
+        digest = answer(guest, "sha256sum /usr/bin/busybox | cut -c-64").split()[-1]
+        other = guest.copy()
+        with other:
+            assert answer(other, "sha256sum /usr/bin/busybox | cut -c-64").split()[-1] == digest
+            assert answer(other, "dmesg | grep -ci -e 'oops' -e 'rcu.*stall' -e 'BUG:'").split()[-1] == "0"
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_an_idle_guest_costs_under_two_percent_of_a_core() -> None:
+    with boot() as guest:
+        guest.read_until(b"# ")
+        answer(guest, "sleep 3")  # what the start left to do is done
+        before = cpu_seconds()
+        seconds = 5.0
+        select.select([], [], [], seconds)  # the measurement itself: real time has to pass
+        assert (cpu_seconds() - before) / seconds < 0.02
