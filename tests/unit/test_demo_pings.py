@@ -88,6 +88,15 @@ def test_unanswered_pings_at_the_end_are_not_explained() -> None:
     assert pings.unexplained(run, [Window("move", 45, 60)], INTERVAL) == list(range(90, 101))
 
 
+def test_a_ping_under_way_at_the_end_is_not_lost() -> None:
+    run = pings.parse(text(list(range(1, 100)), 101))
+    assert run.lost == [100, 101]
+    assert pings.without_in_flight(run, INTERVAL).lost == []
+    dead = pings.parse(text(list(range(1, 100)), 102))
+    assert pings.without_in_flight(dead, INTERVAL).lost == [100, 101, 102]
+    assert pings.without_in_flight(pings.parse(""), INTERVAL).sent == 0
+
+
 RESULT: dict[str, Any] = {
     "rounds": 3,
     "bytes_sent": 1 << 20,

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _REPLY = re.compile(
     r"^\[(?P<at>\d{1,12}\.\d{1,9})\] \d+ bytes from \S+: icmp_seq=(?P<seq>\d{1,5}) ttl=\d+ "
@@ -75,6 +76,15 @@ def parse(text: str) -> Run:
         elif (match := _SUMMARY.match(line)) is not None:
             sent = int(match["sent"])
     return Run(tuple(replies), sent, duplicates)
+
+
+def without_in_flight(run: Run, interval_s: float) -> Run:
+    """The run less what was still under way when ping was stopped: at most as many of the newest pings as fit into the
+    longest round trip of the last fifty replies, and one. More unanswered ones at the end than that stay lost."""
+    last = max((reply.seq for reply in run.replies), default=0)
+    longest = max((reply.rtt_ms for reply in run.replies[-50:]), default=0.0)
+    allowed = math.ceil(longest / 1000 / interval_s) + 1
+    return replace(run, sent=last) if last < run.sent <= last + allowed else run
 
 
 def longest_gap_ms(replies: Sequence[Reply]) -> float:

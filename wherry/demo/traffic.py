@@ -64,7 +64,7 @@ class Pings:
 
     async def stop(self) -> pings.Run:
         script = "kill -INT $(cat /tmp/ping.pid); sleep 0.3; cat /tmp/ping.log"
-        return pings.parse(await sh(self.client, self.guest, script))
+        return pings.without_in_flight(pings.parse(await sh(self.client, self.guest, script)), INTERVAL_S)
 
 
 @dataclass(frozen=True)
