@@ -14,6 +14,7 @@ import trio
 
 from coordinator.blobs import Blobs
 from coordinator.ca import Authority
+from coordinator.errors import CoordinatorError
 from coordinator.events import Hub
 from coordinator.leases import BecameAlive, LeaseEvent, Leases
 from coordinator.live import LiveLinks
@@ -89,7 +90,10 @@ class Cluster:
             with trio.move_on_at(deadline if deadline is not None else float("inf")):
                 await changed.wait()
                 continue
-            await self.lease(tick)
+            try:
+                await self.lease(tick)
+            except CoordinatorError as exc:  # a full disk must not end the control plane
+                log.error("a lost node could not be written down: %s", exc.message)
 
     # ---- the directory ----------------------------------------------------------------------------------------------
 
@@ -116,7 +120,11 @@ class Cluster:
                 infos, nets = self.directory_of(tx)
                 return Directory(version=meta.bump(tx, "directory"), nodes=infos, networks=nets)
 
-            directory = await self.db.run(read)
+            try:
+                directory = await self.db.run(read)
+            except CoordinatorError as exc:
+                log.error("the directory could not be sent: %s", exc.message)
+                continue
             async with trio.open_nursery() as nursery:
                 for link in self.links.all().values():
                     nursery.start_soon(_notify, link, directory)

@@ -23,6 +23,7 @@ from protocol.errors import RemoteError, WherryError
 
 log = logging.getLogger(__name__)
 
+RETRY_S = 2.0
 Result = dict[str, Any]
 Handler = Callable[[Operation, "Task"], Awaitable[Result]]
 
@@ -81,9 +82,9 @@ class Operations:
     async def _run(self, task: Task) -> None:
         ident = task.operation.id
         try:
-            await self._db.run(journal.set_running, ident)
             handler, _ = self._handlers[task.operation.kind]
             try:
+                await self._db.run(journal.set_running, ident)
                 result = await handler(task.operation, task)
             except Cancelled as exc:
                 await self._finish(task, "cancelled", error=error_json(exc))
@@ -101,7 +102,13 @@ class Operations:
     async def _finish(
         self, task: Task, state: str, *, result: Result | None = None, error: dict[str, Any] | None = None
     ) -> None:
-        operation = await self._db.run(journal.finish, task.operation.id, state, result=result, error=error)
+        while True:
+            try:
+                operation = await self._db.run(journal.finish, task.operation.id, state, result=result, error=error)
+                break
+            except CoordinatorError as exc:  # a full disk: the end is known and must not be lost
+                log.error("operation=%s cannot be ended in the journal: %s", task.operation.id, exc.message)
+                await trio.sleep(RETRY_S)
         log.info(
             "operation=%s kind=%s subject=%s %s%s",
             operation.id,

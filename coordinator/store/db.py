@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
 
-from coordinator.errors import StartError, Unavailable
+from coordinator.errors import CoordinatorError, Failed, Full, StartError, Unavailable
 from coordinator.model import Event
 from coordinator.store import schema
 
@@ -77,6 +77,16 @@ class Tx:
         self.events.append(Event(number, self.now, kind, message, guest, node, generation, data))
 
 
+def _trouble(exc: sqlite3.OperationalError) -> CoordinatorError:
+    """What the host does to us, as an error that people can act on; nothing was written."""
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # extended codes keep the primary one in the low byte
+    if code == sqlite3.SQLITE_FULL:
+        return Full("the coordinator's disk is full; nothing was changed")
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return Unavailable(f"the coordinator's store: {exc}; nothing was changed")
+    return Failed("internal", f"the coordinator's store: {exc}")
+
+
 class Db:
     """The open store. Made by :meth:`open`; its owner calls :meth:`close`, after which every call is refused."""
 
@@ -123,14 +133,16 @@ class Db:
         conn = self._conn
         if conn is None:
             raise Unavailable("the coordinator is stopping")
-        conn.execute("BEGIN IMMEDIATE")
         try:
+            conn.execute("BEGIN IMMEDIATE")
             tx = Tx(conn, self._clock())
             result = fn(tx, *args, **kwargs)
             conn.execute("COMMIT")
-        except BaseException:
+        except BaseException as exc:
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
+            if isinstance(exc, sqlite3.OperationalError):
+                raise _trouble(exc) from exc
             raise
         return result, tx.events
 
