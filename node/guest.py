@@ -230,8 +230,9 @@ async def _exchange(sock: trio.socket.SocketType, request: dict[str, Any]) -> tu
         data = bytearray()
         need = 4
         while len(data) < need:
+            # Never more than the answer: behind that of attach the channel's own bytes begin.
             chunk, ancillary, _, _ = await sock.recvmsg(
-                1 << 20, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
+                need - len(data), socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC
             )
             for level, kind, payload in ancillary:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -239,7 +240,7 @@ async def _exchange(sock: trio.socket.SocketType, request: dict[str, Any]) -> tu
             if not chunk:
                 raise GuestGone("the guest process closed the connection")
             data += chunk
-            if len(data) >= 4:
+            if len(data) == 4:
                 need = 4 + int.from_bytes(data[:4], "big")
                 if need > _MAX_ANSWER:
                     raise GuestGone("the guest process answered nonsense")

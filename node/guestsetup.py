@@ -79,7 +79,7 @@ def listen(folder: str) -> socket.socket:
             os.unlink(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(path)
-        listener.listen(16)
+        listener.listen(128)  # a full queue looks to trio like a connection that is under way
         listener.setblocking(False)
         return listener
     finally:
