@@ -46,26 +46,37 @@ class Parser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._skipping = False
+        self._lenient = False
 
     def resync(self) -> None:
-        """Drop everything up to the next 0xFF."""
+        """Drop everything up to the next 0xFF. That may be an old one: until :meth:`synced` lines that are no answers
+        are dropped as well."""
         self._buffer.clear()
-        self._skipping = True
+        self._skipping = self._lenient = True
+
+    def synced(self) -> None:
+        """The answer to our own sync has come: from here on every line counts."""
+        self._lenient = False
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
-        if self._skipping:
-            mark = data.rfind(b"\xff")
-            if mark < 0:
-                return []
+        if self._lenient and b"\xff" in data:
+            data = data[data.rfind(b"\xff") + 1 :]
+            self._buffer.clear()
             self._skipping = False
-            data = data[mark + 1 :]
+        elif self._skipping:
+            return []
         self._buffer += data
         answers = []
         while (end := self._buffer.find(b"\n")) >= 0:
             line = bytes(self._buffer[:end]).lstrip(b"\xff").strip()
             del self._buffer[: end + 1]
-            if line:
+            if not line:
+                continue
+            try:
                 answers.append(self._object(line))
+            except QgaUnavailable:
+                if not self._lenient:
+                    raise
         if len(self._buffer) > MAX_LINE:
             self._buffer.clear()
             raise QgaUnavailable(f"the guest agent sent a line of more than {MAX_LINE} bytes")
@@ -167,6 +178,7 @@ class GuestAgent:
         while True:
             answer = await self._receive()
             if answer.get("return") == number:
+                self._parser.synced()
                 self._synced = True
                 return
 

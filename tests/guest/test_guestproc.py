@@ -34,10 +34,21 @@ def record(program: str = "ticker", *, role: str = "run", nics: int = 0, memory:
     return Record(spec, 3, "incoming" if role == "incoming" else "run", {"kernel": str(kernel)})
 
 
-@asynccontextmanager
-async def process(folder: Path, what: Record) -> AsyncIterator[GuestHandle]:
+def prepare(folder: Path, what: Record) -> None:
     folder.mkdir(exist_ok=True)
     what.save(folder)
+
+
+def anonymous_kib(pid: int) -> int:
+    """Memory of a process that no file and no memfd stands behind."""
+    found = re.search(r"^Pss_Anon:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+@asynccontextmanager
+async def process(folder: Path, what: Record) -> AsyncIterator[GuestHandle]:
+    prepare(folder, what)
     handle = await spawn(folder)
     try:
         yield handle
@@ -268,6 +279,4 @@ async def test_costs_at_most_12_mib_beside_its_ram(tmp_path: Path) -> None:
         await handle.call("start")
         async with await handle.attach(0) as console:
             await read_until(console, b"t 10\n")
-        text = Path(f"/proc/{handle.pid}/smaps_rollup").read_text()
-        anonymous = int(re.search(r"^Pss_Anon:\s+(\d+) kB", text, re.MULTILINE)[1])  # type: ignore[index]
-        assert anonymous <= 12 * 1024
+        assert anonymous_kib(handle.pid) <= 12 * 1024
