@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 REPORT      ?=
 C_FILES      = $(shell find csrc tests -name '*.[ch]' -not -path '*/programs/*')
 TIDY_FILES   = $(shell find csrc -name '*.c')
-OPENSSL_CFLAGS ?=
+TIDY_FLAGS  := -std=gnu11 -D_GNU_SOURCE -Icsrc
 
 .PHONY: setup build image demo test test-c test-py test-root check bench soak fuzz clean
 
@@ -45,9 +45,9 @@ check: setup
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	.venv/bin/clang-format --dry-run -Werror $(C_FILES)
-	printf '%s\n' $(TIDY_FILES) | xargs -P 2 -n 4 sh -c '.venv/bin/clang-tidy --quiet "$$@" -- -std=gnu11 -D_GNU_SOURCE -Icsrc $(OPENSSL_CFLAGS) 2> build/tidy.err' tidy
+	printf '%s\n' $(TIDY_FILES) | xargs -P 2 -n 4 sh -c '.venv/bin/clang-tidy --quiet "$$@" -- $(TIDY_FLAGS) 2> /dev/null' tidy
 
-bench: $(patsubst bench/%.py,bench-%,$(filter-out bench/_%,$(wildcard bench/*.py)))
+bench: $(patsubst bench/%.py,bench-%,$(shell grep -l __main__ bench/*.py 2> /dev/null))
 
 bench-%: setup
 	@sh deploy/tools.sh qemu-system || true
