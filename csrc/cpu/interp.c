@@ -172,9 +172,9 @@ static enum wh_exit run(wh_hart *h)
     goto poll;
 
     /* clang-format off: ops_float.h uses checks that ops_memory.h defines */
+#include "cpu/ops_float.h"
 #include "cpu/ops_integer.h"
 #include "cpu/ops_memory.h"
-#include "cpu/ops_float.h"
     /* clang-format on */
 
 L_UNDECODED:

@@ -8,9 +8,11 @@
         if (WH_LIKELY(e->tag == (((va + sizeof(type) - 1) >> WH_PAGE_SHIFT) | h->mmu.data_context))) {                 \
             value = ((const volatile struct wh_any_##width *)(uintptr_t)(va + e->addend))->v;                          \
         } else {                                                                                                       \
+            uint64_t slow; /* apart, so that `value` needs no address and stays in a register */                       \
             SYNC();                                                                                                    \
-            if (wh_load(h, va, sizeof(type), &value) != 0)                                                             \
+            if (wh_load(h, va, sizeof(type), &slow) != 0)                                                              \
                 goto trap;                                                                                             \
+            value = slow;                                                                                              \
             AFTER_SLOW();                                                                                              \
         }                                                                                                              \
         place;                                                                                                         \
