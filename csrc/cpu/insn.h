@@ -28,12 +28,13 @@ typedef struct wh_insn {
 #define WH_OPS(S, D)                                                                                                   \
     S(UNDECODED)                                                                                                       \
     S(PAGE_END)                                                                                                        \
-    S(SPLIT) S(ILLEGAL) D(LUI) S(AUIPC) D(JAL_NEAR) D(JAL_FAR) D(JALR) D(EBREAK) D(BEQ_NEAR) D(BNE_NEAR) S(BLT_NEAR)   \
-        S(BGE_NEAR) S(BLTU_NEAR) S(BGEU_NEAR) D(BEQ_FAR) D(BNE_FAR) S(BLT_FAR) S(BGE_FAR) S(BLTU_FAR) S(BGEU_FAR) S(   \
-            LB) S(LH) D(LW) D(LD) S(LBU) S(LHU) S(LWU) S(SB) S(SH) D(SW) D(SD) D(ADDI) S(SLTI) S(SLTIU) S(XORI) S(ORI) \
-            D(ANDI) D(SLLI) D(SRLI) D(SRAI) D(ADD) D(SUB) S(SLL) S(SLT) S(SLTU) D(XOR) S(SRL) S(SRA) D(OR) D(AND) D(   \
-                ADDIW) S(SLLIW) S(SRLIW) S(SRAIW) D(ADDW) D(SUBW) S(SLLW) S(SRLW) S(SRAW) S(MUL) S(MULH)               \
-                S(MULHSU) S(MULHU) S(DIV) S(DIVU) S(REM) S(REMU) S(MULW) S(DIVW) S(DIVUW) S(REMW) S(REMUW) S(FENCE) S( \
+    S(SPLIT)                                                                                                           \
+    S(ILLEGAL) D(LUI) S(AUIPC) D(JAL_NEAR) D(JAL_FAR) D(JALR) D(EBREAK) D(BEQ_NEAR) D(BNE_NEAR) S(BLT_NEAR) S(         \
+        BGE_NEAR) S(BLTU_NEAR) S(BGEU_NEAR) D(BEQ_FAR) D(BNE_FAR) S(BLT_FAR) S(BGE_FAR) S(BLTU_FAR) S(BGEU_FAR) S(LB)  \
+        S(LH) D(LW) D(LD) S(LBU) S(LHU) S(LWU) S(SB) S(SH) D(SW) D(SD) D(ADDI) S(SLTI) S(SLTIU) S(XORI) S(ORI) D(ANDI) \
+            D(SLLI) D(SRLI) D(SRAI) D(ADD) D(SUB) S(SLL) S(SLT) S(SLTU) D(XOR) S(SRL) S(SRA) D(OR) D(AND) D(ADDIW) S(  \
+                SLLIW) S(SRLIW) S(SRAIW) D(ADDW) D(SUBW) S(SLLW) S(SRLW) S(SRAW) S(MUL) S(MULH) S(MULHSU) S(MULHU)     \
+                S(DIV) S(DIVU) S(REM) S(REMU) S(MULW) S(DIVW) S(DIVUW) S(REMW) S(REMUW) S(FENCE) S(                    \
                     FENCE_LIGHT) S(FENCE_I) S(ECALL) S(CSR) S(MRET) S(SRET) S(WFI)                                     \
                     S(SFENCE_VMA) S(SFENCE_ORDER) S(LR_W) S(LR_D) S(SC_W) S(SC_D) S(                                   \
                         AMOSWAP_W) S(AMOADD_W) S(AMOXOR_W) S(AMOAND_W) S(AMOOR_W) S(AMOMIN_W) S(AMOMAX_W) S(AMOMINU_W) \
