@@ -213,6 +213,7 @@ class Receiver:
         known = self._keys.get(epoch)
         if known is not None and known[:2] == (Cipher(cipher), key):
             return
+        self._keys.pop(epoch, None)  # a new key under a known epoch: the peer began anew, and this is its newest
         self._keys[epoch] = (Cipher(cipher), key, ReplayWindow())
         while len(self._keys) > 2:
             del self._keys[next(iter(self._keys))]

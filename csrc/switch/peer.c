@@ -84,14 +84,13 @@ int wh_peer_set_rx(struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t 
     int status = wh_aead_new(cipher, key, false, &aead);
     if (status)
         return status;
-    if (!at) {
-        wh_aead_free(p->rx[1].aead);
+    /* A new key under a known epoch (the peer began anew) replaces that one; else the older of the two goes. */
+    if (!at)
+        at = &p->rx[1];
+    wh_aead_free(at->aead);
+    if (at == &p->rx[1])
         p->rx[1] = p->rx[0];
-        at = &p->rx[0];
-    } else {
-        wh_aead_free(at->aead);
-    }
-    *at = (struct wh_rx_key){.aead = aead, .epoch = epoch};
+    p->rx[0] = (struct wh_rx_key){.aead = aead, .epoch = epoch};
     return WH_OK;
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DEADLINE_MS 5000
@@ -491,6 +492,13 @@ static void generations(void)
     CHECK(wh_switch_mac_set(sw, VNI, new.mac, 1, NULL) == WH_OK);
     nic_send(&new, other.mac, 6);
     CHECK(nic_take(&other, NULL, NULL) == 6);
+    /* The newer copy goes away: the older may speak again. */
+    CHECK(wh_switch_port_del(sw, 1) == WH_OK);
+    nic_send(&other, old.mac, 7);
+    CHECK(nic_take(&old, NULL, NULL) == 7);
+    nic_send(&old, other.mac, 8);
+    CHECK(nic_take(&other, NULL, NULL) == 8);
+    CHECK(port_counters(sw, 3).flooded == 0); /* 7 was no lucky flood */
     wh_switch_free(sw);
     nic_close(&old), nic_close(&new), nic_close(&other);
 }
@@ -511,6 +519,119 @@ static void incoming_guest(void)
     CHECK(nic_take(&in, NULL, NULL) == 2);
     wh_switch_free(n.sw);
     nic_close(&in), nic_close(&b);
+}
+
+/* Between probes the thread sleeps: a timer that is set wrongly would keep a core busy. */
+static void idle_costs_nothing(void)
+{
+    struct node n1, n2;
+    clockid_t clock;
+    struct timespec before, after;
+    uint32_t first, now = 0;
+    node_open(&n1, 1), node_open(&n2, 2);
+    join(&n1, &n2, 0);
+    CHECK(event_of(n1.sw, WH_SW_PEER_UP).node == 2);
+    struct wh_peer *p = wh_idmap_get(&n1.sw->peers, 2);
+    wh_switch_lock(n1.sw);
+    n1.sw->fdb_age_ns = 800000000ull; /* ages each 100 ms from now on */
+    n1.sw->next_age_ns = n1.sw->timer_ns = 0;
+    first = p->probe_id;
+    wh_switch_unlock(n1.sw);
+    wh_switch_wake(n1.sw);
+    CHECK(pthread_getcpuclockid(n1.sw->thread, &clock) == 0 && clock_gettime(clock, &before) == 0);
+    while (now - first < 2 && !failures) {
+        poll(NULL, 0, 5);
+        wh_switch_lock(n1.sw);
+        now = p->probe_id;
+        wh_switch_unlock(n1.sw);
+    }
+    CHECK(clock_gettime(clock, &after) == 0);
+    double used = (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) / 1e9;
+    CHECK(used < 0.1); /* of about a second, with sanitizers */
+    wh_switch_free(n1.sw), wh_switch_free(n2.sw);
+}
+
+struct chatter {
+    struct nic *nic;
+    const uint8_t *to;
+    _Atomic bool stop;
+    uint32_t sent;
+};
+
+static void *chat(void *arg)
+{
+    struct chatter *c = arg;
+    uint8_t frame[64] = {0};
+    memcpy(frame, c->to, 6);
+    memcpy(frame + 6, c->nic->mac, 6);
+    while (!atomic_load(&c->stop)) {
+        bool kick = false;
+        uint64_t one = 1;
+        if (wh_ring_put(c->nic->tx, frame, sizeof(frame), &kick) == WH_OK)
+            c->sent++;
+        if (kick && write(c->nic->to_switch, &one, 8) != 8)
+            break;
+    }
+    return NULL;
+}
+
+/* Ports, networks, peers, keys and MACs change while a guest sends as fast as it can. What is measured is that nothing
+ * breaks (sanitizers) and that every control call still gets its turn. */
+static void control_under_load(void)
+{
+    struct node n1, n2;
+    struct nic a, b, c;
+    pthread_t thread;
+    node_open(&n1, 1), node_open(&n2, 2);
+    join(&n1, &n2, 0);
+    nic_open(&a, 1), nic_open(&b, 2), nic_open(&c, 3);
+    struct chatter chatter = {.nic = &a, .to = b.mac};
+    CHECK(nic_plug(&a, n1.sw, 1, a.mac, 1) == WH_OK);
+    CHECK(pthread_create(&thread, NULL, chat, &chatter) == 0);
+    uint64_t worst = 0;
+    for (uint32_t i = 1; i <= 150; i++) {
+        uint32_t two = 2;
+        uint64_t start = wh_now_ns();
+        CHECK(nic_plug(&b, n1.sw, 2, b.mac, i) == WH_OK && nic_plug(&c, n1.sw, 3, any, 0) == WH_OK);
+        CHECK(wh_switch_network_add(n1.sw, 100 + i, 1400, NULL) == WH_OK);
+        CHECK(wh_switch_network_peers(n1.sw, VNI, &two, i % 2, NULL) == WH_OK);
+        accept_epoch(&n2, &n1, 1 + i, 0);
+        use_epoch(&n1, &n2, 1 + i, 0);
+        CHECK(wh_switch_port_enable(n1.sw, 2, 0) == WH_OK && wh_switch_port_del(n1.sw, 2) == WH_OK);
+        CHECK(wh_switch_mac_set(n1.sw, VNI, b.mac, 2, NULL) == WH_OK && wh_switch_mac_del(n1.sw, VNI, b.mac) == WH_OK);
+        CHECK(wh_switch_port_del(n1.sw, 3) == WH_OK && wh_switch_network_del(n1.sw, 100 + i) == WH_OK);
+        if (i % 50 == 0) {
+            CHECK(wh_switch_peer_del(n1.sw, 2) == WH_OK);
+            CHECK(wh_switch_peer_set(n1.sw, 2, 2, &n2.addr, sizeof(n2.addr), NULL) == WH_OK);
+        }
+        if (wh_now_ns() - start > worst)
+            worst = wh_now_ns() - start;
+    }
+    atomic_store(&chatter.stop, true);
+    pthread_join(thread, NULL);
+    CHECK(worst < 2000000000ull); /* twelve calls; starved ones would wait for the sender to stop */
+    WAIT_FOR(port_counters(n1.sw, 1).rx_frames == chatter.sent);
+    wh_switch_free(n1.sw), wh_switch_free(n2.sw);
+    nic_close(&a), nic_close(&b), nic_close(&c);
+}
+
+/* The other direction lies: the guest claims to have consumed what was never there. */
+static void lying_consumer(void)
+{
+    struct nic a, b;
+    wh_switch *sw;
+    wh_switch_config config = {.node_id = 1, .udp_fd = -1};
+    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    nic_open(&a, 1), nic_open(&b, 2);
+    CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
+    struct wh_ring_shared *shared =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, a.file, WH_PAGE_SIZE + WH_RING_CAPACITY);
+    atomic_store(&shared->tail, 8 * 12345ull);
+    nic_send(&b, a.mac, 1);
+    CHECK(event_of(sw, WH_SW_PORT_DOWN).port == 1);
+    munmap(shared, 4096);
+    wh_switch_free(sw);
+    nic_close(&a), nic_close(&b);
 }
 
 /* ---- hostile datagrams, under the sanitizers ---- */
@@ -605,6 +726,9 @@ int main(void)
     worn_key();
     generations();
     incoming_guest();
+    lying_consumer();
+    idle_costs_nothing();
+    control_under_load();
     random_datagrams(rounds ? (unsigned)strtoul(rounds, NULL, 10) : 4000, 0x9e3779b9);
     return finish("switch");
 }

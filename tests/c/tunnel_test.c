@@ -41,6 +41,13 @@ static void tampered(int cipher)
             sealed[i] ^= (uint8_t)(1u << bit);
         }
     }
+    size_t room = sizeof(opened);
+    memset(opened, 0, sizeof(opened));
+    sealed[n - 1] ^= 1;
+    CHECK(wh_tunnel_open(cipher, key, sealed, n, opened, &room) == WH_E_AUTH);
+    for (size_t i = 0; i < sizeof(opened); i++)
+        CHECK(opened[i] == 0); /* nothing unauthentic is left to be read by mistake */
+    sealed[n - 1] ^= 1;
     for (size_t len = 0; len < n; len++) {
         size_t got = sizeof(opened);
         int status = wh_tunnel_open(cipher, key, sealed, len, opened, &got);

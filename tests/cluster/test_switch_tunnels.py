@@ -222,6 +222,7 @@ async def test_forged_replayed_reordered_and_foreign_datagrams_are_counted() -> 
         await peer.send_raw(early)  # reordered: taken
         assert await a.take() == b"early"
         await peer.send_raw(good)
+        one.switch.set_rx_key(2, 1, 0, key_of(2, 1))  # the same key again does not forget what it has seen
         await peer.send_raw(early)
         await until(lambda: one.switch.peer_counters(2).drop_replay == 2)
         fresh = bytearray(peer.sender.seal((tunnel.Frame(VNI, frame),)))
@@ -234,6 +235,8 @@ async def test_forged_replayed_reordered_and_foreign_datagrams_are_counted() -> 
             await peer.send_raw(bytes(fresh[:length]))
         await until(lambda: one.switch.counters().drop_invalid == 40)
         await until(lambda: one.switch.peer_counters(2).drop_auth == 2 * len(fresh) - 24 - 40)
+        await peer.send_raw(bytes(9217))  # longer than any datagram may be
+        await until(lambda: one.switch.counters().drop_invalid == 41)
         await peer.send_raw(bytes(fresh))  # all that has not used up its counter
         assert await a.take() == b"good"
         stranger = tunnel.Sender(3, 1, 1, 0, key_of(2, 1))
@@ -283,6 +286,7 @@ async def test_roaming_by_direct_datagrams_only() -> None:
         a, peer = one.station(1), ReferenceNode(2, one)
         frame = ethernet(a.mac, mac(2), b"in")
         home, away, elsewhere = peer.socket, *(trio.socket.from_stdlib_socket(udp_socket()) for _ in range(2))
+        delayed = peer.sender.seal((tunnel.Frame(VNI, frame),))
         old = await peer.send(frame)
         assert await a.take() == b"in"
         peer.socket = away
@@ -292,6 +296,8 @@ async def test_roaming_by_direct_datagrams_only() -> None:
         assert (await peer.take())[1] == b"follows"
         peer.socket = elsewhere
         await peer.send(frame, relayed=True)  # authentic, but its source address is a relay's
+        assert await a.take() == b"in"
+        await peer.send_raw(delayed)  # authentic and direct, but not the newest: somebody held it back
         assert await a.take() == b"in"
         await peer.send_raw(old)  # a replay from elsewhere
         await until(lambda: one.switch.peer_counters(2).drop_replay == 1)
@@ -304,6 +310,25 @@ async def test_roaming_by_direct_datagrams_only() -> None:
         assert (await peer.take())[1] == b"still"
         for socket in (home, away, elsewhere):
             socket.close()
+
+
+async def test_a_peer_that_restarts_begins_with_epoch_one_again() -> None:
+    async with nodes(1) as (one,):
+        a, peer = one.station(1), ReferenceNode(2, one)
+        frame = ethernet(a.mac, mac(2), b"in")
+        peer.rotate(2)
+        await peer.send(frame)
+        assert await a.take() == b"in"
+        fresh = bytes(32)  # the restarted peer: epoch 1, another key, another socket
+        one.switch.set_rx_key(2, 1, 0, fresh)
+        peer.sender = tunnel.Sender(2, 1, 1, 0, fresh)
+        old, peer.socket = peer.socket, trio.socket.from_stdlib_socket(udp_socket())
+        await peer.send(frame)
+        assert await a.take() == b"in"
+        await a.send(mac(2), b"found")
+        assert (await peer.take())[1] == b"found"
+        old.close()
+        peer.close()
 
 
 async def test_a_node_behind_nat_is_found_by_its_own_probes() -> None:
