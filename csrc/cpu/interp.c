@@ -157,6 +157,17 @@ static void sfence_vma(wh_hart *h, const wh_insn *i)
     L_##name##_C : __VA_ARGS__;                                                                                        \
     NEXT(2);
 
+/* A floating-point load makes FS dirty, a store only needs it on. */
+#define FP_WRITE_CHECK()                                                                                               \
+    if (WH_UNLIKELY(!h->fs_dirty)) {                                                                                   \
+        if (!h->fs_on)                                                                                                 \
+            goto illegal;                                                                                              \
+        wh_fp_touch(h);                                                                                                \
+    }
+#define FP_READ_CHECK()                                                                                                \
+    if (WH_UNLIKELY(!h->fs_on))                                                                                        \
+        goto illegal;
+
 static enum wh_exit run(wh_hart *h)
 {
     static const void *const labels[] = {
@@ -171,11 +182,10 @@ static enum wh_exit run(wh_hart *h)
     wh_fp_enter(h);
     goto poll;
 
-    /* clang-format off: ops_float.h uses checks that ops_memory.h defines */
+/* In any order: nothing falls through. */
 #include "cpu/ops_float.h"
 #include "cpu/ops_integer.h"
 #include "cpu/ops_memory.h"
-    /* clang-format on */
 
 L_UNDECODED:
     {

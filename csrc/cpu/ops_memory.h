@@ -51,17 +51,6 @@ STORE(SW_C, 2, uint32_t, 32, RA)
 STORE(SD, 4, uint64_t, 64, RA)
 STORE(SD_C, 2, uint64_t, 64, RA)
 
-/* A floating-point load makes FS dirty, a store only needs it on. */
-#define FP_WRITE_CHECK()                                                                                               \
-    if (WH_UNLIKELY(!h->fs_dirty)) {                                                                                   \
-        if (!h->fs_on)                                                                                                 \
-            goto illegal;                                                                                              \
-        wh_fp_touch(h);                                                                                                \
-    }
-#define FP_READ_CHECK()                                                                                                \
-    if (WH_UNLIKELY(!h->fs_on))                                                                                        \
-        goto illegal;
-
 L_FLW : FP_WRITE_CHECK();
 goto load_flw;
 L_FLD : FP_WRITE_CHECK();
