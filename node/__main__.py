@@ -26,7 +26,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--join", metavar="TOKEN@HOST:PORT", help="join a cluster (first start only)")
     parser.add_argument("--state", metavar="DIR", type=Path, help="state folder")
     parser.add_argument("--listen", metavar="HOST:PORT", help="link and tunnel address (default 0.0.0.0:7460)")
-    parser.add_argument("--advertise", metavar="HOST", default="", help="address under which others reach this host")
+    parser.add_argument(
+        "--advertise", metavar="HOST[:PORT]", default="", help="address under which others reach this host"
+    )
     parser.add_argument("--coordinator", metavar="HOST:PORT", default="", help="dial this one instead")
     parser.add_argument("--memory", metavar="SIZE", default="0", help="memory offered to guests, as 8G")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")

@@ -20,7 +20,7 @@ from typing import TypeVar
 import trio
 
 from node.blobs import BlobError, Blobs, Opener
-from node.config import Config, join_host_port, own_address
+from node.config import Config, advertised, own_address
 from node.guests import Guests
 from node.identity import Identity, keep_renewed
 from node.links import SOFTWARE, Coordinator
@@ -40,7 +40,7 @@ from protocol.messages import (
     RelayAccept,
     Report,
 )
-from protocol.transport import Handlers, Link, LinkStream, LocalIdentity, serve_links
+from protocol.transport import Handlers, Link, LinkStream, LocalIdentity, format_address, serve_links
 
 log = logging.getLogger("wherry.node")
 
@@ -59,9 +59,10 @@ class Agent:
         self._handlers = Handlers()
         self._changed = trio.Event()
         self._directory_version = -1
-        port = tcp.getsockname()[1]
+        self._tcp_name = tcp.getsockname()
+        port = self._tcp_name[1]
         coordinator = config.coordinator or identity.coordinator
-        self.address = join_host_port(config.advertise or own_address(coordinator, config.host), port)
+        self.address = advertised(config.advertise or own_address(coordinator, config.host), port)
         self.coordinator = Coordinator(identity, coordinator, self._handlers)
         self.mesh = Mesh(identity.node, udp)
         self.peers = Peers(identity, self.coordinator, self._handlers, self._peer_session)
@@ -88,6 +89,7 @@ class Agent:
                 nursery.start_soon(self.mesh.run)
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._tcp))
                 await nursery.start(self._serve, listener)
+                log.info("listening on %s, known as %s", format_address(self._tcp_name), self.address)
                 nursery.start_soon(self.coordinator.run, self._session)
                 self.migrations.recover()
                 task_status.started()

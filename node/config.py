@@ -27,7 +27,8 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """``port`` None: the default rule. ``memory`` 0: all of the host but a headroom."""
+    """``port`` None: the default rule. ``advertise``: HOST or HOST:PORT, "" is found out. ``memory`` 0: all of the
+    host but a headroom."""
 
     state: Path
     name: str
@@ -136,5 +137,8 @@ def own_address(towards: str, listen_host: str) -> str:
         return "127.0.0.1"
 
 
-def join_host_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def advertised(text: str, port: int) -> str:
+    """HOST or HOST:PORT (a forwarded port) as an address; without a port the listener's counts."""
+    if text.startswith("[") or text.count(":") == 1:
+        return text if not text.endswith("]") else f"{text}:{port}"
+    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
