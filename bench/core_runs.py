@@ -1,6 +1,7 @@
 """One run each of the bare core and of QEMU on the same guest: a bare-metal ELF, or a kernel with its initrd.
 
-``wherry-core`` is the core as a command; no daemon is in the figure. QEMU is Debian's ``qemu-system-riscv64`` under TCG.
+``wherry-core`` is the core as a command; no daemon is in the figure. QEMU is Debian's ``qemu-system-riscv64`` under
+TCG.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Missing(Exception):
 
 def qemu() -> str | None:
     """Path of qemu-system-riscv64: on PATH, or where set-up unpacked Debian's package."""
-    private = ROOT / "build" / "tools" / "usr" / "bin" / "qemu-system-riscv64"
+    private = ROOT / "build" / "tools" / "bin" / "qemu-system-riscv64"
     return shutil.which("qemu-system-riscv64") or (str(private) if private.exists() else None)
 
 

@@ -1,8 +1,8 @@
 """Pairs, medians and the report that every benchmark writes.
 
-Method: ours and the peer's runs alternate (A B A B ...) so that a machine whose speed drifts drifts for both; the advantage of
-a row is the median over the pairs of (better / worse) in the row's own sense, above 1 when ours is better. Raw figures are
-kept. A peer that is not installed is named as missing; the row then has no advantage.
+Method: ours and the peer's runs alternate (A B A B ...) so that a machine whose speed drifts drifts for both; the
+advantage of a row is the median over the pairs of (better / worse) in the row's own sense, above 1 when ours is
+better. Raw figures are kept. A peer that is not installed is named as missing; the row then has no advantage.
 """
 
 from __future__ import annotations

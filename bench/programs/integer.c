@@ -1,5 +1,5 @@
-/* Integer mix: what a processor does between memory stalls. Each iteration walks a short linked list, multiplies two small
- * matrices, runs a byte state machine and folds all of it into a CRC. Prints "iterations ticks checksum", ticks of the
+/* Integer mix in about equal parts: each iteration reverses and searches a linked list, multiplies two small matrices of a
+ * size known at run time only, runs a byte state machine and folds all of it into a bitwise CRC. Prints "iterations ticks checksum", ticks of the
  * 10 MHz time CSR, so that the time of starting an emulator is not in the figure. */
 #include <stdint.h>
 
@@ -33,8 +33,9 @@ struct node {
     struct node *next;
     int32_t key;
 };
-static struct node nodes[64];
-static int32_t a[12][12], b[12][12], c[12][12];
+static struct node nodes[64], *list;
+static int32_t a[81], b[81], c[81];
+static volatile int size = 8;
 static uint8_t text[256];
 
 static uint32_t crc(uint32_t sum, uint32_t v)
@@ -49,27 +50,38 @@ static uint32_t crc(uint32_t sum, uint32_t v)
     return sum;
 }
 
-static uint32_t walk_list(uint32_t seed)
+static uint32_t search_list(uint32_t seed)
 {
     uint32_t found = 0;
-    for (struct node *n = &nodes[seed & 63]; n; n = n->next)
-        if ((n->key ^ (int32_t)seed) & 4)
-            found += (uint32_t)n->key;
+    for (int pass = 0; pass < 3; pass++) {
+        struct node *reversed = 0;
+        while (list) {
+            struct node *next = list->next;
+            list->next = reversed;
+            reversed = list;
+            list = next;
+        }
+        list = reversed;
+        for (struct node *n = list; n; n = n->next)
+            if ((n->key ^ (int32_t)seed) & (4 << pass))
+                found += (uint32_t)n->key;
+    }
     return found;
 }
 
 static uint32_t multiply(int32_t scale)
 {
     uint32_t trace = 0;
-    for (int i = 0; i < 12; i++)
-        for (int j = 0; j < 12; j++) {
+    int n = size;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) {
             int32_t sum = 0;
-            for (int k = 0; k < 12; k++)
-                sum += a[i][k] * b[k][j];
-            c[i][j] = sum + scale;
-            trace ^= (uint32_t)c[i][j];
+            for (int k = 0; k < n; k++)
+                sum += a[i * n + k] * b[k * n + j];
+            c[i * n + j] = sum + scale;
+            trace ^= (uint32_t)c[i * n + j];
         }
-    a[trace % 12][scale % 12] = (int32_t)(trace & 255); /* the next product is another one: nothing can be hoisted */
+    a[(trace & 7) * (uint32_t)n + (uint32_t)scale % 7] = (int32_t)(trace & 255); /* the next product is another one */
     return trace;
 }
 
@@ -99,15 +111,16 @@ int main(void)
     }
     for (int i = 0; i < 256; i++)
         text[i] = (uint8_t)alphabet[(i * 7 + (i >> 3)) % 17];
-    for (int i = 0; i < 144; i++) {
-        a[i / 12][i % 12] = i - 70;
-        b[i / 12][i % 12] = 3 * i + 1;
+    for (int i = 0; i < 81; i++) {
+        a[i] = i - 40;
+        b[i] = 3 * i + 1;
     }
+    list = nodes;
     uint32_t sum = 0;
     uint64_t start = now(), iterations = 0, ticks;
     do {
         for (int i = 0; i < 64; i++, iterations++) {
-            sum = crc(sum, walk_list(sum + (uint32_t)i));
+            sum = crc(sum, search_list(sum + (uint32_t)i));
             sum = crc(sum, multiply((int32_t)(sum & 15)));
             sum = crc(sum, scan(sum));
         }
