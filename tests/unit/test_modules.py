@@ -82,6 +82,26 @@ def test_random_bytes(data: bytes) -> None:
         modules.modinfo(b"\0" + data)
 
 
+def test_signatures_come_off() -> None:
+    whole = module("x")
+    marker = b"~Module signature appended~\n"
+    signed = whole + b"S" * 300 + struct.pack(">BBBBBxxxI", 0, 0, 2, 0, 0, 300) + marker
+    assert modules.without_signature(signed) == whole
+    assert modules.without_signature(whole) == whole
+    too_long = whole + struct.pack(">BBBBBxxxI", 0, 0, 2, 0, 0, 1 << 30) + marker
+    assert modules.without_signature(too_long) == too_long
+    for length in range(len(marker) + 12):
+        assert modules.without_signature(signed[-length:] if length else b"") in (
+            signed[-length:] if length else b"",
+            b"",
+        )
+
+
+@given(st.binary(max_size=60))
+def test_signatures_of_random_bytes(data: bytes) -> None:
+    assert len(modules.without_signature(data + b"~Module signature appended~\n")) <= len(data) + 28
+
+
 def test_damaged_compression(tmp_path: Path) -> None:
     file = tmp_path / "bad.ko.xz"
     file.write_bytes(b"no xz at all")

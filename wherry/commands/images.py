@@ -29,6 +29,7 @@ def image() -> None:
 @click.option("--keyring", type=_FILE, help="Archive keyring; by default the host's Debian keyring.")
 @click.option("--package", "packages", multiple=True, help="One more package; may be repeated.")
 @click.option("--gzip", "compress", is_flag=True, help="Compress the initramfs: smaller to send, slower to boot.")
+@click.option("--keep-signatures", is_flag=True, help="Leave the modules' signatures on: an untainted, slower boot.")
 @click.option("--if-missing", is_flag=True, help="Do nothing when the image is there.")
 def build(
     distribution: str,
@@ -38,13 +39,14 @@ def build(
     keyring: Path | None,
     packages: tuple[str, ...],
     compress: bool,
+    keep_signatures: bool,
     if_missing: bool,
 ) -> None:
     """Make a bootable image from Debian's riscv64 packages, by this host's apt, without root."""
     images = library()
     if if_missing and name in images.names():
         return
-    options = debian.Options(name, suite, mirror, packages, keyring, compress)
+    options = debian.Options(name, suite, mirror, packages, keyring, compress, keep_signatures)
     with ui.bar("package lists") as bar:
         told = ""
 

@@ -18,6 +18,7 @@ from wherry.errors import ImageError
 _ELF64 = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _MAX_MODULE = 64 << 20
+_SIGNED = b"~Module signature appended~\n"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,18 @@ def read_module(path: Path) -> bytes:
     if len(data) > _MAX_MODULE:
         raise ImageError(f"{path.name}: a module of more than {_MAX_MODULE >> 20} MiB")
     return data
+
+
+def without_signature(data: bytes) -> bytes:
+    """The module less what sign-file appended: signature, 12-byte descriptor, marker (linux/module_signature.h).
+
+    A module without one, or with a descriptor that does not fit, comes back as it is.
+    """
+    end = len(data) - len(_SIGNED) - 12
+    if not data.endswith(_SIGNED) or end < 0:
+        return data
+    (length,) = struct.unpack_from(">I", data, end + 8)
+    return data[: end - length] if length <= end else data
 
 
 def _canonical(name: str) -> str:
