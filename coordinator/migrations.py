@@ -47,6 +47,7 @@ PREPARE_TIMEOUT_S = 120.0
 DEADLINE_SLACK_S = 30.0
 RESULT_GRACE_S = 10.0  # from the decision to the source's last word
 CANCEL_GRACE_S = 10.0
+LOOKUP_TIMEOUT_S = 5.0
 SETTLE_TIMEOUT_S = 10.0
 
 
@@ -57,6 +58,7 @@ class _Watch:
     decided: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)  # the source's result is here
     result: MigrationResult | None = None
+    late: bool = False  # it was decided before we looked (a restart): the result may have been sent to nobody
     progress: dict[str, Any] = field(default_factory=dict)
 
 
@@ -133,7 +135,9 @@ class Migrations:
         generation: int | None = None,
     ) -> Decision:
         """The store's word. The decision is on disk before anyone hears of it."""
-        await hold("decide-before")
+        held = asker is not None and ask != "query"  # what an end asks for, not our own looking
+        if held:
+            await hold("decide-before")
         decision = await self._cluster.db.run(
             migrations.decide, ident, ask=ask, reason=reason, asker=asker, guest=guest, generation=generation
         )
@@ -152,7 +156,8 @@ class Migrations:
                 watch.decided.set()
             if ask != "query":
                 self._errands.send(self._tell_both, ident)
-        await hold("decide-after")
+        if held:
+            await hold("decide-after")
         return decision
 
     async def _tell_both(self, ident: str) -> None:
@@ -252,6 +257,7 @@ class Migrations:
                 nursery.start_soon(waiter)
             decision = await self.decide(migration.id, ask="query")
             if decision.decision != "pending":
+                watch.late = True
                 await self._tell_both(migration.id)
             else:
                 if operation.state != "pending":  # after a restart: the source is on its way back, too
@@ -315,15 +321,25 @@ class Migrations:
         """The source's figures, if it still tells them."""
         if decision.decision == "committed":
             with trio.move_on_after(RESULT_GRACE_S):
-                await watch.ended.wait()
-        if watch.result is None and decision.decision == "committed":
-            link = self._cluster.links.get(migration.source)
-            if link is not None:
-                with contextlib.suppress(LinkError):
-                    watch.result = await link.call(MigrationLookup(migration=migration.id), timeout=5)
+                if not watch.late or await self._look_up(migration, watch):
+                    await watch.ended.wait()
+            if watch.result is None:
+                await self._look_up(migration, watch)
         if watch.result is None:
             return {"migration": migration.id}
         return to_builtins(watch.result)
+
+    async def _look_up(self, migration: Migration, watch: _Watch) -> bool:
+        """Ask the source for the result; True if it is worth to wait for it: the source is still at work."""
+        with trio.move_on_after(LOOKUP_TIMEOUT_S):
+            link = await self._cluster.links.wait(migration.source)
+            try:
+                watch.result = await link.call(MigrationLookup(migration=migration.id), timeout=LOOKUP_TIMEOUT_S)
+            except RemoteError as exc:
+                return exc.code != "not_found"
+            except LinkError:
+                return True
+        return False
 
 
 def _params(operation: Operation) -> MigrationParams:
