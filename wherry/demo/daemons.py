@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,23 +47,25 @@ class Daemons:
     def access_file(self) -> Path:
         return self.folder / "cli.json"
 
-    async def coordinator(self) -> Daemon:
+    async def coordinator(self, host: str = "127.0.0.1") -> Daemon:
+        """``host``: where it listens for nodes; the API stays on loopback."""
         state = self.folder / "coordinator"
-        flags = ["--state", str(state), "--link", "127.0.0.1:0", "--api", "127.0.0.1:0"]
+        flags = ["--state", str(state), "--link", f"{host}:0", "--api", "127.0.0.1:0"]
         return await self._start("coordinator", "coordinator", [*flags, "--cli-file", str(self.access_file)])
 
-    async def node(self, name: str, join: str) -> Daemon:
+    async def node(self, name: str, join: str, host: str = "127.0.0.1", enter: Sequence[str] = ()) -> Daemon:
+        """``enter``: a command prefix that runs it elsewhere, such as ``ip netns exec NAME``; ``host``: its address there."""
         state = self.folder / "nodes" / name
-        flags = ["--name", name, "--state", str(state), "--listen", "127.0.0.1:0", "--join", join]
-        return await self._start(name, "node", flags)
+        flags = ["--name", name, "--state", str(state), "--listen", f"{host}:0", "--join", join]
+        return await self._start(name, "node", flags, enter)
 
-    async def _start(self, name: str, module: str, flags: list[str]) -> Daemon:
+    async def _start(self, name: str, module: str, flags: list[str], enter: Sequence[str] = ()) -> Daemon:
         """Raises :class:`WherryError` with the daemon's last words when it ends or stays silent."""
         environment = {**os.environ, "WHERRY_HOME": str(self.folder)}
         log = self.log(name)
         with log.open("ab") as errors:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", module, *flags],
+                [*enter, sys.executable, "-P", "-m", module, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
