@@ -1,0 +1,245 @@
+/* Page walks of every depth, permissions, A/D, PMP, TLB upkeep; and random PTEs, which must never lead outside RAM. */
+#include "cpu_check.h"
+
+enum { V = 1, R = 2, W = 4, X = 8, U = 16, A = 64, D = 128 };
+#define TABLES (WH_RAM_BASE + 0x100000)
+#define TARGET (WH_RAM_BASE + 0x400000)
+
+static struct bench b;
+static uint64_t next_table;
+
+/* Map va at pa with a leaf at `leaf_level`; returns the address of the leaf PTE. */
+static uint64_t map(int levels, uint64_t va, uint64_t pa, int leaf_level, uint64_t bits)
+{
+    uint64_t table = TABLES;
+    for (int level = levels - 1; level > leaf_level; level--) {
+        uint64_t at = table + (va >> (12 + 9 * level) & 511) * 8;
+        if (!(peek64(&b, at) & V)) {
+            next_table += 4096;
+            poke64(&b, at, next_table >> 12 << 10 | V);
+        }
+        table = peek64(&b, at) >> 10 << 12;
+    }
+    uint64_t leaf = table + (va >> (12 + 9 * leaf_level) & 511) * 8;
+    poke64(&b, leaf, pa >> 12 << 10 | bits);
+    return leaf;
+}
+
+static wh_mmu *fresh(int levels, enum wh_priv priv)
+{
+    wh_mmu *m = &b.hart->mmu;
+    memset(wh_ram_at(&b.ram, TABLES, 0x100000), 0, 0x100000);
+    next_table = TABLES;
+    wh_mmu_init(m, &b.ram);
+    wh_pmp_set_addr(&m->pmp, 0, UINT64_MAX);
+    wh_pmp_set_cfg(&m->pmp, 0, 0x1f);
+    uint64_t mode = levels == 3 ? 8 : levels == 4 ? 9 : 10;
+    wh_mmu_context(m, priv, priv, false, false, mode << 60 | TABLES >> 12);
+    return m;
+}
+
+static int access_va(wh_mmu *m, uint64_t va, enum wh_access access, uint64_t *pa)
+{
+    uint8_t *host;
+    bool whole;
+    return access == WH_FETCH ? wh_mmu_fetch(m, va, 4, pa, &host, &whole) : wh_mmu_data(m, va, 4, access, pa, &host);
+}
+
+static void depths_and_superpages(void)
+{
+    static const uint64_t high[3] = {0xffffffc012345000, 0xffff8fff12345000, 0xff00123412345000};
+    for (int levels = 3; levels <= 5; levels++)
+        for (int leaf = 0; leaf < 2; leaf++) {
+            wh_mmu *m = fresh(levels, WH_PRIV_S);
+            uint64_t va = high[levels - 3], pa = 0, base = leaf ? TARGET & ~0x1fffffull : TARGET;
+            map(levels, va, base, leaf, V | R | W | X | A | D);
+            CHECK_EQ(access_va(m, va + 0x678, WH_LOAD, &pa), 0);
+            CHECK_EQ(pa, leaf ? base + (va & 0x1fffff) + 0x678 : base + 0x678);
+            CHECK_EQ(access_va(m, va + (leaf ? 0x200000 : 0x1000), WH_LOAD, &pa), WH_CAUSE_LOAD_PAGE);
+            CHECK_EQ(access_va(m, va ^ 1ull << 62, WH_LOAD, &pa), WH_CAUSE_LOAD_PAGE); /* not canonical */
+            CHECK_EQ(access_va(m, va ^ 1ull << 62, WH_STORE, &pa), WH_CAUSE_STORE_PAGE);
+            CHECK_EQ(access_va(m, va ^ 1ull << 62, WH_FETCH, &pa), WH_CAUSE_FETCH_PAGE);
+        }
+    wh_mmu *m = fresh(3, WH_PRIV_S);
+    uint64_t pa;
+    map(3, 0x40000000, TARGET + 0x1000, 1, V | R | A | D);
+    CHECK_EQ(access_va(m, 0x40000000, WH_LOAD, &pa), WH_CAUSE_LOAD_PAGE); /* misaligned superpage */
+}
+
+static void permissions(void)
+{
+    const uint64_t va = 0x1000;
+    uint64_t pa;
+    static const struct {
+        uint64_t bits;
+        enum wh_priv priv;
+        bool sum, mxr;
+        enum wh_access access;
+        int cause;
+    } table[] = {
+        {V | R | U, WH_PRIV_U, false, false, WH_LOAD, 0},
+        {V | R | U, WH_PRIV_U, false, false, WH_STORE, WH_CAUSE_STORE_PAGE},
+        {V | R | U, WH_PRIV_U, false, false, WH_FETCH, WH_CAUSE_FETCH_PAGE},
+        {V | R, WH_PRIV_U, false, false, WH_LOAD, WH_CAUSE_LOAD_PAGE},
+        {V | R | U, WH_PRIV_S, false, false, WH_LOAD, WH_CAUSE_LOAD_PAGE},
+        {V | R | U, WH_PRIV_S, true, false, WH_LOAD, 0},
+        {V | R | W | X | U, WH_PRIV_S, true, false, WH_FETCH, WH_CAUSE_FETCH_PAGE},
+        {V | X, WH_PRIV_S, false, false, WH_LOAD, WH_CAUSE_LOAD_PAGE},
+        {V | X, WH_PRIV_S, false, true, WH_LOAD, 0},
+        {V | X, WH_PRIV_S, false, false, WH_FETCH, 0},
+        {V | W, WH_PRIV_S, false, false, WH_STORE, WH_CAUSE_STORE_PAGE},
+        {R | W, WH_PRIV_S, false, false, WH_STORE, WH_CAUSE_STORE_PAGE},
+        {V | R | 1ull << 54, WH_PRIV_S, false, false, WH_LOAD, WH_CAUSE_LOAD_PAGE},
+        {V | R | 1ull << 63, WH_PRIV_S, false, false, WH_LOAD, WH_CAUSE_LOAD_PAGE},
+    };
+    for (size_t i = 0; i < WH_ARRAY_LEN(table); i++) {
+        wh_mmu *m = fresh(3, table[i].priv);
+        wh_mmu_context(m, table[i].priv, table[i].priv, table[i].sum, table[i].mxr, m->satp);
+        map(3, va, TARGET, 0, table[i].bits | A | D);
+        int cause = access_va(m, va, table[i].access, &pa);
+        if (cause != table[i].cause) {
+            printf("row %zu: cause %d, not %d\n", i, cause, table[i].cause);
+            check_failures++;
+        }
+    }
+}
+
+static void accessed_and_dirty(void)
+{
+    wh_mmu *m = fresh(4, WH_PRIV_S);
+    uint64_t pa, leaf = map(4, 0x5000, TARGET, 0, V | R | W);
+    CHECK_EQ(access_va(m, 0x5000, WH_LOAD, &pa), 0);
+    CHECK_EQ(peek64(&b, leaf) & (A | D), A);
+    CHECK_EQ(access_va(m, 0x5000, WH_STORE, &pa), 0);
+    CHECK_EQ(peek64(&b, leaf) & (A | D), A | D);
+    poke64(&b, leaf, TARGET >> 12 << 10 | V | R | W);
+    m->adue = false;
+    CHECK_EQ(access_va(m, 0x5000, WH_LOAD, &pa), WH_CAUSE_LOAD_PAGE);
+    poke64(&b, leaf, TARGET >> 12 << 10 | V | R | W | A);
+    CHECK_EQ(access_va(m, 0x5000, WH_LOAD, &pa), 0);
+    CHECK_EQ(access_va(m, 0x5000, WH_STORE, &pa), WH_CAUSE_STORE_PAGE);
+}
+
+static void pmp(void)
+{
+    wh_pmp p;
+    memset(&p, 0, sizeof(p));
+    CHECK(wh_pmp_allows(&p, 0x1000, 8, WH_STORE, WH_PRIV_M));
+    CHECK(!wh_pmp_allows(&p, 0x1000, 8, WH_LOAD, WH_PRIV_S)); /* no entry matches */
+    wh_pmp_set_addr(&p, 0, 0x2000 >> 2 | 0x1ff);              /* NAPOT 4 KiB at 0x2000 */
+    wh_pmp_set_cfg(&p, 0, 0x19);
+    CHECK(wh_pmp_allows(&p, 0x2ff8, 8, WH_LOAD, WH_PRIV_U));
+    CHECK(!wh_pmp_allows(&p, 0x2ff8, 8, WH_STORE, WH_PRIV_U));
+    CHECK(!wh_pmp_allows(&p, 0x2ffc, 8, WH_LOAD, WH_PRIV_U)); /* half in */
+    CHECK(!wh_pmp_allows(&p, 0x2ffc, 8, WH_LOAD, WH_PRIV_M)); /* a partial match fails for M too */
+    wh_pmp_set_addr(&p, 1, 0x4004 >> 2);
+    wh_pmp_set_cfg(&p, 1, 0x17); /* NA4 RWX */
+    CHECK(wh_pmp_allows(&p, 0x4004, 4, WH_FETCH, WH_PRIV_S));
+    CHECK(!wh_pmp_page_uniform(&p, 0x4000));
+    CHECK(wh_pmp_page_uniform(&p, 0x2000));
+    wh_pmp_set_addr(&p, 2, 0x8000 >> 2);
+    wh_pmp_set_addr(&p, 3, 0x9000 >> 2);
+    wh_pmp_set_cfg(&p, 3, 0x89); /* TOR R, locked: also binds M, and locks address 2 */
+    CHECK(wh_pmp_allows(&p, 0x8800, 4, WH_LOAD, WH_PRIV_S));
+    CHECK(!wh_pmp_allows(&p, 0x8800, 4, WH_STORE, WH_PRIV_M));
+    wh_pmp_set_cfg(&p, 3, 0x0f);
+    wh_pmp_set_addr(&p, 2, 0);
+    wh_pmp_set_addr(&p, 3, 0);
+    CHECK_EQ(p.cfg[3], 0x89);
+    CHECK_EQ(p.addr[2], 0x8000 >> 2);
+    CHECK_EQ(p.addr[3], 0x9000 >> 2);
+    memset(&p, 0, sizeof(p));
+    wh_pmp_set_addr(&p, 0, UINT64_MAX);
+    wh_pmp_set_cfg(&p, 0, 0x1f);
+    CHECK(wh_pmp_allows(&p, 0, 8, WH_LOAD, WH_PRIV_U) && wh_pmp_allows(&p, WH_RAM_BASE, 8, WH_FETCH, WH_PRIV_U));
+}
+
+static bool cached(const wh_mmu *m, uint64_t va)
+{
+    return m->load[(va >> 12) % WH_TLB_ENTRIES].tag == (va >> 12 | m->data_context);
+}
+
+static void tlb(void)
+{
+    wh_mmu *m = fresh(3, WH_PRIV_S);
+    uint64_t pa, satp = m->satp, other = satp | 7ull << 44;
+    map(3, 0x7000, TARGET, 0, V | R | W | A | D);
+    map(3, 0x40000000, TARGET & ~0x1fffffull, 1, V | R | W | A | D);
+    CHECK_EQ(access_va(m, 0x7000, WH_LOAD, &pa), 0);
+    CHECK(cached(m, 0x7000));
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, other);
+    CHECK(!cached(m, 0x7000)); /* another ASID does not see it ... */
+    wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, satp);
+    CHECK(!cached(m, 0x7000)); /* nor another privilege ... */
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp);
+    CHECK(cached(m, 0x7000)); /* and it is still there on return */
+    wh_mmu_flush_asid(m, 7);
+    CHECK(cached(m, 0x7000));
+    wh_mmu_flush_page(m, 0x8000);
+    CHECK(cached(m, 0x7000));
+    wh_mmu_flush_page(m, 0x7000);
+    CHECK(!cached(m, 0x7000));
+    CHECK_EQ(access_va(m, 0x7000, WH_LOAD, &pa), 0);
+    wh_mmu_flush_asid(m, 0);
+    CHECK(!cached(m, 0x7000));
+    CHECK_EQ(access_va(m, 0x40003000, WH_LOAD, &pa), 0);
+    wh_mmu_flush_page(m, 0x40000000); /* one page named, the whole superpage goes */
+    CHECK(!cached(m, 0x40003000));
+    CHECK_EQ(access_va(m, 0x7000, WH_STORE, &pa), 0);
+    CHECK(m->store[7].tag == (7 | m->data_context));
+    wh_mmu_drop_stores(m);
+    CHECK(m->store[7].tag != (7 | m->data_context));
+    for (int n = 0; n < 20000; n++) { /* context numbers run out several times */
+        wh_mmu_flush_all(m);
+        CHECK(!cached(m, 0x7000));
+        if (n % 100 == 0) {
+            CHECK_EQ(access_va(m, 0x7000, WH_LOAD, &pa), 0);
+            CHECK(cached(m, 0x7000));
+        }
+    }
+}
+
+static void random_tables(void)
+{
+    uint64_t seed = 7, pa, hits = 0;
+    for (int round = 0; round < 200; round++) {
+        wh_mmu *m = fresh(3 + round % 3, round & 1 ? WH_PRIV_S : WH_PRIV_U);
+        for (int i = 0; i < 512 * 8; i++) {
+            uint64_t r = check_random(&seed), pte = r;
+            if (r & 0x300) /* a pointer to one of these tables ... */
+                pte = ((TABLES >> 12) + (r >> 32) % 8) << 10 | V;
+            else if (r & 0xc00) /* ... or a leaf in RAM or just beyond it */
+                pte = ((WH_RAM_BASE >> 12) + (r >> 32) % 0x1400) << 10 | (r >> 16 & 0xff) | V;
+            poke64(&b, TABLES + (uint64_t)i * 8, pte);
+        }
+        for (int i = 0; i < 2000; i++) {
+            uint64_t r = check_random(&seed);
+            enum wh_access access = (enum wh_access)(r % 3);
+            uint64_t va = i & 1 ? r : (uint64_t)((int64_t)(r << 25) >> 25);
+            int cause = access_va(m, va, access, &pa);
+            CHECK(cause == 0 || cause == wh_access_fault(access) || cause == wh_page_fault(access));
+            if (cause == 0 && access != WH_FETCH) {
+                const wh_tlb_entry *e = &(access == WH_STORE ? m->store : m->load)[(va >> 12) % WH_TLB_ENTRIES];
+                uint64_t host = va + e->addend, low = (uintptr_t)b.ram.host;
+                bool in_ram = wh_ram_at(&b.ram, pa, 4) != NULL;
+                bool hit = e->tag == ((va >> 12) | m->data_context);
+                CHECK(!hit || !in_ram || host - low == pa - WH_RAM_BASE);
+                hits += hit;
+            }
+        }
+    }
+    CHECK(hits > 1000); /* the test reaches what it is about */
+}
+
+int main(void)
+{
+    bench_open(&b, false);
+    depths_and_superpages();
+    permissions();
+    accessed_and_dirty();
+    pmp();
+    tlb();
+    random_tables();
+    bench_close(&b);
+    return check_failures != 0;
+}
