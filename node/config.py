@@ -16,7 +16,7 @@ from pathlib import Path
 
 STATE_VERSION = 1
 DEFAULT_PORT = 7460
-_SIZE = re.compile(r"^(\d+)([KMGT]?)(i?B)?$", re.IGNORECASE)
+_SIZE = re.compile(r"^([0-9]+)([KMGT]?)(i?B)?$", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _ATTEMPTS = 16
 

@@ -81,6 +81,11 @@ class Guest:
         return f"guest={self.id} generation={self.generation}"
 
     @property
+    def takes_memory(self) -> bool:
+        """It has a process, or is about to have one."""
+        return self.handle is not None or self.state in ("starting", "migrating")
+
+    @property
     def live(self) -> GuestHandle:
         """The process's handle; Refused("conflict") when there is none."""
         if self.handle is None:
@@ -252,7 +257,7 @@ class Guests:
             )
 
     def check_memory(self, spec: GuestSpec, but: Guest | None = None) -> None:
-        taken = sum(g.record.spec.memory for g in self._guests.values() if g is not but and g.handle is not None)
+        taken = sum(g.record.spec.memory for g in self._guests.values() if g is not but and g.takes_memory)
         if self._memory and taken + spec.memory > self._memory:
             raise Refused(
                 "full",
