@@ -37,6 +37,7 @@ FORGET_DEADLINE_S = 60.0
 RETRY_S = 0.5
 
 STOPPED = ("stopped", "crashed")
+UNSURE = ("timeout", "internal", "cancelled", "unavailable")  # a node's "no" that does not say what it left behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,23 +214,31 @@ class Lifecycle:
         return await self._cluster.db.run(write)
 
     async def _give_up(self, guest: Guest, exc: Exception) -> None:
-        """Starting failed. The guest stays, crashed, with the reason, to be looked at, started again or removed."""
+        """Starting failed. The guest stays, with the reason, to be looked at, started again or removed.
+
+        Unless the node said no or confirmed that nothing is left, nobody knows whether it runs there: then it is
+        unknown, and may not be started elsewhere, until the node tells.
+        """
         message = getattr(exc, "message", None) or str(exc)
+        forgotten = await self._forget_now(guest)
+        sure = forgotten or (isinstance(exc, RemoteError) and exc.code not in UNSURE)
+        state = "unknown" if not sure else "stopped" if isinstance(exc, Cancelled) else "crashed"
 
         def write(tx: Tx) -> None:
             now = guests.by_id(tx, guest.id)
             guests.set_desired(tx, now, "stopped")
-            guests.set_state(tx, now, "stopped" if isinstance(exc, Cancelled) else "crashed", reason=message)
+            guests.set_state(tx, now, state, reason=message)
 
         await self._cluster.db.run(write)
-        await self._forget_soon(guest)
 
-    async def _forget_soon(self, guest: Guest) -> None:
-        """Best effort: a copy that stays behind is found by the next report."""
+    async def _forget_now(self, guest: Guest) -> bool:
+        """Have what is left of a start removed, if the node can be asked now."""
         link = self._cluster.links.get(guest.node)
         if link is not None:
             with contextlib.suppress(WherryError):
                 await link.call(GuestForget(guest=guest.id, generation=guest.generation), timeout=10)
+                return True
+        return False
 
     async def _do_stop(self, operation: Operation, task: Task) -> dict[str, Any]:
         guest = await self._guest(operation.target)
@@ -283,8 +292,8 @@ class Lifecycle:
     async def _ask(self, node: int, call: Callable[[Link, float], Awaitable[T]], *, deadline_s: float, task: Task) -> T:
         """Ask over whatever session the node has, again over the next one if the answer was lost.
 
-        Raises :class:`RemoteError` for the node's "no", :class:`Unavailable` when the time is up, :class:`Cancelled`
-        when the operation was told to give up.
+        Raises :class:`RemoteError` for the node's "no", :class:`Unavailable` when the time is up or the node is lost,
+        :class:`Cancelled` when the operation was told to give up.
         """
         answers: list[T] = []
         refusals: list[WherryError] = []
@@ -311,9 +320,14 @@ class Lifecycle:
             await task.cancel_asked.wait()
             scope.cancel()
 
+        async def doubting(scope: trio.CancelScope) -> None:
+            await self._cluster.wait_lost(node)
+            scope.cancel()
+
         with trio.move_on_at(deadline):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watching, nursery.cancel_scope)
+                nursery.start_soon(doubting, nursery.cancel_scope)
                 await asking(nursery.cancel_scope)
         if answers:
             return answers[0]
@@ -321,4 +335,6 @@ class Lifecycle:
             raise refusals[0]
         if task.cancel_asked.is_set():
             raise Cancelled("cancelled")
+        if self._cluster.leases.state(node) == "lost":
+            raise Unavailable("the node is lost")
         raise Unavailable(f"the node did not answer within {deadline_s:.0f} s")

@@ -204,7 +204,7 @@ class NodeService:
                 stop = m.GuestStop(guest=action.guest.id, generation=action.guest.generation, force=True)
                 self._errands.send(self._send, link, stop)
         for guest, generation in forget:
-            log.warning("guest=%s node=%d generation=%d is fenced and must go", guest, node, generation)
+            log.info("guest=%s node=%d generation=%d is fenced and must go", guest, node, generation)
         return forget
 
     async def _send(self, link: Link, request: m.GuestForget | m.GuestStop) -> None:

@@ -84,8 +84,8 @@ def reconcile(
         if status.generation > guest.generation:
             seen.add(status.guest)  # from a store newer than ours: not ours to kill
             continue
-        if guest.id in busy:
-            continue
+        if guest.id in busy or status.state == "migrating":
+            continue  # the end of a migration is the store's to tell, not the node's
         out.append(Observe(guest, status))
         if guest.desired == "stopped" and status.state in RUNS:
             out.append(Stop(guest))

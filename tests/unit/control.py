@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 import trio
-from fake_agent import FakeAgent
 
 from coordinator.config import Config
 from coordinator.service import Ready, coordinator
+from tests.unit.fake_agent import FakeAgent
 
 MIB = 1 << 20
 

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from control import Control, running
 from trio_websocket import ConnectionClosed, ConnectionRejected, open_websocket_url
 
 import coordinator.blobs
@@ -30,6 +29,7 @@ from coordinator.migrations import Migrations
 from coordinator.operations import Operations
 from coordinator.store import journal, tokens
 from coordinator.store.db import Db
+from tests.unit.control import Control, running
 
 
 @pytest.fixture

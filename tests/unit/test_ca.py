@@ -10,10 +10,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from fake_agent import make_csr
 
 from coordinator.ca import CA_DAYS, NODE_DAYS, OWN_DAYS, Authority, csr_key_hash, load_csr
 from coordinator.errors import Invalid, StartError
+from tests.unit.fake_agent import make_csr
 
 NOW = time.time()
 DAY = 86400

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from control import running
-from fake_agent import bootstrap, make_csr
-from pki import Pki
 
 from coordinator.errors import Invalid
 from coordinator.join import split
 from protocol import messages as m
 from protocol.errors import LinkError, RemoteError
 from protocol.transport import Handlers, LocalIdentity, TlsFiles, connect_tls, open_link
+from tests.unit.control import running
+from tests.unit.fake_agent import bootstrap, make_csr
+from tests.unit.pki import Pki
 
 
 async def refused(link_address: str, token: str, name: str = "n9") -> RemoteError:

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from control import MIB, running
 
 from protocol import messages as m
 from protocol.errors import Refused
+from tests.unit.control import MIB, running
 
 
 async def test_a_guest_runs_stops_starts_and_goes(tmp_path: Path) -> None:
@@ -276,3 +276,34 @@ async def test_booted_is_told_once(tmp_path: Path) -> None:
             n1.guests[ident] = msgspec.structs.replace(n1.guests[ident], booted=1002.5)
             await n1.report()
             assert (await c.until_guest("web", booted_s=2.5))["state"] == "running"
+
+
+async def test_a_start_whose_end_nobody_knows_is_not_repeated_elsewhere(tmp_path: Path) -> None:
+    """The node is lost in the middle of a start: its copy may run, so no other node may get the guest."""
+    async with running(tmp_path, link_grace_s=0.1) as c:
+        await c.image()
+        n1, n2 = await c.node("n1"), await c.node("n2")
+        asked = trio.Event()
+
+        async def silent(request: Any) -> Any:
+            asked.set()
+            await trio.sleep_forever()
+
+        n1.hooks[m.GuestRun] = silent
+        async with n2.connected():
+            async with n1.connected():
+                operation = await c.run("web", on="n1")
+                with trio.fail_after(5):
+                    await asked.wait()
+            ended = await c.ended(operation)
+            assert (ended["state"], ended["error"]["code"]) == ("failed", "unavailable")
+            assert (await c.guest("web"))["state"] == "unknown"
+            assert (await c.http.post("/v1/guests/web/start")).status_code == 409
+            ident = (await c.guest("web"))["id"]
+            n1.guests[ident] = m.GuestStatus(guest=ident, generation=1, state="running")
+            n1.hooks.clear()
+            async with n1.connected():  # it ran after all, and nobody wants it any more
+                await n1.until(lambda: bool(n1.asked_for(m.GuestStop)))
+                await n1.report()
+                await c.until_guest("web", state="stopped")
+                await c.done(await c.post("/v1/guests/web/start"))

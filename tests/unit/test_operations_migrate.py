@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from control import MIB, Control, running
-from fake_agent import FakeAgent
 
 from protocol import messages as m
 from protocol.errors import LinkError, Refused, RemoteError
+from tests.unit.control import MIB, Control, running
+from tests.unit.fake_agent import FakeAgent
 
 
 @asynccontextmanager

@@ -18,13 +18,13 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from control import Control
-from fake_agent import FakeAgent
 
 from coordinator.config import parse_address
 from coordinator.service import Ready
 from protocol import messages as m
 from protocol.errors import LinkError
+from tests.unit.control import Control
+from tests.unit.fake_agent import FakeAgent
 
 ROOT = Path(__file__).parents[2]
 
