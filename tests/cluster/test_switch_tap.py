@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.cluster.switches import VNI, nodes, tap_device
+from node.switchctl import SwitchEventKind
+from tests.cluster.switches import VNI, event_of, nodes, tap_device
 
 
 def why_not() -> str | None:
@@ -36,6 +37,7 @@ def run(*words: str) -> str:
 @dataclass
 class TapHost:
     namespace: str
+    device: str
     tap_fd: int
     address: str
 
@@ -51,7 +53,7 @@ def tap_hosts() -> Iterator[list[TapHost]]:
         for index in (1, 2):
             name, device = f"wt{tag}-{index}", f"wt{tag}{index}"
             run("ip", "netns", "add", name)
-            host = TapHost(name, tap_device(device), f"10.77.0.{index}")
+            host = TapHost(name, device, tap_device(device), f"10.77.0.{index}")
             made.append(host)
             run("ip", "link", "set", device, "netns", name)
             run(*host.enter, "ip", "link", "set", device, "mtu", "1400", "up")
@@ -76,3 +78,8 @@ async def test_hosts_talk_through_the_tunnel(tap_hosts: list[TapHost]) -> None:
         assert "5 packets transmitted, 5 received" in out
         assert made[0].switch.peer_counters(2).tx_frames >= 6
         assert made[0].switch.counters().drop_invalid == 0
+        run("ip", "-n", left.namespace, "link", "set", left.device, "down")  # not gone: it may come back
+        run("ip", "-n", left.namespace, "link", "set", left.device, "up")
+        run(*right.enter, "ping", "-n", "-c", "1", "-W", "2", left.address)
+        run("ip", "-n", left.namespace, "link", "del", left.device)
+        assert (await event_of(made[0].switch, SwitchEventKind.PORT_DOWN)).port == 1

@@ -235,7 +235,7 @@ async def test_forged_replayed_reordered_and_foreign_datagrams_are_counted() -> 
             await peer.send_raw(bytes(fresh[:length]))
         await until(lambda: one.switch.counters().drop_invalid == 40)
         await until(lambda: one.switch.peer_counters(2).drop_auth == 2 * len(fresh) - 24 - 40)
-        await peer.send_raw(bytes(9217))  # longer than any datagram may be
+        await peer.send_raw(bytes(fresh).ljust(9217, b"x"))  # longer than any datagram may be
         await until(lambda: one.switch.counters().drop_invalid == 41)
         await peer.send_raw(bytes(fresh))  # all that has not used up its counter
         assert await a.take() == b"good"
