@@ -40,7 +40,7 @@ from protocol.messages import (
     RelayAccept,
     Report,
 )
-from protocol.transport import Handlers, Link, LinkStream, LocalIdentity, format_address, serve_links
+from protocol.transport import Handlers, Link, LinkStream, LocalIdentity, format_address, serve_links, split_address
 
 log = logging.getLogger("wherry.node")
 
@@ -188,7 +188,7 @@ class Agent:
             Register(
                 name=self.identity.name,
                 link=self.address,
-                tunnel=self.address,
+                tunnel=await self._tunnel_address(),
                 resources=measure(self.config.state, self.config.memory),
                 guests=self.guests.statuses(),
                 software=SOFTWARE,
@@ -204,6 +204,16 @@ class Agent:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_renewed, self.identity, link, time.time)
             await self._report(link)
+
+    async def _tunnel_address(self) -> str:
+        """The same as the link's, but numeric: a switch resolves no names. Empty when it cannot be found out."""
+        host, port = split_address(self.address)
+        try:
+            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            log.warning("no tunnel address: %s cannot be resolved: %s", host, error)
+            return ""
+        return format_address(found[0][4])
 
     async def _report(self, link: Link) -> None:
         while True:

@@ -11,6 +11,7 @@ link. A link that is lost takes nothing away: keys and MACs stay in use, frames 
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import math
 import secrets
@@ -84,6 +85,10 @@ class Mesh:
             async for event in self.switch.events():
                 self._switch_event(event)
 
+    def route(self, node: int) -> int | None:
+        """The next hop to a node, itself when it is reached directly; None: no way is known."""
+        return self._via.get(node)
+
     # -- the directory
 
     def update(self, nodes: Iterable[NodeInfo]) -> None:
@@ -94,7 +99,7 @@ class Mesh:
             self._do_macs(macs.NodeGone(node))
             self._do_routes(linkstate.NodeGone(node))
             self._via.pop(node, None)
-            self.switch.remove_peer(node)
+            self._try(self.switch.remove_peer, node)
         for node, info in present.items():
             address = _numeric(info.tunnel)
             if node not in self._addresses or self._addresses[node] != address:
@@ -300,6 +305,8 @@ def _cipher() -> Any:
 def _numeric(tunnel: str) -> tuple[str, int] | None:
     """None: the node has no address that frames could be sent to; they go through others."""
     try:
-        return split_address(tunnel)
+        host, port = split_address(tunnel)
+        ipaddress.ip_address(host)
     except ValueError:
         return None
+    return host, port
