@@ -132,7 +132,7 @@ def move(tx: Tx, guest: Guest, *, node: int, expect: int) -> Guest:
     """Give the guest to ``node`` under the next generation: the compare-and-set on (guest, generation) that all fencing
     rests on. :class:`Fenced` when ``expect`` is not the present generation."""
     changed = tx.execute(
-        "UPDATE guests SET node = ?, generation = generation + 1 WHERE id = ? AND generation = ?",
+        "UPDATE guests SET node = ?, pid = 0, generation = generation + 1 WHERE id = ? AND generation = ?",
         node,
         guest.id,
         expect,
