@@ -117,7 +117,8 @@ def unpack(data: bytes | bytearray | memoryview, limits: FrameLimits = DEFAULT_L
         return msgpack.unpackb(
             data,
             raw=False,
-            strict_map_key=True,
+            strict_map_key=False,
+            object_pairs_hook=_text_map,
             max_str_len=limits.string,
             max_bin_len=limits.binary,
             max_array_len=limits.array,
@@ -126,6 +127,14 @@ def unpack(data: bytes | bytearray | memoryview, limits: FrameLimits = DEFAULT_L
         )
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise RemoteProtocolError("frame", str(error), "valid msgpack, UTF-8 text, text keys") from None
+
+
+def _text_map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """Text keys, each once: two readers must not see two meanings."""
+    result = dict(pairs)
+    if len(result) != len(pairs) or not all(type(key) is str for key in result):
+        raise ValueError("map with a repeated key or one that is not text")
+    return result
 
 
 def pack_frame(value: Any, limits: FrameLimits = DEFAULT_LIMITS) -> bytes:
