@@ -12,12 +12,13 @@ import trio
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from coordinator.api.deps import authenticate, services
+from coordinator.api.deps import Services, authenticate, services
 from coordinator.api.failures import failure
 from coordinator.api.guests import owner
-from coordinator.errors import CoordinatorError
+from coordinator.errors import CoordinatorError, Unavailable
+from coordinator.model import Guest
 from coordinator.store import journal
-from protocol.errors import WherryError
+from protocol.errors import RemoteError, WherryError
 from protocol.messages import ConsoleOpen
 from protocol.transport import LinkStream
 
@@ -26,6 +27,7 @@ router = APIRouter()
 
 CHUNK = 64 * 1024
 REFUSED, RESTART = 1008, 1012
+MOVE_S, RETRY_S = 10.0, 0.1
 
 
 @router.websocket("/v1/guests/{name}/console")
@@ -50,18 +52,37 @@ async def console(socket: WebSocket, name: str) -> None:
         while True:
             await _shown(stream, socket)
             try:
-                moved, link = await owner(svc, name)
-                if moved.node == guest.node and moved.generation == guest.generation:
-                    break  # the stream ended by itself: the guest has stopped or its console is gone
-                guest = moved
-                stream = current.stream = await link.open_stream(ConsoleOpen(guest=guest.id))
+                moved = await _moved(svc, name, guest)
             except (CoordinatorError, WherryError) as exc:
                 log.info("guest=%s console ends: %s", name, exc)
                 code = RESTART if getattr(exc, "code", "") == "unavailable" else 1000
                 break
+            if moved is None:
+                break  # the stream ended by itself: the guest has stopped or its console is gone
+            guest, stream = moved
+            current.stream = stream
         nursery.cancel_scope.cancel()
     with trio.move_on_after(1):
         await _close(socket, code)
+
+
+async def _moved(svc: Services, name: str, guest: Guest) -> tuple[Guest, LinkStream] | None:
+    """The console at the guest's new owner, None if it has none.
+
+    The old owner's stream may end before the commit is here, and the new owner may need a moment to take the guest up.
+    """
+    with trio.move_on_after(MOVE_S):
+        while True:
+            now, link = await owner(svc, name)
+            if (now.node, now.generation) != (guest.node, guest.generation):
+                try:
+                    return now, await link.open_stream(ConsoleOpen(guest=now.id))
+                except RemoteError as exc:
+                    log.debug("guest=%s console not there yet: %s", name, exc)
+            elif now.state != "migrating":
+                return None
+            await trio.sleep(RETRY_S)
+    raise Unavailable(f"the console of {name} did not come up at its new node")
 
 
 class _Current:
