@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ echo "$APT_CONFIG $*" >> {log}
 case "$*" in
     *--print-uris*)
         echo "Reading package lists..."
-        echo "'http://m/pool/a_1%3a2_riscv64.deb' a_1%3a2_riscv64.deb 5 SHA256:00"
-        echo "'http://m/pool/b_3_all.deb' b_3_all.deb 3 SHA256:00" ;;
+        echo "'http://m/pool/a_1%3a2_riscv64.deb' a_1%3a2_riscv64.deb 5 SHA256:{a}"
+        echo "'http://m/pool/b_3_all.deb' b_3_all.deb 3 SHA256:{b}" ;;
     *--download-only*)
         echo "dlstatus:1:50.0000:Retrieving file 1 of 2" >&{fd}
         {download} ;;
@@ -46,7 +47,8 @@ def write_tool(path: Path, text: str) -> None:
 
 
 def script(tools: Path, download: str = ":", update: str = ":") -> None:
-    text = FAKE.replace("{log}", str(tools / "log")).replace("{download}", download).replace("{update}", update)
+    text = FAKE.replace("{a}", sha256(b"12345").hexdigest()).replace("{b}", sha256(b"123").hexdigest())
+    text = text.replace("{log}", str(tools / "log")).replace("{download}", download).replace("{update}", update)
     # The status descriptor's number is in the arguments; a shell reaches it through /dev/fd.
     text = text.replace(">&{fd}", '> "/dev/fd/$(echo "$*" | sed -n \'s/.*Status-Fd=\\([0-9]*\\).*/\\1/p\')"')
     write_tool(tools / "apt-get", text)
@@ -83,11 +85,15 @@ def test_resolve_and_download(tmp_path: Path, fake: Path) -> None:
     assert all(line.startswith(str(made.folder / "apt.conf")) for line in (fake / "log").read_text().splitlines())
 
 
-def test_a_short_file_is_an_error(tmp_path: Path, fake: Path) -> None:
+def test_a_missing_or_tampered_file_is_an_error(tmp_path: Path, fake: Path) -> None:
     made = driver(tmp_path)
-    script(fake, download=f"printf 1 > '{made.archives}/a_1%3a2_riscv64.deb'")
     with pytest.raises(AptError, match="did not leave it"):
         made.download(["a"])
+    tampered = made.archives / "a_1%3a2_riscv64.deb"
+    script(fake, download=f"printf 12346 > '{tampered}'")
+    with pytest.raises(AptError, match="hash is not the signed one"):
+        made.download(["a"])
+    assert not tampered.exists()
 
 
 def test_a_bad_signature_is_told_as_one(tmp_path: Path, fake: Path) -> None:

@@ -54,7 +54,7 @@ class Daemons:
         return await self._start("coordinator", "coordinator", [*flags, "--cli-file", str(self.access_file)])
 
     async def node(self, name: str, join: str, host: str = "127.0.0.1", enter: Sequence[str] = ()) -> Daemon:
-        """``enter``: a command prefix that runs it elsewhere, such as ``ip netns exec NAME``; ``host``: its address there."""
+        """``enter``: a command prefix that runs it elsewhere, such as ``ip netns exec NAME``; ``host``: its address."""
         state = self.folder / "nodes" / name
         flags = ["--name", name, "--state", str(state), "--listen", f"{host}:0", "--join", join]
         return await self._start(name, "node", flags, enter)

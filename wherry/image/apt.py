@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wherry.errors import AptError, SignatureProblem
-from wherry.image import sources
+from wherry.image import sources, store
 
 Report = Callable[[float, str], None]  # percent done 0..100, what is being fetched
 
@@ -36,7 +36,7 @@ Description: stands for what a guest image does without
 
 """
 _SIGNATURE_WORDS = ("is not signed", "NO_PUBKEY", "GPG error", "signature", "BADSIG", "EXPKEYSIG")
-_URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) \S*$")
+_URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")
 IMPORT_HINT = "bring your own kernel instead: wherry image import --name NAME --kernel Image --initrd initrd"
 
 
@@ -46,6 +46,7 @@ class Package:
 
     file: str
     size: int
+    sha256: str
 
     @property
     def name(self) -> str:
@@ -102,6 +103,7 @@ class Apt:
             "Acquire::AllowInsecureRepositories": "false",
             "Acquire::AllowWeakRepositories": "false",
             "Acquire::AllowDowngradeToInsecureRepositories": "false",
+            "Acquire::ForceHash": "SHA256",  # the kind of hash that --print-uris tells
             "Acquire::Retries": "3",
             "Acquire::Languages": "none",
             "Dir::State": f"{self.folder}",
@@ -186,7 +188,7 @@ class Apt:
         text = self._run(
             ["-o", f"Dir::Cache::archives={self.folder}/empty", "install", "--print-uris", "--", *packages]
         )
-        found = [Package(m["file"], int(m["size"])) for m in map(_URI_LINE.match, text.splitlines()) if m]
+        found = [Package(m["file"], int(m["size"]), m["sha256"]) for m in map(_URI_LINE.match, text.splitlines()) if m]
         if not found:
             raise AptError(f"apt resolved {' '.join(packages)} to no package file")
         return found
@@ -199,8 +201,12 @@ class Apt:
         self._run(["install", "--download-only", "--", *packages], report)
         files = [self.archives / package.file for package in wanted]
         for file, package in zip(files, wanted, strict=True):
-            if not file.is_file() or file.stat().st_size != package.size:
+            if not file.is_file():
                 raise AptError(f"{file.name}: apt did not leave it in {self.archives}")
+            # apt trusts a cached file of the right size; we do not.
+            if store.hash_file(file)[0] != package.sha256:
+                file.unlink()
+                raise AptError(f"{file.name}: its hash is not the signed one; it was removed from the cache, try again")
         return files
 
 

@@ -41,6 +41,7 @@ def build(library: Library, cache: Path, options: Options, step: Step) -> Image:
     """Build and store the image. Raises :class:`ImageError` and its children; a partial download is kept."""
     driver = apt.Apt(cache / options.suite, mirror=options.mirror, suite=options.suite, keyring=options.keyring)
     driver.update(lambda percent, _: step("package lists", percent))
+    step("packages", 0)
     debs = driver.download((*BASE_PACKAGES, *options.packages), lambda percent, text: step("packages", percent))
     with tempfile.TemporaryDirectory(prefix="wherry-image-") as scratch:
         return _assemble(library, debs, Path(scratch), options, step)
