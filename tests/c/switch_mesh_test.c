@@ -140,7 +140,7 @@ static void idle_costs_nothing(void)
     struct node n1, n2;
     clockid_t clock;
     struct timespec before, after;
-    uint32_t first, now = 0;
+    uint32_t first, now;
     node_open(&n1, 1), node_open(&n2, 2);
     join(&n1, &n2, 0);
     CHECK(event_of(n1.sw, WH_SW_PEER_UP).node == 2);
@@ -148,7 +148,7 @@ static void idle_costs_nothing(void)
     wh_switch_lock(n1.sw);
     n1.sw->fdb_age_ns = 800000000ull; /* ages each 100 ms from now on */
     n1.sw->next_age_ns = n1.sw->timer_ns = 0;
-    first = p->probe_id;
+    first = now = p->probe_id;
     wh_switch_unlock(n1.sw);
     wh_switch_wake(n1.sw);
     CHECK(pthread_getcpuclockid(n1.sw->thread, &clock) == 0 && clock_gettime(clock, &before) == 0);
