@@ -1,7 +1,8 @@
 """Hosts for tests: network namespaces with addresses of their own on one bridge, made and removed by the test.
 
-Needs root. A host is cut off wholly (:meth:`Hosts.cut`) or from one other host (:meth:`Hosts.block`, by blackhole routes on both
-sides, so that neither TCP nor UDP passes in either direction).
+The test's own namespace is on the bridge too (:attr:`Hosts.outside`): a coordinator runs there, so that the test
+reaches its API. Needs root. A host is cut off wholly (:meth:`Hosts.cut`) or from one other host (:meth:`Hosts.block`,
+by blackhole routes on both sides, so that neither TCP nor UDP passes in either direction).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Hosts:
     def __init__(self, names: list[str], subnet: str = "10.213.7") -> None:
         tag = uuid.uuid4().hex[:6]
         self._switch = f"wt{tag}-sw"
+        self._cable = f"wt{tag}"
+        self.outside = f"{subnet}.254"
         self.hosts = {
             name: Host(name, f"wt{tag}-{name}", f"{subnet}.{index}") for index, name in enumerate(names, start=1)
         }
@@ -69,6 +72,10 @@ class Hosts:
                 _ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "eth0")
                 _ip("-n", host.namespace, "link", "set", "eth0", "up")
                 _ip("-n", host.namespace, "link", "set", "lo", "up")
+            _ip(*["link", "add", self._cable, "type", "veth", "peer", "name", "outside", "netns", self._switch])
+            _ip("-n", self._switch, "link", "set", "outside", "master", "br0", "up")
+            _ip("address", "add", f"{self.outside}/24", "dev", self._cable)
+            _ip("link", "set", self._cable, "up")
         except BaseException:
             self.__exit__()
             raise
