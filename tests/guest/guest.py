@@ -39,6 +39,16 @@ def opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def carry(source: RamView, target: RamView) -> None:
+    """The pages of the source's round set, batch by batch."""
+    buffer = bytearray(MIB)
+    more = True
+    while more:
+        batch = source.pack(buffer)
+        target.unpack(memoryview(buffer)[: batch.size])
+        more = batch.more
+
+
 class Guest:
     """``ram`` in bytes. A context manager; the machine is made at once and starts with :meth:`boot`."""
 
@@ -99,20 +109,19 @@ class Guest:
         """The "name=value" lines of the output."""
         return dict(line.split("=", 1) for line in self.output.decode().splitlines() if "=" in line)
 
-    def copy(self) -> Guest:
-        """A new machine that goes on from here: state document and RAM are carried over; this one stays paused."""
-        self.machine.pause()
+    def copy(self, rounds: int = 0) -> Guest:
+        """A new machine that goes on from here: so many rounds of pages while this one still runs, then the last pages
+        and the state document. This one stays paused."""
         other = Guest(**self.config)  # type: ignore[arg-type]
         source, target = self.view(), other.view()
         try:
             source.track(True)
+            for _ in range(rounds):
+                source.round(10_000)
+                carry(source, target)
+            self.machine.pause()
             source.round()
-            buffer = bytearray(MIB)
-            more = True
-            while more:
-                batch = source.pack(buffer)
-                target.unpack(memoryview(buffer)[: batch.size])
-                more = batch.more
+            carry(source, target)
             assert source.checksum() == target.checksum()
             other.machine.load(self.machine.save())
             self._drain()

@@ -47,7 +47,7 @@ def test_carried_to_a_new_machine_all_along_its_boot() -> None:
     guest = boot(harts=2)
     for mark in (b"Linux version", b"Memory:", b"Freeing initrd", b"Run /init", USER_SPACE, b"# "):
         guest.read_until(mark)
-        other = guest.copy()
+        other = guest.copy(rounds=2)
         guest.machine.close()
         guest = other
     with guest:

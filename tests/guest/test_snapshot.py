@@ -14,8 +14,9 @@ from tests.guest.guest import MIB, Guest
 from tests.guest.programs import build
 
 
-def steps(copies: int) -> bytes:
-    """The output of the program "steps", moved to a new machine so often while it computes."""
+def steps(copies: int, rounds: int = 0) -> bytes:
+    """The output of the program "steps", moved to a new machine so often while it computes; ``rounds`` of pages are
+    carried while it runs."""
     guest = Guest().boot(build("steps"))
     old = []
     try:
@@ -24,7 +25,7 @@ def steps(copies: int) -> bytes:
         for i in range(copies):
             guest.read_until(b"step=", count=2 + 3 * i)
             old.append(guest)
-            guest = guest.copy()
+            guest = guest.copy(rounds)
         guest.read_until(b"go?", count=2)
         old.append(guest)
         guest = guest.copy() if copies else guest
@@ -38,6 +39,10 @@ def steps(copies: int) -> bytes:
 
 def test_a_copied_guest_continues_identically() -> None:
     assert steps(0) == steps(1) == steps(5)
+
+
+def test_pages_carried_while_the_guest_writes_them() -> None:
+    assert steps(0) == steps(1, rounds=8) == steps(4, rounds=2)
 
 
 def test_copying_in_the_middle_of_interrupts_and_input() -> None:
