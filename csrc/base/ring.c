@@ -163,7 +163,7 @@ int wh_ring_peek(wh_ring *r, const uint8_t **frame, uint32_t *len)
     uint32_t n = le32toh(atomic_load_explicit(length_at(r, pos), memory_order_relaxed));
     if (n == WH_RING_SKIP) {
         skip = WH_RING_CAPACITY - pos;
-        if (pos == 0 || skip >= avail)
+        if (skip >= avail) /* so too a skip at the start: it is `capacity` long */
             return damage(r);
         avail -= skip;
         pos = 0;

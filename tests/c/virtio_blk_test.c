@@ -99,8 +99,12 @@ static void ordinary(bool rebirth)
             CHECK_EQ(request(&g, T_FLUSH, 0, 0, 0, 0), S_OK);
         } else {
             memset(at(&g, buf), 0, len);
+            dirty_clear(&g);
             CHECK_EQ(request(&g, T_IN, sector, buf, len, parts), S_OK);
             CHECK(memcmp(at(&g, buf), k->copy + sector * 512, len) == 0);
+            for (uint64_t off = buf; off < buf + len; off += WH_PAGE_SIZE)
+                CHECK(dirty(&g, off));
+            CHECK(!dirty(&g, buf + len + WH_PAGE_SIZE - 1));
         }
     }
     static uint8_t now[SECTORS * 512];

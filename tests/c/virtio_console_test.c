@@ -158,8 +158,10 @@ static void ordinary(bool rebirth)
     uint64_t off;
     uint16_t head = give(&g, RX0, 64, &off);
     type(&o[0], "root\n");
+    dirty_clear(&g);
     g.dev->ops->poll(g.dev);
     expect_input(&g, RX0, head, off, "root\n");
+    CHECK(dirty(&g, off));
 
     /* The agent's port: input waits until someone in the guest opens it. */
     type(&o[1], "{\"execute\":\"guest-ping\"}");

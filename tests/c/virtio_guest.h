@@ -205,6 +205,20 @@ static inline unsigned guest_poll(struct guest *g)
     return times;
 }
 
+/* Start tracking with every page clean. */
+static inline void dirty_clear(struct guest *g)
+{
+    struct wh_share *s = g->ram.share;
+    atomic_store(&s->tracking, 1);
+    for (uint64_t i = 0; i < s->pages / 64; i++)
+        atomic_store(&s->dirty[i], 0);
+}
+
+static inline bool dirty(struct guest *g, uint64_t off)
+{
+    return (atomic_load(&g->ram.share->dirty[off >> 18]) >> (off >> 12 & 63)) & 1;
+}
+
 static inline uint64_t guest_buffer(struct guest *g, uint32_t len)
 {
     uint64_t off = g->next_buffer;
