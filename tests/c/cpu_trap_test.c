@@ -99,6 +99,38 @@ static void enter(enum wh_priv priv, uint64_t pc)
 #define USER      (WH_RAM_BASE + 0x9000)
 #define S_HANDLER (WH_RAM_BASE + 0xa000)
 
+/* The second page of an access is refused: tval is its first byte, and nothing was written. */
+static void second_page_refused(void)
+{
+    bench_restart(&b);
+    uint64_t page = WH_RAM_BASE + 0x300000;
+    enter(WH_PRIV_U, USER);
+    wh_pmp_set_addr(&b.hart->mmu.pmp, 1, UINT64_MAX);
+    wh_pmp_set_cfg(&b.hart->mmu.pmp, 1, 0x1f);
+    wh_pmp_set_addr(&b.hart->mmu.pmp, 0, page >> 2 | 0x1ff);
+    wh_pmp_set_cfg(&b.hart->mmu.pmp, 0, 0x18);
+    wh_hart_set_x(b.hart, A1, page - 3);
+    wh_hart_set_x(b.hart, A0, UINT64_MAX);
+    poke64(&b, page - 8, 0);
+    b.at = USER;
+    emit(&b, i_store(3, A0, A1, 0));
+    run_to_stop();
+    CHECK_EQ(b.hart->csr.mcause, 7);
+    CHECK_EQ(b.hart->csr.mtval, page);
+    CHECK_EQ(peek64(&b, page - 8), 0);
+    bench_restart(&b); /* the same for a 4-byte instruction */
+    enter(WH_PRIV_U, page - 2);
+    wh_pmp_set_addr(&b.hart->mmu.pmp, 1, UINT64_MAX);
+    wh_pmp_set_cfg(&b.hart->mmu.pmp, 1, 0x1f);
+    wh_pmp_set_addr(&b.hart->mmu.pmp, 0, page >> 2 | 0x1ff);
+    wh_pmp_set_cfg(&b.hart->mmu.pmp, 0, 0x18);
+    poke32(&b, page - 2, i_addi(A0, A0, 1));
+    run_to_stop();
+    CHECK_EQ(b.hart->csr.mcause, 1);
+    CHECK_EQ(b.hart->csr.mtval, page);
+    CHECK_EQ(b.hart->csr.mepc, page - 2);
+}
+
 static void delegation(void)
 {
     bench_restart(&b);
@@ -281,6 +313,60 @@ static void dirty_rounds(void)
     atomic_store(&s->tracking, 0);
 }
 
+/* Every member has its own key: distinct values come back as they were. */
+static void every_register_is_saved(void)
+{
+    bench_restart(&b);
+    wh_writer first, second;
+    wh_reader r;
+    uint64_t *words = (uint64_t *)(void *)&b.hart->csr, seed = 9;
+    for (size_t i = 0; i < sizeof(b.hart->csr) / 8; i++)
+        words[i] = check_random(&seed);
+    b.hart->csr.satp = 9ull << 60 | 0x80123;
+    b.hart->csr.mstatus &= WH_MSTATUS_WRITABLE & ~WH_MSTATUS_MPP;
+    for (unsigned i = 1; i < 32; i++) {
+        b.hart->x[i] = check_random(&seed);
+        b.hart->f[i] = check_random(&seed);
+    }
+    b.hart->fflags = 21;
+    b.hart->priv = WH_PRIV_S;
+    wh_csrs csr = b.hart->csr;
+    wh_writer_init(&first);
+    wh_writer_init(&second);
+    wh_hart_save(b.hart, &first);
+    wh_hart_reset(b.hart, 0);
+    wh_reader_init(&r, first.data, first.len);
+    wh_hart_load(b.hart, &r);
+    CHECK_EQ(r.status, WH_OK);
+    /* What has no free bits is compared exactly. */
+    CHECK_EQ(b.hart->csr.stimecmp, csr.stimecmp);
+    CHECK_EQ(b.hart->csr.sscratch, csr.sscratch);
+    CHECK_EQ(b.hart->csr.mscratch, csr.mscratch);
+    CHECK_EQ(b.hart->csr.scause, csr.scause);
+    CHECK_EQ(b.hart->csr.mcause, csr.mcause);
+    CHECK_EQ(b.hart->csr.stval, csr.stval);
+    CHECK_EQ(b.hart->csr.mtval, csr.mtval);
+    CHECK_EQ(b.hart->csr.cycle_offset, csr.cycle_offset);
+    CHECK_EQ(b.hart->csr.instret_offset, csr.instret_offset);
+    CHECK_EQ(b.hart->csr.satp, csr.satp);
+    CHECK_EQ(b.hart->csr.sepc, csr.sepc & ~1ull);
+    CHECK_EQ(b.hart->csr.mepc, csr.mepc & ~1ull);
+    CHECK_EQ(b.hart->csr.stvec, csr.stvec & ~2ull);
+    CHECK_EQ(b.hart->priv, WH_PRIV_S);
+    CHECK_EQ(b.hart->fflags, 21);
+    wh_hart_save(b.hart, &second); /* and once masked, nothing changes any more */
+    wh_hart_reset(b.hart, 0);
+    wh_reader_init(&r, second.data, second.len);
+    wh_hart_load(b.hart, &r);
+    wh_writer third;
+    wh_writer_init(&third);
+    wh_hart_save(b.hart, &third);
+    CHECK(second.len == third.len && memcmp(second.data, third.data, third.len) == 0);
+    wh_writer_free(&first);
+    wh_writer_free(&second);
+    wh_writer_free(&third);
+}
+
 /* Saved in the middle and loaded into another hart, a program ends as if nothing had happened. */
 static void snapshot(void)
 {
@@ -335,12 +421,14 @@ int main(void)
     bench_open(&b, false);
     causes();
     misaligned_across_pages();
+    second_page_refused();
     delegation();
     supervisor_limits();
     interrupts();
     self_modifying();
     across_a_page();
     dirty_rounds();
+    every_register_is_saved();
     snapshot();
     bench_close(&b);
     sstc();

@@ -132,6 +132,7 @@ static void pmp(void)
     CHECK(!wh_pmp_allows(&p, 0x2ff8, 8, WH_STORE, WH_PRIV_U));
     CHECK(!wh_pmp_allows(&p, 0x2ffc, 8, WH_LOAD, WH_PRIV_U)); /* half in */
     CHECK(!wh_pmp_allows(&p, 0x2ffc, 8, WH_LOAD, WH_PRIV_M)); /* a partial match fails for M too */
+    CHECK(!wh_pmp_allows(&p, 0x1ffc, 8, WH_LOAD, WH_PRIV_M));
     wh_pmp_set_addr(&p, 1, 0x4004 >> 2);
     wh_pmp_set_cfg(&p, 1, 0x17); /* NA4 RWX */
     CHECK(wh_pmp_allows(&p, 0x4004, 4, WH_FETCH, WH_PRIV_S));
@@ -189,6 +190,11 @@ static void tlb(void)
     CHECK(m->store[7].tag == (7 | m->data_context));
     wh_mmu_drop_stores(m);
     CHECK(m->store[7].tag != (7 | m->data_context));
+    CHECK_EQ(access_va(m, 0x7000, WH_LOAD, &pa), 0);
+    for (int n = 0; n < 20000; n++) { /* a number must not come back while its entries are there */
+        wh_mmu_flush_all(m);
+        CHECK(!cached(m, 0x7000));
+    }
     for (int n = 0; n < 20000; n++) { /* context numbers run out several times */
         wh_mmu_flush_all(m);
         CHECK(!cached(m, 0x7000));
