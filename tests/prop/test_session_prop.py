@@ -76,15 +76,16 @@ def test_shape_refuses_every_truncation_and_every_tail(value: Any, data: st.Data
 
 @given(st.binary(max_size=200))
 def test_shape_agrees_with_msgpack_on_random_bytes(data: bytes) -> None:
-    """What passes our walk parses; what does not is refused or at least never parsed by us."""
+    """What passes the walk parses, or is refused for its text: never another exception."""
     try:
         check_shape(data)
     except RemoteProtocolError:
         return
     try:
-        msgpack.unpackb(data, raw=True, strict_map_key=False)
-    except (TypeError, ValueError) as error:
-        assert "unhashable" in str(error)  # a map or list as key: well-formed, and refused by unpack
+        unpack(data)
+    except RemoteProtocolError:
+        return  # text that is not UTF-8, keys that are not text
+    msgpack.unpackb(data)
 
 
 @pytest.mark.parametrize(
@@ -110,11 +111,10 @@ def test_hostile_shapes_are_refused_before_anything_is_built(data: bytes, limit:
 
 
 def test_bad_text_and_bad_keys_are_refused() -> None:
-    for data in (b"\xa1\xff", b"\x81\x01\x02", b"\x81\x90\x02", b"\x81\xc4\x01a\x02"[:4] + b"\x02"):
+    twice = b"\x82\xa1a\x01\xa1a\x02"
+    for data in (b"\xa1\xff", b"\x81\x01\x02", b"\x81\x90\x02", b"\x81\xc4\x01a\x02", twice):
         with pytest.raises(RemoteProtocolError):
-            value = unpack(data)
-            if isinstance(value, dict) and all(isinstance(key, bytes) for key in value):
-                raise RemoteProtocolError("frame", value, "text keys")
+            unpack(data)
 
 
 def test_many_values_are_bounded() -> None:
@@ -128,7 +128,7 @@ def test_many_values_are_bounded() -> None:
 def test_lengths_out_of_bounds(length: int) -> None:
     reader = FrameReader()
     reader.feed(length.to_bytes(4, "big"))
-    with pytest.raises(RemoteProtocolError, match="frame.length"):
+    with pytest.raises(RemoteProtocolError, match=r"frame\.length"):
         reader.next_frame()
 
 
@@ -236,9 +236,10 @@ def test_two_sessions_never_accuse_each_other(actions: list[tuple[bool, str, int
 @given(st.sampled_from(list(Kind)), st.lists(VALUES, max_size=5))
 def test_a_frame_is_parsed_or_refused(kind: Kind, fields: list[Any]) -> None:
     frame = pack(kind, *fields)
+    field = ""
     try:
         parsed, _ = parse(frame[4:])
+        assert parsed is kind
     except RemoteProtocolError as error:
-        assert error.field.startswith((kind.name.lower(), "frame"))
-        return
-    assert parsed is kind
+        field = error.field
+    assert not field or field.startswith((kind.name.lower(), "frame"))
