@@ -1,7 +1,7 @@
 """A small RV64GC encoder and ELF writer for the differential tests.
 
-It knows formats, not mnemonics: each helper returns an instruction's bytes, built from the fields of the unprivileged specification. It is
-written apart from the decoder under test, so that an error in one shows against the other.
+It knows formats, not mnemonics: each helper returns an instruction's bytes, built from the fields of the unprivileged
+specification. It is written apart from the decoder under test, so that an error in one shows against the other.
 """
 
 from __future__ import annotations

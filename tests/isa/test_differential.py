@@ -1,7 +1,7 @@
 """Random programs on our hart and on qemu-riscv64 user mode: registers, flags and memory must be equal.
 
-WHERRY_ISA_PROGRAMS: how many (default 120). WHERRY_ISA_SEED: number of the first (default 1). A failing seed is named; rerun it alone with
-WHERRY_ISA_SEED=n WHERRY_ISA_PROGRAMS=1.
+WHERRY_ISA_PROGRAMS: how many (default 120). WHERRY_ISA_SEED: number of the first (default 1). A failing seed is named;
+rerun it alone with WHERRY_ISA_SEED=n WHERRY_ISA_PROGRAMS=1.
 """
 
 from __future__ import annotations
