@@ -115,23 +115,37 @@ async def spawn(folder: Path) -> GuestHandle:
     """Start the process of ``folder/spec.msgpack`` in its own session and adopt it. Raises CoreError with the reason
     when it cannot be made (bad image, no memory ...), nothing is left running then."""
     pid, ready = await trio.to_thread.run_sync(_start_process, folder)
-    data = b""
     try:
-        async with trio.lowlevel.FdStream(ready) as pipe:
-            with trio.fail_after(_SPAWN_TIMEOUT):
-                while chunk := await pipe.receive_some(65536):
-                    data += chunk
-    except trio.TooSlowError:
-        os.kill(pid, signal.SIGKILL)
-        await trio.to_thread.run_sync(os.waitpid, pid, 0)
-        raise CoreHostError(-3, "guest", f"its process was not ready within {_SPAWN_TIMEOUT:.0f} s") from None
-    answer = msgpack.unpackb(data) if data else {}
-    if not answer.get("ok"):
-        await trio.to_thread.run_sync(os.waitpid, pid, 0)
-        if not answer:
-            raise CoreHostError(-3, "guest", f"its process ended during set-up, see {folder / 'process.log'}")
-        raise error_for(int(answer["status"]), str(answer["field"]), str(answer["message"]))
-    return await adopt(folder)
+        answer = await _until_ready(ready)
+        if not answer.get("ok"):
+            raise _setup_error(folder, answer)
+        return await adopt(folder)
+    except BaseException:
+        # Also when cancelled: a process that nobody holds must not stay behind.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # ours and not reaped, so the number is its own
+        with trio.CancelScope(shield=True), contextlib.suppress(ChildProcessError):
+            await trio.to_thread.run_sync(os.waitpid, pid, 0)
+        raise
+
+
+async def _until_ready(ready: int) -> dict[str, Any]:
+    """What the process says on its ready pipe; {} when it ended without a word. Owns ``ready``."""
+    data = b""
+    async with trio.lowlevel.FdStream(ready) as pipe:
+        with trio.move_on_after(_SPAWN_TIMEOUT) as patience:
+            while chunk := await pipe.receive_some(65536):
+                data += chunk
+    if patience.cancelled_caught:
+        raise CoreHostError(-3, "guest", f"its process was not ready within {_SPAWN_TIMEOUT:.0f} s")
+    answer: dict[str, Any] = msgpack.unpackb(data) if data else {}
+    return answer
+
+
+def _setup_error(folder: Path, answer: dict[str, Any]) -> Exception:
+    if not answer:
+        return CoreHostError(-3, "guest", f"its process ended during set-up, see {folder / 'process.log'}")
+    return error_for(int(answer["status"]), str(answer["field"]), str(answer["message"]))
 
 
 async def adopt(folder: Path) -> GuestHandle:

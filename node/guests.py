@@ -296,11 +296,12 @@ class Guests:
             record.files[file.role] = str(path)
         record.save(guest.folder)
         try:
-            handle = await spawn(guest.folder)
+            self._hold(guest, await spawn(guest.folder))
         except CoreError as error:
             code = _CODES.get(error.status, "internal")
             raise Refused(code, str(error), field=error.field) from error
-        self._hold(guest, handle)
+        except GuestGone as error:
+            raise Refused("unavailable", str(error)) from error
 
     async def begin(self, guest: Guest, generation: int) -> float:
         """First instructions under ``generation``; the record must say so already. CLOCK_REALTIME of them."""
@@ -325,8 +326,8 @@ class Guests:
     def _hold(self, guest: Guest, handle: GuestHandle) -> None:
         guest.handle = handle
         guest.ended = trio.Event()
-        self._ports.attach(guest, enabled=False)
         self._nursery.start_soon(self._watch, guest, handle)
+        self._ports.attach(guest, enabled=False)
 
     async def _failed(self, guest: Guest, error: BaseException) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _KILL_AFTER + 1):

@@ -92,6 +92,9 @@ class TargetDriver(Driver):
         self._view: RamView | None = None
         self._state = b""
         self._pages: trio.CancelScope | None = None
+        self._pages_ended = trio.Event()
+        self._reserving: trio.CancelScope | None = None
+        self._reserved = trio.Event()
 
     async def run(self) -> None:
         try:
@@ -99,8 +102,17 @@ class TargetDriver(Driver):
         finally:
             asked = self._slot.kind if self._slot is not None else ""
             self._answer(self.finished_answer() if asked == "finish" else Refused("cancelled", "the migration is over"))
-            if self._view is not None:
-                self._view.close()
+            with trio.CancelScope(shield=True):
+                await self._end_pages()
+            view, self._view = self._view, None
+            if view is not None:
+                view.close()
+
+    async def _end_pages(self) -> None:
+        """The page stream's handler may be in a thread that writes to RAM: wait until it is out of it."""
+        if self._pages is not None:
+            self._pages.cancel()
+            await self._pages_ended.wait()
 
     # -- what the source asks
 
@@ -129,15 +141,18 @@ class TargetDriver(Driver):
             raise Refused("conflict", "nothing is reserved")
         if self._pages is not None:
             raise Refused("conflict", "there is a page stream already")
-        await self.hold("copy")
         self._pages = trio.CancelScope()
-        with self._pages:
-            try:
+        try:
+            with self._pages:
+                await self.hold("copy")
                 await PageReceiver(self._view, stream).run()
-            except Exception as error:
-                if not isinstance(error, trio.BrokenResourceError):  # a broken stream: the link says so itself
-                    self.feed(StepFailed("pages", str(error)))
-                raise
+        except trio.BrokenResourceError:
+            raise  # the link says so itself
+        except Exception as error:
+            self.feed(StepFailed("pages", str(error)))
+            raise
+        finally:
+            self._pages_ended.set()
 
     async def _wait(self, kind: str) -> Message:
         self._answer(Refused("conflict", "the source asked something else meanwhile"))
@@ -188,7 +203,14 @@ class TargetDriver(Driver):
             raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet")
         guests = self.agent.guests
         guest = guests.add_incoming(self._spec, self.machine.generation, self.machine.migration, self.machine.source)
-        await guests.make(guest)
+        self._reserving = trio.CancelScope()
+        try:
+            with self._reserving:
+                await guests.make(guest)
+        finally:
+            self._reserved.set()
+        if self._reserving.cancelled_caught:
+            return
         self._view = guest.live.open_view()
         self.agent.nursery.start_soon(self._watch_guest, guest)
         self.feed(Reserved())
@@ -229,8 +251,10 @@ class TargetDriver(Driver):
         self.feed(GuestStarted(at))
 
     async def _destroy(self) -> None:
-        if self._pages is not None:
-            self._pages.cancel()
+        await self._end_pages()
+        if self._reserving is not None:
+            self._reserving.cancel()
+            await self._reserved.wait()
         guest = self.agent.guests.find(self.machine.guest)
         if guest is None or guest.migration != self.machine.migration or guest.record.role != "incoming":
             return  # never reserved, or not this migration's copy

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from node.core import CoreFull
 from node.guests import Guest, Guests
 from node.record import Record, load_note, save_note
 from protocol.errors import Refused
@@ -187,6 +188,20 @@ async def test_image_that_nobody_has(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="nobody has it"):
             await n.guests.run(spec(sha256="f" * 64), 1)
         assert n.guests.get("g1").state == "crashed"
+        assert (await n.guests.run(spec(), 2)).state == "running"
+
+
+async def test_a_guest_without_ports_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(guest: Guest, *, enabled: bool) -> None:
+        raise CoreFull(-9, "port", "no more ports")
+
+    async with node(tmp_path) as n:
+        with monkeypatch.context() as patch:
+            patch.setattr(n.ports, "attach", full)
+            with pytest.raises(Refused, match="no more ports") as caught:
+                await n.guests.run(spec(), 1)
+        assert caught.value.code == "full"
+        assert (n.guests.get("g1").state, n.guests.get("g1").handle) == ("crashed", None)
         assert (await n.guests.run(spec(), 2)).state == "running"
 
 
