@@ -3,21 +3,21 @@
  * ring that lies is reported as damaged (WH_E_FORMAT), never followed.
  *
  * A memfd holds two rings behind one another: [0] guest to switch, [1] switch to guest. Each: one header page, then
- * `capacity` bytes (a power of two). A record is a little-endian u32 length, then the frame, padded to 8 bytes; a record
- * never wraps: length 0xffffffff means "skip to the start". head and tail are free-running byte counts. The doorbell is
- * an eventfd, rung only if the consumer had set need_kick. */
+ * `capacity` bytes (a power of two). A record is a little-endian u32 length, then the frame, padded to 8 bytes; a
+ * record never wraps: length 0xffffffff means "skip to the start". head and tail are free-running byte counts. The
+ * doorbell is an eventfd, rung only if the consumer had set need_kick. */
 #ifndef WH_RING_H
 #define WH_RING_H
 
 #include "base/base.h"
 
-#define WH_RING_CAPACITY (256u * 1024u)
-#define WH_RING_MAX_FRAME 65550u
+#define WH_RING_CAPACITY   (256u * 1024u)
+#define WH_RING_MAX_FRAME  65550u
 #define WH_RING_FILE_BYTES (2u * (WH_PAGE_SIZE + WH_RING_CAPACITY))
 
 typedef struct wh_ring wh_ring; /* this process's view of one direction */
 
-int wh_ring_file_new(wh_error *err);                    /* a sealed memfd with both rings, or a negative status */
+int wh_ring_file_new(wh_error *err); /* a sealed memfd with both rings, or a negative status */
 int wh_ring_map(int fd, unsigned direction, bool producer, wh_ring **out, wh_error *err);
 void wh_ring_unmap(wh_ring *r);
 
