@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
-from node.channel.qga import GuestAgent, QgaError, QgaUnavailable
+from node.channel.qga import QgaError, QgaUnavailable
 from node.core import CoreError
-from node.guest import Exit, GuestGone, GuestHandle, adopt, read_exit, spawn
-from node.machine import CH_AGENT
+from node.guest import GuestGone, GuestHandle, adopt, read_exit, spawn
+from node.guestcopy import Guest, Ports, outcome, own_disk, resident
 from node.record import DamagedRecord, Record, remove_folder, save_note
 from protocol.errors import Refused
 from protocol.messages import GuestSpec, GuestState, GuestStatus, ImageFile
@@ -38,90 +36,6 @@ _ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 _CODES = {-2: "invalid", -5: "invalid", -6: "unsupported", -1: "full", -9: "full", -13: "unsupported", -12: "conflict"}
 
 FetchFile = Callable[[ImageFile], Awaitable[Path]]
-
-
-class Ports(Protocol):
-    """The switch's side of a guest (node/mesh.py)."""
-
-    def attach(self, guest: Guest, *, enabled: bool) -> None: ...
-    def detach(self, guest: Guest) -> None: ...
-    def enable(self, guest: Guest, on: bool) -> None: ...
-    def announce(self, guest: Guest) -> None: ...
-
-
-class Guest:
-    """One guest on this node. ``handle`` is None when no process is there."""
-
-    def __init__(self, folder: Path, record: Record) -> None:
-        self.folder = folder
-        self.record = record
-        self.lock = trio.Lock()
-        self.handle: GuestHandle | None = None
-        self.state: GuestState = "pending"
-        self.reason = ""
-        self.started = 0.0
-        self.booted = 0.0
-        self.instructions = 0
-        self.resident = 0
-        self.migration = record.migration
-        self.ended = trio.Event()
-        self._agent: GuestAgent | None = None
-
-    @property
-    def id(self) -> str:
-        return self.record.spec.guest
-
-    @property
-    def generation(self) -> int:
-        return self.record.generation
-
-    @property
-    def tag(self) -> str:
-        """For log lines."""
-        return f"guest={self.id} generation={self.generation}"
-
-    @property
-    def takes_memory(self) -> bool:
-        """It has a process, or is about to have one."""
-        return self.handle is not None or self.state in ("starting", "migrating")
-
-    @property
-    def live(self) -> GuestHandle:
-        """The process's handle; Refused("conflict") when there is none."""
-        if self.handle is None:
-            raise Refused("conflict", f"guest {self.record.spec.name} is {self.state}", state=self.state)
-        return self.handle
-
-    def status(self) -> GuestStatus:
-        return GuestStatus(
-            guest=self.id,
-            generation=self.generation,
-            state=self.state,
-            reason=self.reason[:4000],
-            pid=self.handle.pid if self.handle else 0,
-            started=self.started,
-            booted=self.booted,
-            instructions=self.instructions,
-            resident=self.resident,
-            migration=self.migration,
-        )
-
-    async def agent(self) -> GuestAgent:
-        """The guest agent's channel, opened once for this process."""
-        if self._agent is None:
-            self._agent = GuestAgent(await self.live.attach(CH_AGENT, kept=False))
-        return self._agent
-
-    async def drop_agent(self) -> None:
-        if self._agent is not None:
-            agent, self._agent = self._agent, None
-            await agent.aclose()
-
-    def release(self) -> None:
-        """Let go of the process, whatever it does now."""
-        if self.handle is not None:
-            self.handle.close()
-            self.handle = None
 
 
 class Guests:
@@ -185,7 +99,7 @@ class Guests:
                 except (GuestGone, CoreError):
                     continue
                 guest.instructions = int(answer["stats"]["instructions"])
-                guest.resident = await trio.to_thread.run_sync(_resident, guest.handle.fds.get("ram", -1))
+                guest.resident = await trio.to_thread.run_sync(resident, guest.handle.fds.get("ram", -1))
 
     # -- orders
 
@@ -292,7 +206,7 @@ class Guests:
         for file in record.spec.image.files:
             path = await self._fetch(file)
             if file.role == "disk":
-                path = await trio.to_thread.run_sync(_own_disk, path, guest.folder / "disk0.img")
+                path = await trio.to_thread.run_sync(own_disk, path, guest.folder / "disk0.img")
             record.files[file.role] = str(path)
         record.save(guest.folder)
         try:
@@ -334,9 +248,6 @@ class Guests:
             await self._end(guest, str(error))
             self.changed(guest, "crashed", f"could not be started: {error}")
 
-    async def end(self, guest: Guest, reason: str) -> None:
-        await self._end(guest, reason)
-
     async def _end(self, guest: Guest, reason: str) -> None:
         """Make sure that no process of this guest is left."""
         handle = guest.handle
@@ -370,7 +281,7 @@ class Guests:
         self._ports.detach(guest)
         await guest.drop_agent()
         guest.release()
-        state, reason = _outcome(exit_)
+        state, reason = outcome(exit_)
         if guest.state != "stopping" and exit_.reason == "reboot" and not guest.migration:
             self._nursery.start_soon(self._reboot, guest)
         else:
@@ -430,7 +341,7 @@ class Guests:
                 guest.migration = ""
                 await self.discard(guest)  # it never ran and its RAM is gone
                 return
-            self.changed(guest, *_outcome(read_exit(folder)))
+            self.changed(guest, *outcome(read_exit(folder)))
             return
         self._hold(guest, handle)
         guest.started = float(handle.info["started"])
@@ -452,32 +363,3 @@ class Guests:
         """Let go of every process; they go on."""
         for guest in self._guests.values():
             guest.release()
-
-
-def _outcome(exit_: Exit) -> tuple[GuestState, str]:
-    """State and reason of a process that ended."""
-    if exit_.reason == "poweroff":
-        return "stopped", "powered off" if exit_.code == 0 else f"powered off with code {exit_.code}"
-    if exit_.reason == "stopped":
-        return "stopped", exit_.text
-    if exit_.reason == "reboot":
-        return "stopped", "rebooted"
-    return "crashed", exit_.text or exit_.reason
-
-
-def _resident(ram_fd: int) -> int:
-    """Bytes of a guest's memfd that have memory behind them."""
-    try:
-        return os.fstat(ram_fd).st_blocks * 512
-    except OSError:
-        return 0
-
-
-def _own_disk(blob: Path, disk: Path) -> Path:
-    """The guest's own copy of an image's disk; an existing one is kept (a restart)."""
-    if not disk.exists():
-        part = disk.with_suffix(".part")
-        shutil.copyfile(blob, part)
-        part.chmod(0o600)
-        part.rename(disk)
-    return disk

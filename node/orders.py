@@ -10,7 +10,7 @@ from node.channel.console import bridge
 from node.channel.qga import QgaError, QgaUnavailable
 from node.core import CoreError
 from node.guest import GuestGone
-from node.guests import Guest
+from node.guestcopy import Guest
 from node.machine import CH_UART
 from protocol.errors import Refused
 from protocol.messages import (

@@ -1,4 +1,4 @@
-"""The switch ports of this node's guests (implements node.guests.Ports).
+"""The switch ports of this node's guests (implements node.guestcopy.Ports).
 
 A guest copy has its ports from the moment its process is there, but they carry frames, and its MACs are claimed, only
 while that copy may speak: not on a target before COMMIT, not on a paused source, not when a newer copy is known
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from node.core import CoreError
-from node.guests import Guest
+from node.guestcopy import Guest
 from node.switchctl import Switch
 from protocol.messages import Nic
 

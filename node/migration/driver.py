@@ -17,7 +17,7 @@ import trio
 
 from node.core import CoreError
 from node.guest import GuestGone
-from node.guests import Guest
+from node.guestcopy import Guest
 from node.holdpoints import hold
 from node.record import save_note
 from protocol.errors import LinkError, Refused, WherryError

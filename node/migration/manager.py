@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from node.guests import Guest
+from node.guestcopy import Guest
 from node.migration.driver import Driver, record_of
 from node.migration.source import SourceDriver
 from node.migration.target import TargetDriver

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from node.guests import Guest
+from node.guestcopy import Guest
 from node.migration.driver import Driver
 from node.migration.pages import PageReceiver, limiter
 from node.ramview import RamView

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from node.core import CoreFull
-from node.guests import Guest, Guests
+from node.guestcopy import Guest
+from node.guests import Guests
 from node.record import Record, load_note, save_note
 from protocol.errors import Refused
 from protocol.messages import GuestSpec, ImageFile, ImageRef

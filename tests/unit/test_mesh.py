@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from node.core import CoreError
-from node.guests import Guest
+from node.guestcopy import Guest
 from node.machine import Machine
 from node.mesh import Mesh
 from protocol.messages import GuestSpec, ImageFile, ImageRef, Nic, NodeInfo
