@@ -54,6 +54,7 @@ class FakeAgent:
         self.hooks: dict[type[m.Message], Callable[[Any], Awaitable[Any]]] = {}
         self.registered: m.Registered | None = None
         self.directory: m.Directory | None = None
+        self.consoles: list[LinkStream] = []
         self.got = trio.Event()  # set and replaced whenever something arrives
 
     def files(self) -> TlsFiles:
@@ -191,12 +192,15 @@ class FakeAgent:
             self.guests[request.guest] = state
         else:
             del self.guests[request.guest]
+            for stream in self.consoles:
+                await stream.aclose()
 
     async def _on_directory(self, link: Link, notice: m.Directory) -> None:
         self.directory = notice
         self._arrived(notice)
 
     async def _console(self, link: Link, opening: m.ConsoleOpen, stream: LinkStream) -> None:
+        self.consoles.append(stream)
         await stream.send_all(b"kept:")
         await self._echo(link, opening, stream)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from trio_websocket import open_websocket_url
 
 from protocol import messages as m
 from protocol.errors import LinkError, Refused, RemoteError
@@ -300,6 +301,22 @@ async def test_an_incoming_guest_holds_memory_at_its_target(tmp_path: Path) -> N
             await c.post("/v1/guests/web/migrate", {"to": "n2"})
             refused = await c.run("db", on="n2", status=503)
             assert "64 MiB of 256 MiB are free" in refused["error"]["message"]
+
+
+async def test_a_console_follows_the_guest(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (c, n1, n2):
+        moves_at_once(n1, n2)
+        url = c.ready.api.replace("http", "ws") + "/v1/guests/web/console"
+        headers = [(b"Authorization", f"Bearer {c.ready.token}".encode())]
+        async with open_websocket_url(url, extra_headers=headers) as socket:
+            assert await socket.get_message() == b"kept:"
+            await c.done(await c.post("/v1/guests/web/migrate", {"to": "n2"}))
+            with trio.fail_after(5):
+                assert await socket.get_message() == b"kept:", "the new owner's console"
+            assert len(n2.consoles) == 1
+            await socket.send_message(b"typed")
+            with trio.fail_after(5):
+                assert await socket.get_message() == b"typed"
 
 
 async def test_the_relay_carries_bytes_between_two_nodes(tmp_path: Path) -> None:
