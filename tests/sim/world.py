@@ -123,8 +123,13 @@ class World:
     def link_up(self, a: int, b: int) -> bool:
         return bool(self.lives[a] and self.lives[b]) and frozenset((a, b)) not in self.cuts
 
-    def send(self, a: int, b: int, deliver: Callable[[], None]) -> None:
-        """In order per direction; lost when the link is cut first."""
+    def session(self, a: int, b: int) -> int | None:
+        """A number that changes with each new session of the link; None while it is down."""
+        return self._epochs.get(frozenset((a, b)), 0) if self.link_up(a, b) else None
+
+    def send(self, a: int, b: int, deliver: Callable[[], None], *, once: bool = False) -> None:
+        """In order per direction; lost when the link is cut first. Calls may be repeated by a driver that retries; a
+        notice (``once``) is not: a session delivers each byte once."""
         link = frozenset((a, b))
         if not self.link_up(a, b):
             return
@@ -134,7 +139,7 @@ class World:
         self._fifo[(a, b)] = when
         lost = lambda: self._epochs.get(link, 0) != epoch  # noqa: E731
         self.at(when - self.now, deliver, lost)
-        if self.duplicate_next:
+        if self.duplicate_next and not once:
             self.duplicate_next = False
             self.at(when - self.now + 0.02, deliver, lost)
 
