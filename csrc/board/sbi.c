@@ -148,14 +148,28 @@ static struct reply console_write(wh_board_hart *h, uint64_t len, uint64_t pa)
     return (struct reply){0, n};
 }
 
+/* Through the UART, which is where input waits: firmware has no other console either. */
+static size_t take_input(wh_machine *m, uint8_t *to, size_t cap)
+{
+    enum { RBR = 0, LSR = 5, LSR_DR = 1 };
+    uint64_t status, byte;
+    size_t n = 0;
+    pthread_mutex_lock(&m->lock);
+    m->uart->ops->poll(m->uart);
+    while (n < cap && !m->uart->ops->read(m->uart, LSR, 1, &status) && status & LSR_DR &&
+           !m->uart->ops->read(m->uart, RBR, 1, &byte))
+        to[n++] = (uint8_t)byte;
+    pthread_mutex_unlock(&m->lock);
+    return n;
+}
+
 static struct reply console_read(wh_board_hart *h, uint64_t len, uint64_t pa)
 {
     wh_machine *m = h->machine;
     uint8_t *to = wh_ram_at(&m->ram, pa, len);
     if (!to)
         return (struct reply){ERR_INVALID_PARAM, 0};
-    wh_channel_end end = wh_channel_device_end(&m->channel[WH_CH_UART]);
-    uint64_t n = end.input(end.ctx, to, len < CHUNK ? len : CHUNK);
+    size_t n = take_input(m, to, len < CHUNK ? len : CHUNK);
     wh_ram_mark_dirty_range(&m->ram, pa, n);
     return (struct reply){0, n};
 }
@@ -196,11 +210,9 @@ static bool legacy_call(wh_board_hart *h, uint64_t ext)
     case LEGACY_PUTCHAR:
         put_byte(m, (uint8_t)arg(h, 0));
         break;
-    case LEGACY_GETCHAR: {
-        wh_channel_end end = wh_channel_device_end(&m->channel[WH_CH_UART]);
-        result = end.input(end.ctx, &byte, 1) ? byte : -1;
+    case LEGACY_GETCHAR:
+        result = take_input(m, &byte, 1) ? byte : -1;
         break;
-    }
     case LEGACY_SHUTDOWN:
         wh_events_end(&m->events, WH_EV_POWEROFF, 0, "");
         wh_run_halt(m);

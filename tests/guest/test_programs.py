@@ -87,6 +87,22 @@ def test_timer() -> None:
     assert run("timer") == {"ticks": "20", "early": "0"}
 
 
+def test_suspend_and_legacy_calls() -> None:
+    with Guest() as guest:
+        guest.boot(build("suspend"))
+        guest.read_until(b"*\ntype\n")
+        guest.write(b"abcd")
+        guest.wait_end()
+        assert guest.values() == {
+            "retentive": "0",
+            "late_enough": "1",
+            "restarted_late_enough": "1",
+            "satp": "0",
+            "getchar": "-1",
+            "typed": "1",
+        }
+
+
 def test_harts_count_together() -> None:
     assert run("smp", harts=4) == {"counter": "80000", "ipis": "4", "again": "0"}
 
