@@ -17,15 +17,15 @@
 #include "api.cdef"
 #pragma GCC visibility pop
 
-#define WH_PAGE_SHIFT 12
-#define WH_PAGE_SIZE 4096u
-#define WH_CACHE_LINE 64
-#define WH_LIKELY(x) __builtin_expect(!!(x), 1)
-#define WH_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define WH_PAGE_SHIFT   12
+#define WH_PAGE_SIZE    4096u
+#define WH_CACHE_LINE   64
+#define WH_LIKELY(x)    __builtin_expect(!!(x), 1)
+#define WH_UNLIKELY(x)  __builtin_expect(!!(x), 0)
 #define WH_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-/* Fill *err (NULL is allowed) and return status. field: what was wrong ("kernel", "memory"); the text says the value and
- * what is allowed. */
+/* Fill *err (NULL is allowed) and return status. field: what was wrong ("kernel", "memory"); the text says the value
+ * and what is allowed. */
 int wh_fail(wh_error *err, int status, const char *field, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
 /* Monotonic host time in nanoseconds. */

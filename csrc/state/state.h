@@ -50,7 +50,8 @@ const char *wh_get_str(wh_reader *r, size_t *len); /* not terminated */
 uint32_t wh_get_array(wh_reader *r);
 uint32_t wh_get_map(wh_reader *r);
 void wh_get_skip(wh_reader *r); /* any value, depth-limited */
-/* The document is well formed, but the value of key is not one that the caller can take: WH_E_FORMAT with key as field. */
+/* The document is well formed, but the value of key is not one that the caller can take: WH_E_FORMAT with key as field.
+ */
 void wh_reader_refuse(wh_reader *r, const char *key);
 /* Maps are read in any order: find(key) in a map whose reader stands at its header gives a reader at the value; absent:
  * status WH_E_FORMAT with the key as field. Extra keys are allowed (a newer minor version). */
