@@ -333,6 +333,30 @@ async def test_events_follow_without_gap_or_repeat(tmp_path: Path) -> None:
     db.close()
 
 
+async def test_an_event_between_subscribing_and_reading_comes_once(tmp_path: Path) -> None:
+    db, hub = Db.open(tmp_path / "e.db"), Hub()
+    db.on_events = hub.publish
+
+    class Busy:
+        """A store in which something happens just before each of the first reads."""
+
+        left = 2
+
+        async def run(self, fn: Any, *args: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                await db.run(lambda tx: tx.emit("x", "early"))
+            return await db.run(fn, *args)
+
+    source = follow(Busy(), hub, 0, live=True)  # type: ignore[arg-type]
+    got = [await anext(source), await anext(source)]
+    await db.run(lambda tx: tx.emit("x", "late"))
+    got.append(await anext(source))
+    assert [e.id for e in got if e is not None] == [1, 2, 3]
+    await source.aclose()  # type: ignore[attr-defined]
+    db.close()
+
+
 async def test_a_slow_subscriber_is_cut_off_and_the_others_are_not(tmp_path: Path) -> None:
     db, hub = Db.open(tmp_path / "e.db"), Hub()
     db.on_events = hub.publish
