@@ -399,6 +399,9 @@ class TunnelKey(Request, frozen=True, kw_only=True):
     cipher: Literal[0, 1]
     key: Annotated[bytes, Meta(min_length=32, max_length=32)]
 
+    def __repr__(self) -> str:  # keys must not reach logs
+        return f"TunnelKey(epoch={self.epoch}, cipher={self.cipher})"
+
 
 class MacAdvert(Message, frozen=True, kw_only=True):
     """In the manner of an EVPN type-2 route (RFC 7432 §7.2, mobility §7.7)."""

@@ -1,0 +1,186 @@
+"""The migration machines one by one: convergence, holding, the store's rule, blackout arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol import migration as mig
+from protocol.errors import Refused
+from protocol.messages import MigrationParams
+
+
+def kinds(effects: list[mig.Effect]) -> list[str]:
+    return [type(e).__name__ for e in effects if not isinstance(e, mig.ReportProgress)]
+
+
+def source(**params: float) -> mig.Source:
+    machine = mig.Source("m", "g", 5, 2, MigrationParams(**params))  # type: ignore[arg-type]
+    machine.handle(mig.Start(), 0)
+    machine.handle(mig.TargetPrepared(), 0)
+    return machine
+
+
+def done(dirty: int, size: int = 1 << 20, seconds: float = 0.01) -> mig.RoundDone:
+    return mig.RoundDone(256, 0, size, seconds, dirty)
+
+
+def to_commit(machine: mig.Source) -> None:
+    machine.handle(done(0), 1)
+    for event in (mig.Paused(100.0), mig.LastRoundDone(0, 0, 0), mig.StateSaved(), mig.TargetReady()):
+        machine.handle(event, 1)
+
+
+def test_rounds_go_on_until_the_predicted_blackout_is_short_enough() -> None:
+    machine = source(max_blackout_ms=30.0)
+    assert kinds(machine.handle(done(1000), 1)) == ["SendRound"]  # 4 MB at 105 MB/s: 39 ms
+    assert machine.predicted_ms == pytest.approx(39.06, abs=0.1)
+    assert kinds(machine.handle(done(700), 2)) == ["Persist", "PauseGuest"]
+    assert machine.rounds == 2
+
+
+def test_a_tiny_round_does_not_spoil_the_rate() -> None:
+    machine = source()
+    machine.handle(done(5000), 1)
+    rate = machine.rate
+    machine.handle(done(5000, size=4096, seconds=0.5), 2)
+    assert machine.rate == rate
+
+
+def test_what_does_not_converge_is_given_up_with_the_figures() -> None:
+    machine = source(max_rounds=2)
+    machine.handle(done(100000), 1)
+    assert kinds(machine.handle(done(100000), 2)) == ["StopCopy", "ResumeGuest", "FinishTarget", "AskStore"]
+    (_, end) = machine.handle(mig.StoreAnswered("aborted", 5), 3)
+    assert isinstance(end, mig.Done)
+    assert "after 2 rounds" in end.result.reason
+    assert end.result.outcome == "aborted"
+
+
+def test_without_a_coordinator_the_switch_waits_and_copies_again_after_it() -> None:
+    machine = source()
+    machine.handle(mig.CoordinatorLost(), 0)
+    assert kinds(machine.handle(done(0), 1)) == []
+    assert machine.phase is mig.SourcePhase.HOLD
+    assert kinds(machine.handle(mig.CoordinatorRestored(), 5)) == ["SendRound"]
+    assert kinds(machine.handle(done(0), 6)) == ["Persist", "PauseGuest"]
+
+
+def test_the_deadline_ends_a_copy_and_the_switch_has_its_own() -> None:
+    machine = source(deadline_s=60)
+    assert machine.wakeup == 60
+    assert machine.handle(mig.Tick(), 59) == []
+    assert "ResumeGuest" in kinds(machine.handle(mig.Tick(), 60))
+    machine = source(deadline_s=60)
+    machine.handle(done(0), 50)
+    assert machine.wakeup == 80
+    assert "ResumeGuest" in kinds(machine.handle(mig.Tick(), 80))
+
+
+def test_a_pause_that_comes_after_the_abort_is_undone() -> None:
+    machine = source()
+    machine.handle(done(0), 1)
+    machine.handle(mig.TargetLost("gone"), 1)
+    assert kinds(machine.handle(mig.Paused(1.0), 1)) == ["ResumeGuest"]
+    machine.handle(mig.StoreAnswered("aborted", 5), 2)
+    assert kinds(machine.handle(mig.Paused(1.0), 1)) == ["ResumeGuest"]
+
+
+def test_in_doubt_the_source_stays_paused_and_asks_again() -> None:
+    machine = source()
+    to_commit(machine)
+    assert machine.phase is mig.SourcePhase.COMMIT
+    for event in (mig.TargetLost("gone"), mig.CoordinatorLost(), mig.CancelAsked(), mig.StoreUnreachable()):
+        assert "ResumeGuest" not in kinds(machine.handle(event, 2))
+    assert machine.handle(mig.Tick(), 3) == [mig.AskStore("abort", "cancelled")]
+    machine.handle(mig.StoreUnreachable(), 3)
+    assert machine.handle(mig.CoordinatorRestored(), 3) == [mig.AskStore("abort", "cancelled")]
+    assert kinds(machine.handle(mig.StoreAnswered("committed", 6, 2), 4)) == ["FinishTarget", "Persist", "FreeGuest"]
+
+
+def test_checksums_that_differ_abort_before_commit() -> None:
+    machine = source(verify=True)
+    machine.handle(done(0), 1)
+    machine.handle(mig.Paused(1.0), 1)
+    for event in (mig.LastRoundDone(0, 0, 0), mig.StateSaved()):
+        assert machine.handle(event, 1) == []
+    assert kinds(machine.handle(mig.Checksummed("aa"), 1)) == ["SendState"]
+    effects = machine.handle(mig.TargetReady("bb"), 1)
+    assert "ResumeGuest" in kinds(effects)
+    assert mig.AskStore("commit") not in effects
+
+
+def test_blackout_corrects_the_clock_offset_and_bounds_its_error() -> None:
+    machine = source()
+    to_commit(machine)
+    machine.handle(mig.StoreAnswered("committed", 6, 2), 1)
+    # The target's clock is 1000 s ahead; it resumed 20 ms after the pause; the round trip took 4 ms.
+    (_, _, end) = machine.handle(mig.TargetFinished(1100.020, 1100.052, 100.050, 100.054), 2)
+    assert isinstance(end, mig.Done)
+    assert end.result.blackout_ms == pytest.approx(20, abs=0.01)
+    assert end.result.blackout_error_ms == pytest.approx(2, abs=0.01)
+
+
+def test_a_target_obeys_the_store_only_once_it_has_loaded() -> None:
+    target = mig.Target("m", "g", 5, 1)
+    assert kinds(target.handle(mig.PrepareAsked(), 0)) == ["Persist", "Reserve"]
+    assert kinds(target.handle(mig.FinishAsked("committed", 6), 0)) == ["RefuseSource"]
+    target.handle(mig.Reserved(), 0)
+    target.handle(mig.StateArrived(), 0)
+    assert kinds(target.handle(mig.StateLoaded(), 0)) == ["AnswerReady"]
+    assert target.handle(mig.SourceLost(), 1) == [mig.AskStore("query")]
+    assert target.handle(mig.StoreAnswered("pending", 5, 1), 1) == []
+    assert target.handle(mig.Tick(), 2) == [mig.AskStore("query")]
+    assert kinds(target.handle(mig.StoreAnswered("committed", 6, 2), 2)) == ["StartGuest", "Persist"]
+    assert kinds(target.handle(mig.GuestStarted(9.0), 3)) == ["AnswerFinished", "Forget", "Done"]
+    assert target.handle(mig.FinishAsked("committed", 6), 4) == [mig.AnswerFinished(9.0)]
+
+
+def test_a_target_whose_source_never_returns_gives_up_through_the_store() -> None:
+    record = mig.Record("target", "m", "g", 5, 1, "incoming")
+    target, effects = mig.Target.recover(record, loaded=True, now=0)
+    assert effects == [mig.AskStore("query")]
+    target.handle(mig.StoreAnswered("pending", 5, 1), 0)
+    (ask,) = target.handle(mig.Tick(), 60)
+    assert isinstance(ask, mig.AskStore)
+    assert ask.ask == "abort"
+    assert kinds(target.handle(mig.StoreAnswered("aborted", 5, 1), 61)) == ["DestroyIncoming", "Forget", "Done"]
+
+
+def test_the_store_keeps_the_first_word_for_ever() -> None:
+    for first, second in (("commit", "abort"), ("abort", "commit")):
+        store = mig.Arbiter({"g": (5, 1)})
+        store.begin(mig.Begin("m", "g", 5, 1, 2))
+        assert store.ask("m", "g", 5, "query").decision == "pending"
+        verdict = store.ask("m", "g", 5, first)  # type: ignore[arg-type]
+        again = store.ask("m", "g", 5, second)  # type: ignore[arg-type]
+        assert again.decision == verdict.decision
+        assert verdict.changed
+        assert not again.changed
+        assert store.guests["g"] == ((6, 2) if first == "commit" else (5, 1))
+
+
+def test_commit_is_compare_and_set_on_the_generation() -> None:
+    store = mig.Arbiter({"g": (5, 1)})
+    store.begin(mig.Begin("m", "g", 5, 1, 2))
+    store.guests["g"] = (8, 3)  # fenced meanwhile
+    assert store.ask("m", "g", 5, "commit").decision == "aborted"
+    assert store.guests["g"] == (8, 3)
+    assert store.ask("unknown", "g", 8, "commit").decision == "aborted"
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        (mig.Begin("m", "g", 5, 1, 3), "exists"),
+        (mig.Begin("n", "g", 5, 1, 3), "conflict"),
+        (mig.Begin("n", "g", 4, 1, 3), "fenced"),
+        (mig.Begin("n", "g", 5, 2, 3), "fenced"),
+        (mig.Begin("n", "h", 5, 1, 3), "not_found"),
+    ],
+)
+def test_a_migration_that_may_not_begin(row: mig.Begin, code: str) -> None:
+    store = mig.Arbiter({"g": (5, 1)})
+    store.begin(mig.Begin("m", "g", 5, 1, 2))
+    with pytest.raises(Refused) as caught:
+        store.begin(row)
+    assert caught.value.code == code
