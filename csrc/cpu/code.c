@@ -58,7 +58,8 @@ static wh_code_page *take_slot(wh_hart *h)
     return page;
 }
 
-/* Undecode what changed since the bytes were taken. A 4-byte instruction may begin 2 bytes before a changed word. */
+/* Undecode what changed since the bytes were taken. A 4-byte instruction may begin 2 bytes before a changed word, and
+ * another one before that may be paired with it. */
 static void recheck(wh_code_page *page, const uint8_t *host)
 {
     if (memcmp(page->bytes, host, WH_PAGE_SIZE) == 0)
@@ -67,7 +68,7 @@ static void recheck(wh_code_page *page, const uint8_t *host)
         if (memcmp(page->bytes + at, host + at, 8) == 0)
             continue;
         memcpy(page->bytes + at, host + at, 8);
-        unsigned first = at == 0 ? 0 : at / 2 - 1;
+        unsigned first = at == 0 ? 0 : at / 2 - 3;
         memset(&page->insn[first], 0, (at / 2 + 4 - first) * sizeof(wh_insn));
     }
 }
@@ -98,6 +99,15 @@ wh_code_page *wh_code_get(wh_hart *h, uint64_t pa, const uint8_t *host)
     return page;
 }
 
+/* Either order of decoding makes the pair. The second may be the first of a pair of its own already: then this one
+ * stays single, for the pair's operation no longer says what the instruction alone is. */
+static void pair_up(wh_code_page *page, unsigned first, unsigned second)
+{
+    unsigned op = wh_pair(page->insn[first].op, page->insn[second].op, 2 * (second - first));
+    if (op != 0)
+        page->insn[first].op = (uint16_t)op;
+}
+
 void wh_code_decode(wh_code_page *page, unsigned slot)
 {
     uint16_t low;
@@ -112,5 +122,10 @@ void wh_code_decode(wh_code_page *page, unsigned slot)
     } else {
         bits = low;
     }
-    (void)wh_decode(bits, 2 * slot, &page->insn[slot]);
+    unsigned length = wh_decode(bits, 2 * slot, &page->insn[slot]);
+    pair_up(page, slot, slot + length / 2);
+    if (slot >= 1)
+        pair_up(page, slot - 1, slot);
+    if (slot >= 2)
+        pair_up(page, slot - 2, slot);
 }

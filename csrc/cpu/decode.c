@@ -357,11 +357,27 @@ unsigned wh_decode(uint32_t bits, uint32_t offset, wh_insn *out)
     return 2;
 }
 
+unsigned wh_pair(unsigned first, unsigned second, unsigned distance)
+{
+    switch (first << 16 | second << 4 | distance) {
+#define PAIR2(a, b)                                                                                                    \
+    case (unsigned)WH_OP_##a << 16 | WH_OP_##b << 4 | 2:                                                               \
+        return WH_OP_##a##__##b;
+#define PAIR4(a, b)                                                                                                    \
+    case (unsigned)WH_OP_##a << 16 | WH_OP_##b << 4 | 4:                                                               \
+        return WH_OP_##a##__##b;
+        WH_PAIRS(PAIR2, PAIR4)
+    default:
+        return 0;
+    }
+}
+
 const char *wh_op_name(unsigned op)
 {
     static const char *const names[] = {
-#define ONE(name) #name,
-#define TWO(name) #name, "C_" #name,
-        WH_OPS(ONE, TWO)};
+#define ONE(name)           #name,
+#define TWO(name)           #name, "C_" #name,
+#define PAIR(first, second) #first " " #second,
+        WH_OPS(ONE, TWO) WH_PAIRS(PAIR, PAIR)};
     return op < WH_OP_COUNT ? names[op] : "?";
 }

@@ -171,9 +171,10 @@ static void sfence_vma(wh_hart *h, const wh_insn *i)
 static enum wh_exit run(wh_hart *h)
 {
     static const void *const labels[] = {
-#define LABEL_ONE(name) &&L_##name,
-#define LABEL_TWO(name) &&L_##name, &&L_##name##_C,
-        WH_OPS(LABEL_ONE, LABEL_TWO)};
+#define LABEL_ONE(name)           &&L_##name,
+#define LABEL_TWO(name)           &&L_##name, &&L_##name##_C,
+#define LABEL_PAIR(first, second) &&L_##first##__##second,
+        WH_OPS(LABEL_ONE, LABEL_TWO) WH_PAIRS(LABEL_PAIR, LABEL_PAIR)};
     wh_insn *ip = NULL;
     int64_t budget = 0;
     uint64_t delta = 0, target = 0;
@@ -182,10 +183,11 @@ static enum wh_exit run(wh_hart *h)
     wh_fp_enter(h);
     goto poll;
 
-/* In any order: nothing falls through. */
+/* Nothing falls through from one to the next; ops_pairs.h uses macros of ops_memory.h. */
 #include "cpu/ops_float.h"
 #include "cpu/ops_integer.h"
 #include "cpu/ops_memory.h"
+#include "cpu/ops_pairs.h"
 
 L_UNDECODED:
     {

@@ -1,7 +1,6 @@
 /* Semantics of loads, stores and atomics for the interpreter; included inside the run loop. */
 
-#define LOAD(name, length, type, width, place)                                                                         \
-    L_##name:                                                                                                          \
+#define LOAD_BODY(type, width, place)                                                                                  \
     {                                                                                                                  \
         uint64_t va = RS1 + IMM, value;                                                                                \
         const wh_tlb_entry *e = &h->mmu.load[(va >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES];                                  \
@@ -16,9 +15,9 @@
             AFTER_SLOW();                                                                                              \
         }                                                                                                              \
         place;                                                                                                         \
-    }                                                                                                                  \
-    NEXT(length);
-#define EXTEND(type) RD = (uint64_t)(int64_t)(type)value
+    }
+#define LOAD(name, length, type, width, place) L_##name : LOAD_BODY(type, width, place) NEXT(length);
+#define EXTEND(type)                           RD = (uint64_t)(int64_t)(type)value
 LOAD(LB, 4, int8_t, 8, EXTEND(int8_t))
 LOAD(LH, 4, int16_t, 16, EXTEND(int16_t))
 LOAD(LW, 4, int32_t, 32, EXTEND(int32_t))
@@ -29,8 +28,7 @@ LOAD(LBU, 4, uint8_t, 8, RD = (uint8_t)value)
 LOAD(LHU, 4, uint16_t, 16, RD = (uint16_t)value)
 LOAD(LWU, 4, uint32_t, 32, RD = (uint32_t)value)
 
-#define STORE(name, length, type, width, value)                                                                        \
-    L_##name:                                                                                                          \
+#define STORE_BODY(type, width, value)                                                                                 \
     {                                                                                                                  \
         uint64_t va = RS1 + IMM;                                                                                       \
         const wh_tlb_entry *e = &h->mmu.store[(va >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES];                                 \
@@ -42,8 +40,8 @@ LOAD(LWU, 4, uint32_t, 32, RD = (uint32_t)value)
                 goto trap;                                                                                             \
             AFTER_SLOW();                                                                                              \
         }                                                                                                              \
-    }                                                                                                                  \
-    NEXT(length);
+    }
+#define STORE(name, length, type, width, value) L_##name : STORE_BODY(type, width, value) NEXT(length);
 STORE(SB, 4, uint8_t, 8, RA)
 STORE(SH, 4, uint16_t, 16, RA)
 STORE(SW, 4, uint32_t, 32, RA)

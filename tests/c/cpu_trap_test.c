@@ -273,6 +273,32 @@ static void self_modifying(void)
     CHECK_EQ(wh_hart_get_x(b.hart, A0), 17 + 256);
 }
 
+/* The second of a pair changes, at every place that it can have in the words that are compared. */
+static void modified_pairs(void)
+{
+    CHECK(wh_pair(WH_OP_ADDI, WH_OP_ADDI, 4) != 0); /* else this proves nothing */
+    for (unsigned at = 0; at < 16; at += 2) {
+        bench_restart(&b);
+        uint64_t code = WH_RAM_BASE + 0x6000 + at;
+        wh_hart_request_fence(b.hart, WH_FENCE_I);
+        poke32(&b, code, i_addi(A0, A0, 1));
+        poke32(&b, code + 4, i_addi(A0, A0, 2));
+        poke32(&b, code + 8, 0x00008067); /* ret */
+        wh_hart_set_x(b.hart, A1, code);
+        emit(&b, 0x000580e7); /* jalr ra, a1 */
+        emit(&b, 0x000580e7);
+        emit(&b, I_STOP);
+        emit(&b, 0xff5ff06f); /* j .-12 */
+        run_to_stop();
+        CHECK_EQ(wh_hart_get_x(b.hart, A0), 6);
+        poke32(&b, code + 4, i_addi(A0, A0, 102)); /* only its upper half differs */
+        b.hart->pc = BENCH_CODE;
+        wh_hart_request_fence(b.hart, WH_FENCE_I);
+        run_to_stop();
+        CHECK_EQ(wh_hart_get_x(b.hart, A0), 6 + 206);
+    }
+}
+
 static void across_a_page(void)
 {
     bench_restart(&b);
@@ -426,6 +452,7 @@ int main(void)
     supervisor_limits();
     interrupts();
     self_modifying();
+    modified_pairs();
     across_a_page();
     dirty_rounds();
     every_register_is_saved();
