@@ -127,7 +127,11 @@ def own_disk(blob: Path, disk: Path) -> Path:
     """The guest's own copy of an image's disk; an existing one is kept (a restart)."""
     if not disk.exists():
         part = disk.with_suffix(".part")
-        shutil.copyfile(blob, part)
+        try:
+            shutil.copyfile(blob, part)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
         part.chmod(0o600)
         part.rename(disk)
     return disk

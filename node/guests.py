@@ -11,6 +11,7 @@ Ports belong to the running copy: attached when its process is there, enabled on
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import re
 import shutil
@@ -206,7 +207,7 @@ class Guests:
         for file in record.spec.image.files:
             path = await self._fetch(file)
             if file.role == "disk":
-                path = await trio.to_thread.run_sync(own_disk, path, guest.folder / "disk0.img")
+                path = await _copy_disk(path, guest.folder / "disk0.img")
             record.files[file.role] = str(path)
         record.save(guest.folder)
         try:
@@ -363,3 +364,11 @@ class Guests:
         """Let go of every process; they go on."""
         for guest in self._guests.values():
             guest.release()
+
+
+async def _copy_disk(blob: Path, disk: Path) -> Path:
+    try:
+        return await trio.to_thread.run_sync(own_disk, blob, disk)
+    except OSError as error:
+        code = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
+        raise Refused(code, f"the guest's disk cannot be made: {error.strerror}", field="image") from error

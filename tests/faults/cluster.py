@@ -153,9 +153,11 @@ class Cluster:
             await self.add_node(name)
         await self._add_image()
 
-    async def add_node(self, name: str) -> None:
+    async def add_node(self, name: str, *, cut: bool = False) -> None:
         proxy = self.proxies[name] = Proxy(self._nursery)
         await proxy.open()
+        if cut:
+            proxy.cut()
         token = (await self.api.post("/v1/join-tokens", json={"ttl_s": 600})).raise_for_status().json()["join"]
         common = ["node", "--name", name, "--state", str(self.folder / name), "--memory", "1G", "--log-level", "debug"]
         common += ["--advertise", f"127.0.0.1:{proxy.port}"]

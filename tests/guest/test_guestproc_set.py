@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,6 +47,7 @@ class Node:
     def __init__(self, folder: Path, nursery: trio.Nursery, memory: int) -> None:
         self.ports = FakePorts()
         self.program = "ticker"
+        self.disk = folder.parent / "disk.img"
         self.changed = trio.Event()
         self.guests = Guests(
             folder, nursery, ports=self.ports, fetch=self.fetch, on_change=self.on_change, memory=memory
@@ -55,6 +57,9 @@ class Node:
         await trio.lowlevel.checkpoint()
         if file.sha256 == "f" * 64:
             raise Refused("unavailable", "nobody has it")
+        if file.role == "disk":
+            self.disk.write_bytes(bytes(4096))
+            return self.disk
         return build(self.program)
 
     def on_change(self) -> None:
@@ -72,7 +77,7 @@ class Node:
 async def node(folder: Path, *, memory: int = 0, leave: bool = False) -> AsyncIterator[Node]:
     """``leave``: the guests' processes stay when it ends, as when an agent stops."""
     async with trio.open_nursery() as nursery:
-        made = Node(folder, nursery, memory)
+        made = Node(folder / "guests", nursery, memory)
         try:
             await made.guests.adopt_all()
             yield made
@@ -134,7 +139,7 @@ async def test_stop_and_forget(tmp_path: Path) -> None:
         await n.guests.forget("g1", 1)
         await n.guests.forget("g1", 1)
         assert n.guests.statuses() == []
-        assert not (tmp_path / "g1").exists()
+        assert not (tmp_path / "guests" / "g1").exists()
         with pytest.raises(Refused) as caught:
             await n.guests.stop("g1", 1, True, 0)
         assert caught.value.code == "not_found"
@@ -206,6 +211,24 @@ async def test_a_guest_without_ports_is_not_left_behind(tmp_path: Path, monkeypa
         assert (await n.guests.run(spec(), 2)).state == "running"
 
 
+async def test_full_disk_while_a_guests_disk_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = [ImageFile(role=role, sha256="0" * 64, size=1) for role in ("kernel", "disk")]
+    image = ImageRef(name="x", digest="0" * 64, kind="disk", files=files)
+    wish = GuestSpec(guest="g1", name="g1", image=image, memory=32 * MIB, cpus=1)
+    async with node(tmp_path) as n:
+        with monkeypatch.context() as patch:
+            patch.setattr("node.guestcopy.shutil.copyfile", full)
+            with pytest.raises(Refused, match="No space left") as caught:
+                await n.guests.run(wish, 1)
+        assert caught.value.code == "full"
+        assert not [name for name in os.listdir(tmp_path / "guests" / "g1") if name.startswith("disk0")]
+        assert (await n.guests.run(wish, 2)).state == "running"
+
+
 async def test_adopted_by_the_next_agent(tmp_path: Path) -> None:
     async with node(tmp_path, leave=True) as n:
         pid = (await n.guests.run(spec(), 5)).pid
@@ -220,7 +243,7 @@ async def test_a_paused_copy_in_a_migration_is_left_paused(tmp_path: Path) -> No
     async with node(tmp_path, leave=True) as n:
         await n.guests.run(spec(), 1)
         await n.guests.get("g1").live.call("pause")
-        save_note(tmp_path / "g1", {"migration": "m1"})
+        save_note(tmp_path / "guests" / "g1", {"migration": "m1"})
     async with node(tmp_path) as n:
         assert n.guests.get("g1").state == "migrating"
         assert n.ports.enabled == {"g1": False}
@@ -228,23 +251,23 @@ async def test_a_paused_copy_in_a_migration_is_left_paused(tmp_path: Path) -> No
 
 
 async def test_an_arrival_whose_process_is_gone_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "g1").mkdir()
-    Record(spec(), 1, "incoming", {}, migration="m1", source=2).save(tmp_path / "g1")
-    save_note(tmp_path / "g1", {"migration": "m1"})
-    (tmp_path / "half").mkdir()
+    (tmp_path / "guests" / "g1").mkdir(parents=True)
+    Record(spec(), 1, "incoming", {}, migration="m1", source=2).save(tmp_path / "guests" / "g1")
+    save_note(tmp_path / "guests" / "g1", {"migration": "m1"})
+    (tmp_path / "guests" / "half").mkdir()
     async with node(tmp_path) as n:
         assert n.guests.statuses() == []
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path / "guests") == []
 
 
 async def test_damaged_records_are_left_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, data in (("a", b""), ("b", b"\x80"), ("c", b"\xc1\xff"), ("d", b"\x81\xa6format\x02")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "spec.msgpack").write_bytes(data)
+        (tmp_path / "guests" / name).mkdir(parents=True)
+        (tmp_path / "guests" / name / "spec.msgpack").write_bytes(data)
     async with node(tmp_path) as n:
         assert n.guests.statuses() == []
     assert caplog.text.count("cannot be adopted") == 4
-    assert (tmp_path / "a" / "spec.msgpack").exists()
+    assert (tmp_path / "guests" / "a" / "spec.msgpack").exists()
 
 
 def test_notes(tmp_path: Path) -> None:
