@@ -25,6 +25,7 @@ CLAIMS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(CLAIMS, st.randoms(use_true_random=False))
 def test_mac_claims_converge_in_any_order(claims: list[MacAdvert], rng: random.Random) -> None:
     """The table is a function of the set of claims: no order, no repetition matters."""
