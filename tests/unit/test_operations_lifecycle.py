@@ -265,6 +265,18 @@ async def test_a_guest_that_its_owner_lost_has_crashed(tmp_path: Path) -> None:
             assert (await c.until_guest("web", state="stopped"))["reason"] == "powered off"
 
 
+async def test_a_node_that_comes_back_without_a_guest_has_lost_it(tmp_path: Path) -> None:
+    """Registering tells the whole truth at once: no second report is waited for."""
+    async with running(tmp_path) as c:
+        await c.image()
+        n1 = await c.node("n1")
+        async with n1.connected():
+            await c.done(await c.run("web"))
+        n1.guests = {}
+        async with n1.connected():
+            assert (await c.guest("web"))["state"] == "crashed"
+
+
 async def test_booted_is_told_once(tmp_path: Path) -> None:
     async with running(tmp_path) as c:
         await c.image()
