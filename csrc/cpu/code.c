@@ -58,8 +58,9 @@ static wh_code_page *take_slot(wh_hart *h)
     return page;
 }
 
-/* Undecode what changed since the bytes were taken. A 4-byte instruction may begin 2 bytes before a changed word, and
- * another one before that may be paired with it. */
+/* Undecode what changed since the bytes were taken. A 4-byte instruction may begin 2 bytes before a changed word; one
+ * or two slots before that may be the first of a pair with it. Those lose their operation only, and keep their
+ * operands: their own bytes are unchanged, and they may be the second of a pair themselves. */
 static void recheck(wh_code_page *page, const uint8_t *host)
 {
     if (memcmp(page->bytes, host, WH_PAGE_SIZE) == 0)
@@ -68,8 +69,10 @@ static void recheck(wh_code_page *page, const uint8_t *host)
         if (memcmp(page->bytes + at, host + at, 8) == 0)
             continue;
         memcpy(page->bytes + at, host + at, 8);
-        unsigned first = at == 0 ? 0 : at / 2 - 3;
-        memset(&page->insn[first], 0, (at / 2 + 4 - first) * sizeof(wh_insn));
+        unsigned slot = at / 2, first = slot == 0 ? 0 : slot - 1;
+        memset(&page->insn[first], 0, (slot + 4 - first) * sizeof(wh_insn));
+        if (slot != 0)
+            page->insn[slot - 2].op = page->insn[slot - 3].op = WH_OP_UNDECODED;
     }
 }
 

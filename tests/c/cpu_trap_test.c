@@ -279,23 +279,25 @@ static void modified_pairs(void)
     CHECK(wh_pair(WH_OP_ADDI, WH_OP_ADDI, 4) != 0); /* else this proves nothing */
     for (unsigned at = 0; at < 16; at += 2) {
         bench_restart(&b);
-        uint64_t code = WH_RAM_BASE + 0x6000 + at;
+        uint64_t code = WH_RAM_BASE + 0x6020 + at;
         wh_hart_request_fence(b.hart, WH_FENCE_I);
+        for (unsigned n = 0; n < 6; n++) /* each is the second of a pair, and all but the last the first of one */
+            poke32(&b, code - 24 + 4 * n, i_addi(A0, A0, 1000));
         poke32(&b, code, i_addi(A0, A0, 1));
         poke32(&b, code + 4, i_addi(A0, A0, 2));
         poke32(&b, code + 8, 0x00008067); /* ret */
-        wh_hart_set_x(b.hart, A1, code);
+        wh_hart_set_x(b.hart, A1, code - 24);
         emit(&b, 0x000580e7); /* jalr ra, a1 */
         emit(&b, 0x000580e7);
         emit(&b, I_STOP);
         emit(&b, 0xff5ff06f); /* j .-12 */
         run_to_stop();
-        CHECK_EQ(wh_hart_get_x(b.hart, A0), 6);
+        CHECK_EQ(wh_hart_get_x(b.hart, A0), 2 * 6003);
         poke32(&b, code + 4, i_addi(A0, A0, 102)); /* only its upper half differs */
         b.hart->pc = BENCH_CODE;
         wh_hart_request_fence(b.hart, WH_FENCE_I);
         run_to_stop();
-        CHECK_EQ(wh_hart_get_x(b.hart, A0), 6 + 206);
+        CHECK_EQ(wh_hart_get_x(b.hart, A0), 2 * 6003 + 2 * 6103);
     }
 }
 
