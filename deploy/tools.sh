@@ -37,7 +37,8 @@ case ${1:-} in
     qemu-system)
         have qemu-system-riscv64 && exit 0
         echo "tools: fetching qemu-system-misc and the libraries that this host lacks"
-        packages=$(apt-get install --reinstall --print-uris -q -y --no-install-recommends qemu-system-misc 2> /dev/null \
+        mkdir -p "$tools/empty/partial" # what lies in apt's own cache would not be listed
+        packages=$(apt-get install -o Dir::Cache::archives="$tools/empty" --reinstall --print-uris -q -y --no-install-recommends qemu-system-misc 2> /dev/null \
             | sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p")
         [ -n "$packages" ] || fail "apt cannot resolve qemu-system-misc (apt-get update?)"
         # shellcheck disable=SC2086 # one word per package

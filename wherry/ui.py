@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-_PIPE_WIDTH = 240  # not a terminal: never wrap a row
+_PIPE_WIDTH = 4096  # not a terminal: never wrap a row
 
 
 def stdout() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, soft_wrap=True)
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
 def stderr() -> Console:
@@ -42,7 +42,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str =
         return
     view = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
     for column in columns:
-        view.add_column(column.upper(), no_wrap=True)
+        # The last one, most often prose, gives way on a narrow terminal.
+        view.add_column(column.upper(), no_wrap=column != columns[-1], overflow="fold")
     for row in rows:
         view.add_row(*("-" if cell is None or cell == "" else str(cell) for cell in row))
     out = stdout()
