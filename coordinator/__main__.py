@@ -33,7 +33,8 @@ async def run(config: Config) -> None:
             asked = trio.Event()
             nursery.start_soon(until_signal)
             async with coordinator(config) as ready:
-                print("ready", json.dumps(ready.to_json()), flush=True)
+                line = ready.to_text() if sys.stdout.isatty() else f"ready {json.dumps(ready.to_json())}"
+                print(line, flush=True)
                 await asked.wait()
             nursery.cancel_scope.cancel()
 

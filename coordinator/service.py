@@ -68,6 +68,14 @@ class Ready:
             "pid": os.getpid(),
         }
 
+    def to_text(self) -> str:
+        """For a person at a terminal; programs get the ready line."""
+        return (
+            f"API    {self.api}\ntoken  {self.token}\n"
+            f"join   wherry node --name NAME --join {self.join}\n"
+            "       (once, within the hour; for more nodes: wherry token create)"
+        )
+
 
 def software() -> str:
     try:

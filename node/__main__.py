@@ -111,7 +111,11 @@ async def serve(config: Config, join_to: str | None) -> None:
                 "state": str(config.state),
                 "registered": agent.registered.is_set(),
             }
-            print("ready " + json.dumps(ready), flush=True)
+            if sys.stdout.isatty():
+                known = "in the cluster" if agent.registered.is_set() else "no coordinator yet, dialling on"
+                print(f"node {identity.name} serves at {agent.address}: {known}", flush=True)
+            else:
+                print("ready " + json.dumps(ready), flush=True)
 
 
 def main(argv: list[str]) -> int:
