@@ -25,65 +25,45 @@ typedef struct wh_insn {
 
 #define WH_SINK 32u
 
+/* clang-format off */
 #define WH_OPS(S, D)                                                                                                   \
-    S(UNDECODED)                                                                                                       \
-    S(PAGE_END)                                                                                                        \
-    S(SPLIT)                                                                                                           \
-    S(ILLEGAL)                                                                                                         \
-    D(LUI)                                                                                                             \
-    S(AUIPC) D(JAL_NEAR) D(JAL_FAR) D(JALR) D(EBREAK) D(BEQ_NEAR) D(BNE_NEAR) S(BLT_NEAR) S(BGE_NEAR) S(BLTU_NEAR) S(  \
-        BGEU_NEAR) D(BEQ_FAR) D(BNE_FAR) S(BLT_FAR) S(BGE_FAR) S(BLTU_FAR) S(BGEU_FAR) S(LB) S(LH) D(LW) D(LD) S(LBU)  \
-        S(LHU) S(LWU) S(SB) S(SH) D(SW) D(SD) D(ADDI) S(SLTI) S(SLTIU) S(XORI) S(ORI) D(ANDI) D(SLLI) D(SRLI) D(SRAI)  \
-            D(ADD) D(SUB) S(SLL) S(SLT) S(SLTU) D(XOR) S(SRL) S(SRA) D(OR) D(AND) D(ADDIW) S(SLLIW) S(SRLIW) S(SRAIW)  \
-                D(ADDW) D(SUBW) S(SLLW) S(SRLW) S(SRAW) S(MUL) S(MULH) S(MULHSU) S(MULHU) S(DIV) S(DIVU) S(REM)        \
-                    S(REMU) S(MULW) S(DIVW) S(DIVUW) S(REMW) S(REMUW) S(FENCE) S(FENCE_LIGHT) S(FENCE_I) S(ECALL)      \
-                        S(CSR) S(MRET) S(SRET) S(WFI) S(SFENCE_VMA) S(SFENCE_ORDER) S(LR_W) S(LR_D) S(SC_W) S(SC_D)    \
-                            S(AMOSWAP_W) S(AMOADD_W) S(AMOXOR_W) S(AMOAND_W) S(AMOOR_W) S(AMOMIN_W) S(AMOMAX_W)        \
-                                S(AMOMINU_W) S(AMOMAXU_W) S(AMOSWAP_D) S(AMOADD_D) S(AMOXOR_D) S(AMOAND_D)             \
-                                    S(AMOOR_D) S(AMOMIN_D) S(AMOMAX_D) S(AMOMINU_D) S(AMOMAXU_D) S(ADD_UW) S(SH1ADD)   \
-                                        S(SH2ADD) S(SH3ADD) S(SH1ADD_UW) S(SH2ADD_UW) S(SH3ADD_UW) S(SLLI_UW) S(ANDN)  \
-                                            S(ORN) S(XNOR) S(CLZ) S(CTZ) S(CPOP) S(CLZW) S(CTZW) S(CPOPW) S(MAX)       \
-                                                S(MAXU) S(MIN) S(MINU) S(SEXT_B) S(SEXT_H) S(ZEXT_H) S(ROL) S(ROR)     \
-                                                    S(RORI) S(ROLW) S(RORW) S(RORIW) S(ORC_B) S(REV8) S(BCLR) S(BEXT)  \
-                                                        S(BINV) S(BSET) S(BCLRI) S(BEXTI) S(BINVI) S(BSETI) S(FLW) D(  \
-                                                            FLD) S(FSW) D(FSD) S(FADD_S) S(FSUB_S) S(FMUL_S) S(FDIV_S) \
-                                                            S(FSQRT_S) S(FADD_D) S(FSUB_D) S(FMUL_D) S(FDIV_D) S(      \
-                                                                FSQRT_D) S(FMADD_S) S(FMSUB_S) S(FNMSUB_S) S(FNMADD_S) \
-                                                                S(FMADD_D) S(FMSUB_D) S(FNMSUB_D) S(FNMADD_D)          \
-                                                                    S(FSGNJ_S) S(FSGNJN_S) S(FSGNJX_S)                 \
-                                                                        S(FSGNJ_D) S(FSGNJN_D) S(FSGNJX_D) S(FLE_S)    \
-                                                                            S(FLT_S) S(FEQ_S) S(FLE_D) S(FLT_D)        \
-                                                                                S(FEQ_D) S(FCVT_S_D) S(FCVT_D_S) S(    \
-                                                                                    FCVT_D_W) S(FCVT_D_L) S(FCVT_S_W)  \
-                                                                                    S(FCVT_S_L)                        \
-                                                                                        S(FCVT_W_D_RTZ) S(             \
-                                                                                            FCVT_L_D_RTZ)              \
-                                                                                            S(FCVT_W_S_RTZ) S(         \
-                                                                                                FCVT_L_S_RTZ)          \
-                                                                                                S(FMV_X_W) S(FMV_W_X)  \
-                                                                                                    S(FMV_X_D)         \
-                                                                                                        S(FMV_D_X)     \
-                                                                                                            S(FP_SLOW)
+    S(UNDECODED) S(PAGE_END) S(SPLIT) S(ILLEGAL) D(LUI) S(AUIPC) D(JAL_NEAR) D(JAL_FAR) D(JALR) D(EBREAK)              \
+    D(BEQ_NEAR) D(BNE_NEAR) S(BLT_NEAR) S(BGE_NEAR) S(BLTU_NEAR) S(BGEU_NEAR) D(BEQ_FAR) D(BNE_FAR) S(BLT_FAR)         \
+    S(BGE_FAR) S(BLTU_FAR) S(BGEU_FAR) S(LB) S(LH) D(LW) D(LD) S(LBU) S(LHU) S(LWU) S(SB) S(SH) D(SW) D(SD) D(ADDI)    \
+    S(SLTI) S(SLTIU) S(XORI) S(ORI) D(ANDI) D(SLLI) D(SRLI) D(SRAI) D(ADD) D(SUB) S(SLL) S(SLT) S(SLTU) D(XOR)         \
+    S(SRL) S(SRA) D(OR) D(AND) D(ADDIW) S(SLLIW) S(SRLIW) S(SRAIW) D(ADDW) D(SUBW) S(SLLW) S(SRLW) S(SRAW) S(MUL)      \
+    S(MULH) S(MULHSU) S(MULHU) S(DIV) S(DIVU) S(REM) S(REMU) S(MULW) S(DIVW) S(DIVUW) S(REMW) S(REMUW) S(FENCE)        \
+    S(FENCE_LIGHT) S(FENCE_I) S(ECALL) S(CSR) S(MRET) S(SRET) S(WFI) S(SFENCE_VMA) S(SFENCE_ORDER) S(LR_W) S(LR_D)     \
+    S(SC_W) S(SC_D) S(AMOSWAP_W) S(AMOADD_W) S(AMOXOR_W) S(AMOAND_W) S(AMOOR_W) S(AMOMIN_W) S(AMOMAX_W) S(AMOMINU_W)   \
+    S(AMOMAXU_W) S(AMOSWAP_D) S(AMOADD_D) S(AMOXOR_D) S(AMOAND_D) S(AMOOR_D) S(AMOMIN_D) S(AMOMAX_D) S(AMOMINU_D)      \
+    S(AMOMAXU_D) S(ADD_UW) S(SH1ADD) S(SH2ADD) S(SH3ADD) S(SH1ADD_UW) S(SH2ADD_UW) S(SH3ADD_UW) S(SLLI_UW) S(ANDN)     \
+    S(ORN) S(XNOR) S(CLZ) S(CTZ) S(CPOP) S(CLZW) S(CTZW) S(CPOPW) S(MAX) S(MAXU) S(MIN) S(MINU) S(SEXT_B) S(SEXT_H)    \
+    S(ZEXT_H) S(ROL) S(ROR) S(RORI) S(ROLW) S(RORW) S(RORIW) S(ORC_B) S(REV8) S(BCLR) S(BEXT) S(BINV) S(BSET)          \
+    S(BCLRI) S(BEXTI) S(BINVI) S(BSETI) S(FLW) D(FLD) S(FSW) D(FSD) S(FADD_S) S(FSUB_S) S(FMUL_S) S(FDIV_S)            \
+    S(FSQRT_S) S(FADD_D) S(FSUB_D) S(FMUL_D) S(FDIV_D) S(FSQRT_D) S(FMADD_S) S(FMSUB_S) S(FNMSUB_S) S(FNMADD_S)        \
+    S(FMADD_D) S(FMSUB_D) S(FNMSUB_D) S(FNMADD_D) S(FSGNJ_S) S(FSGNJN_S) S(FSGNJX_S) S(FSGNJ_D) S(FSGNJN_D)            \
+    S(FSGNJX_D) S(FLE_S) S(FLT_S) S(FEQ_S) S(FLE_D) S(FLT_D) S(FEQ_D) S(FCVT_S_D) S(FCVT_D_S) S(FCVT_D_W)              \
+    S(FCVT_D_L) S(FCVT_S_W) S(FCVT_S_L) S(FCVT_W_D_RTZ) S(FCVT_L_D_RTZ) S(FCVT_W_S_RTZ) S(FCVT_L_S_RTZ) S(FMV_X_W)     \
+    S(FMV_W_X) S(FMV_X_D) S(FMV_D_X) S(FP_SLOW)
+/* clang-format on */
 
 /* Pairs that compilers emit often. The first of such a pair gets the pair's operation: its handler does the first and
  * goes on to the second's handler without a dispatch. Both keep their own operands and places, so that jumps to the
  * second, traps and counting need no thought. T(): the first is a 2-byte instruction, F(): a 4-byte one. */
+/* clang-format off */
 #define WH_PAIRS(T, F)                                                                                                 \
-    T(ADDI_C, BNE_NEAR)                                                                                                \
-    T(ADDI_C, ADDI_C) T(ADDI_C, SLLI) T(ADDI_C, AUIPC) T(ADDI_C, SD_C) T(ADD_C, ADD_C) T(ADD_C, ADDI_C) T(ADD_C, ADDI) \
-        T(ADD_C, SLTU) T(ADD_C, SLLI) T(ADD_C, SLLI_C) T(ADD_C, ADDIW_C) T(ADD_C, MUL) T(ADD_C, LW_C) T(ADD_C, LD_C)   \
-            T(ADD_C, LD) T(ADD_C, SD) T(ADD_C, SD_C) T(ADD_C, BEQ_NEAR) T(ADD_C, BNE_NEAR) T(ADD_C, BLTU_NEAR)         \
-                T(ADD_C, BGEU_NEAR) T(SLLI_C, ADD) T(SLLI_C, ADD_C) T(SLLI_C, SRLI_C) T(SRLI_C, ADD_C)                 \
-                    T(SRLI_C, SRLI_C) T(SRLI_C, MUL) T(LD_C, LD_C) T(LD_C, ADD_C) T(LD_C, ADDI_C) T(LD_C, BEQ_NEAR_C)  \
-                        T(LD_C, BNE_NEAR_C) T(LW_C, LW_C) T(LW_C, LW) T(LW_C, ADDI) T(LW_C, BEQ_NEAR_C)                \
-                            T(LW_C, BNE_NEAR_C) T(SD_C, SD_C) T(SD_C, ADDI_C) F(ADDI, ADDI) F(ADDI, ADD_C)             \
-                                F(ADDI, MUL) F(ADDI, BNE_NEAR) F(ADD, LD_C) F(ADD, ADDI_C) F(ADD, ADDI) F(ADD, LBU)    \
-                                    F(SLLI, SRLI) F(SLLI, SRLI_C) F(SLLI, ADD) F(SLLI, ADD_C) F(SRLI, ADD_C)           \
-                                        F(SRLI, SRLI_C) F(SRLI, MUL) F(SLTU, ADD_C) F(SLTU, SRLI) F(SUB, SLLI_C)       \
-                                            F(MUL, ADD_C) F(MUL, MUL) F(MUL, SLLI) F(XOR, XOR) F(ANDI, BNE_NEAR_C)     \
-                                                F(ANDI, BEQ_NEAR_C) F(AUIPC, ADDI) F(AUIPC, LD) F(AUIPC, JALR)         \
-                                                    F(LD, LD) F(LD, ADD_C) F(LW, LW) F(LW, ADDI) F(LW, ADD_C)          \
-                                                        F(LBU, BEQ_NEAR) F(LBU, BNE_NEAR) F(SD, SD) F(SD, ADD_C)
+    T(ADDI_C, BNE_NEAR) T(ADDI_C, ADDI_C) T(ADDI_C, SLLI) T(ADDI_C, AUIPC) T(ADDI_C, SD_C) T(ADD_C, ADD_C)             \
+    T(ADD_C, ADDI_C) T(ADD_C, ADDI) T(ADD_C, SLTU) T(ADD_C, SLLI) T(ADD_C, SLLI_C) T(ADD_C, ADDIW_C) T(ADD_C, MUL)     \
+    T(ADD_C, LW_C) T(ADD_C, LD_C) T(ADD_C, LD) T(ADD_C, SD) T(ADD_C, SD_C) T(ADD_C, BEQ_NEAR) T(ADD_C, BNE_NEAR)       \
+    T(ADD_C, BLTU_NEAR) T(ADD_C, BGEU_NEAR) T(SLLI_C, ADD) T(SLLI_C, ADD_C) T(SLLI_C, SRLI_C) T(SRLI_C, ADD_C)         \
+    T(SRLI_C, SRLI_C) T(SRLI_C, MUL) T(LD_C, LD_C) T(LD_C, ADD_C) T(LD_C, ADDI_C) T(LD_C, BEQ_NEAR_C)                  \
+    T(LD_C, BNE_NEAR_C) T(LW_C, LW_C) T(LW_C, LW) T(LW_C, ADDI) T(LW_C, BEQ_NEAR_C) T(LW_C, BNE_NEAR_C)                \
+    T(SD_C, SD_C) T(SD_C, ADDI_C) F(ADDI, ADDI) F(ADDI, ADD_C) F(ADDI, MUL) F(ADDI, BNE_NEAR) F(ADD, LD_C)             \
+    F(ADD, ADDI_C) F(ADD, ADDI) F(ADD, LBU) F(SLLI, SRLI) F(SLLI, SRLI_C) F(SLLI, ADD) F(SLLI, ADD_C) F(SRLI, ADD_C)   \
+    F(SRLI, SRLI_C) F(SRLI, MUL) F(SLTU, ADD_C) F(SLTU, SRLI) F(SUB, SLLI_C) F(MUL, ADD_C) F(MUL, MUL) F(MUL, SLLI)    \
+    F(XOR, XOR) F(ANDI, BNE_NEAR_C) F(ANDI, BEQ_NEAR_C) F(AUIPC, ADDI) F(AUIPC, LD) F(AUIPC, JALR) F(LD, LD)           \
+    F(LD, ADD_C) F(LW, LW) F(LW, ADDI) F(LW, ADD_C) F(LBU, BEQ_NEAR) F(LBU, BNE_NEAR) F(SD, SD) F(SD, ADD_C)
+/* clang-format on */
 
 enum wh_op {
 #define WH_OP_ONE(name)           WH_OP_##name,
