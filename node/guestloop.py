@@ -2,8 +2,9 @@
 
 One thread, nothing blocks but the machine's own pause. A client starts in "control" (requests and answers), and by its
 own request becomes "raw" (bytes of one channel both ways) or "watch" (events only). Back-pressure: a client that does
-not read leaves its output in the machine's ring; one that writes more than the guest takes is not read from until it
-does.
+not read leaves its output in the machine's ring, where a console's oldest bytes go and the agent channel's make the
+guest wait (for the slowest reader; with none attached the oldest go there too); one that writes more than the guest
+takes is not read from until it does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import socket
 import msgpack
 
 from node.core import CoreError
-from node.machine import CH_UART, EV_CHANNEL, EV_CRASH, EV_OUTPUT, EV_POWEROFF, EV_REBOOT, Event, Machine
+from node.machine import CH_AGENT, CH_UART, EV_CHANNEL, EV_CRASH, EV_OUTPUT, EV_POWEROFF, EV_REBOOT, Event, Machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Loop:
             if client.mask:
                 self._selector.unregister(client.sock)
             client.sock.close()
+            if client.mode == "raw" and client.channel == CH_AGENT:
+                self._consumed()
 
     def _client_ready(self, client: Client, mask: int) -> None:
         if client.sock not in self._clients:
@@ -205,7 +208,14 @@ class Loop:
             if not data:
                 break
             client.outbox += data
+        if client.channel == CH_AGENT:
+            self._consumed()
         self._update(client)
+
+    def _consumed(self) -> None:
+        """Tell the machine how far the slowest reader of the agent's channel is."""
+        readers = [c.offset for c in self._clients.values() if c.mode == "raw" and c.channel == CH_AGENT]
+        self.machine.channel_consumed(CH_AGENT, min(readers, default=None))
 
     # -- machine events
 

@@ -151,6 +151,7 @@ class GuestProcess(Loop):
         kept = bool(request.get("kept", True))
         client.offset = 0 if kept else self._end_of(channel)
         client.greeting = self.history if kept and channel == CH_UART else b""
+        self._consumed()
         return {}
 
     def op_watch(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:

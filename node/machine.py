@@ -18,6 +18,7 @@ BOOT_LINUX, BOOT_FIRMWARE = 0, 1
 CH_UART, CH_CONSOLE, CH_AGENT = 0, 1, 2
 EV_NONE, EV_POWEROFF, EV_REBOOT, EV_CRASH, EV_OUTPUT, EV_CHANNEL = range(6)
 _AGAIN = -10
+_NOBODY = 2**64 - 1
 _CHUNK = 65536
 
 
@@ -151,6 +152,11 @@ class Machine:
         check(self._lib.wh_machine_channel_read(self._m, channel, at, self._chunk, _CHUNK, got))
         data = bytes(ffi.buffer(self._chunk, got[0]))
         return int(at[0]) + len(data), data  # at: offset, or the start of the kept window when that is later
+
+    def channel_consumed(self, channel: int, offset: int | None) -> None:
+        """For the reader of CH_AGENT: it has all output before ``offset``; what follows must wait for it. None: nobody
+        reads any more."""
+        check(self._lib.wh_machine_channel_consumed(self._m, channel, _NOBODY if offset is None else offset))
 
     def channel_write(self, channel: int, data: bytes) -> int:
         """How many bytes of ``data`` the channel took; 0 when its input is full."""

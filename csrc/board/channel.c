@@ -1,4 +1,9 @@
-/* Byte channels between devices and the outside: the last 64 KiB of output, and input that waits for the device. */
+/* Byte channels between devices and the outside: the last 64 KiB of output, and input that waits for the device.
+ *
+ * A console must never hold the guest up, so its oldest output goes when nobody has read it. The agent's channel
+ * carries answers that are worthless with a hole in them: as soon as a reader says how far it is
+ * (wh_machine_channel_consumed), what it has not read stays, and the device keeps what does not fit until the reader
+ * has gone on. */
 #include "board/machine.h"
 
 #include <stdlib.h>
@@ -10,6 +15,7 @@ int wh_channel_init(wh_channel *c, wh_machine *m, unsigned id)
     pthread_mutex_init(&c->lock, NULL);
     c->id = id;
     c->machine = m;
+    c->consumed = UINT64_MAX;
     c->output = malloc(WH_CHANNEL_BYTES);
     c->input = malloc(WH_CHANNEL_BYTES);
     return c->output && c->input ? WH_OK : WH_E_NOMEM;
@@ -41,17 +47,28 @@ static void ring_get(const uint8_t *ring, uint64_t at, uint8_t *data, size_t len
     memcpy(data + first, ring, len - first);
 }
 
-static void device_output(void *ctx, const uint8_t *data, size_t len)
+/* How many more bytes may be written now. Lock held. */
+static uint64_t room_for_output(const wh_channel *c)
+{
+    return c->consumed == UINT64_MAX ? UINT64_MAX : WH_CHANNEL_BYTES - (c->written - c->consumed);
+}
+
+static size_t device_output(void *ctx, const uint8_t *data, size_t len)
 {
     wh_channel *c = ctx;
-    if (!len)
-        return;
     pthread_mutex_lock(&c->lock);
+    uint64_t room = room_for_output(c);
+    if (len > room) {
+        len = room;
+        c->refused = true;
+    }
     size_t skip = len > WH_CHANNEL_BYTES ? len - WH_CHANNEL_BYTES : 0;
     ring_put(c->output, c->written + skip, data + skip, len - skip);
     c->written += len;
     pthread_mutex_unlock(&c->lock);
-    wh_events_output(&c->machine->events, c->id);
+    if (len)
+        wh_events_output(&c->machine->events, c->id);
+    return len;
 }
 
 static size_t device_input(void *ctx, uint8_t *data, size_t cap)
@@ -118,6 +135,18 @@ void wh_channel_load(wh_channel *c, wh_reader *r)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* The start of the kept window. Lock held. */
+static uint64_t kept_from(const wh_channel *c)
+{
+    return c->written > WH_CHANNEL_BYTES ? c->written - WH_CHANNEL_BYTES : 0;
+}
+
+static void wake_device(wh_channel *c)
+{
+    atomic_fetch_or(&c->machine->input_waiting, 1u << c->id);
+    wh_run_kick_io(c->machine);
+}
+
 int wh_machine_channel_read(wh_machine *m, uint32_t channel, uint64_t *offset, uint8_t *buf, size_t cap, size_t *got)
 {
     *got = 0;
@@ -125,7 +154,7 @@ int wh_machine_channel_read(wh_machine *m, uint32_t channel, uint64_t *offset, u
         return WH_E_INVAL;
     wh_channel *c = &m->channel[channel];
     pthread_mutex_lock(&c->lock);
-    uint64_t start = c->written > WH_CHANNEL_BYTES ? c->written - WH_CHANNEL_BYTES : 0;
+    uint64_t start = kept_from(c);
     if (*offset < start)
         *offset = start;
     if (*offset > c->written)
@@ -135,6 +164,28 @@ int wh_machine_channel_read(wh_machine *m, uint32_t channel, uint64_t *offset, u
     ring_get(c->output, *offset, buf, n);
     pthread_mutex_unlock(&c->lock);
     *got = n;
+    return WH_OK;
+}
+
+int wh_machine_channel_consumed(wh_machine *m, uint32_t channel, uint64_t offset)
+{
+    if (channel >= WH_CHANNELS)
+        return WH_E_INVAL;
+    if (channel != WH_CH_AGENT)
+        return WH_E_UNSUPPORTED;
+    wh_channel *c = &m->channel[channel];
+    pthread_mutex_lock(&c->lock);
+    if (offset != UINT64_MAX) {
+        offset = offset > kept_from(c) ? offset : kept_from(c);
+        offset = offset < c->written ? offset : c->written;
+    }
+    c->consumed = offset;
+    bool wake = c->refused && room_for_output(c) > 0;
+    if (wake)
+        c->refused = false;
+    pthread_mutex_unlock(&c->lock);
+    if (wake)
+        wake_device(c);
     return WH_OK;
 }
 
@@ -151,9 +202,7 @@ int wh_machine_channel_write(wh_machine *m, uint32_t channel, const uint8_t *dat
     c->in_head += n;
     pthread_mutex_unlock(&c->lock);
     *taken = n;
-    if (n) {
-        atomic_fetch_or(&m->input_waiting, 1u << channel);
-        wh_run_kick_io(m);
-    }
+    if (n)
+        wake_device(c);
     return n || !len ? WH_OK : WH_E_AGAIN;
 }

@@ -41,7 +41,9 @@ typedef struct wh_channel {
     wh_machine *machine;
     uint8_t *output; /* ring of WH_CHANNEL_BYTES; written counts bytes ever */
     uint64_t written;
-    uint8_t *input; /* ring of WH_CHANNEL_BYTES */
+    uint64_t consumed; /* bytes from here on wait for the reader; UINT64_MAX: nobody reads, the oldest go */
+    bool refused;      /* the device has more and waits for room */
+    uint8_t *input;    /* ring of WH_CHANNEL_BYTES */
     uint64_t in_head, in_tail;
 } wh_channel;
 int wh_channel_init(wh_channel *c, wh_machine *m, unsigned id);
@@ -132,7 +134,7 @@ struct wh_machine {
     unsigned hart_threads; /* how many of hart[] have a thread */
     pthread_t io_thread;
     int io_epoll, io_event, io_timer;
-    _Atomic uint32_t input_waiting; /* bit per channel */
+    _Atomic uint32_t input_waiting; /* bit per channel: input, or room for output that was refused */
     _Atomic bool go;                /* run_state is RUNNING: what a thread looks at without the lock */
 };
 

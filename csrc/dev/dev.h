@@ -38,11 +38,13 @@ static inline void wh_irq_set(const wh_irq *irq, bool level)
 }
 
 /* A byte channel between a device and the outside. The board owns both rings (board/channel.c) and hands this to a
- * device. output: from the guest; returns bytes taken (all of them: the oldest are dropped). input: to the guest; the
- * board fills it and kicks the device's poll_fd or calls its poll. opened: the guest opened or closed the port. */
+ * device. output: from the guest; returns the bytes taken. Fewer than len: the reader is behind; the device keeps the
+ * rest and is polled when there is room (only the agent's channel ever refuses, others drop their oldest bytes). input:
+ * to the guest; the board fills it and kicks the device's poll_fd or calls its poll. opened: the guest opened or closed
+ * the port. */
 typedef struct wh_channel_end {
     void *ctx;
-    void (*output)(void *ctx, const uint8_t *data, size_t len);
+    size_t (*output)(void *ctx, const uint8_t *data, size_t len);
     size_t (*input)(void *ctx, uint8_t *data, size_t cap); /* what the outside has written, up to cap */
     size_t (*input_ready)(void *ctx);
     void (*opened)(void *ctx, bool open);

@@ -3,9 +3,10 @@
  *
  * With MULTIPORT the driver asks and we answer over the control queues. What we owe it is kept as bits per port, not as
  * a list of messages, so that a driver that never takes its control messages costs nothing. Both ports count as open on
- * our side from the start: the board's rings take what the guest writes. Input waits in the board's ring until the
- * guest has the port open and has given a buffer. Without MULTIPORT (small firmware) there is port 0 alone, always
- * open. */
+ * our side from the start: the board's rings take what the guest writes. The console's ring takes everything; the
+ * agent's may refuse when its reader is behind: then the buffer stays in the queue, which fills, and the guest's writer
+ * sleeps (a generic port's writer does; hvc0's would spin). Input waits in the board's ring until the guest has the
+ * port open and has given a buffer. Without MULTIPORT (small firmware) there is port 0 alone, always open. */
 #include "virtio/transport.h"
 
 #include <endian.h>
@@ -43,6 +44,7 @@ _Static_assert(sizeof(struct control) == CONTROL_BYTES, "wire format");
 struct port {
     wh_channel_end end;
     uint32_t owed; /* control messages that the driver has not got yet */
+    uint32_t sent; /* bytes of the transmit queue's next chain that the ring has taken already */
     bool open;     /* the guest has it open */
 };
 
@@ -194,15 +196,37 @@ static void deliver(struct console *c, unsigned port)
         wh_virtio_kick(&c->v); /* the budget ended this turn */
 }
 
-/* Guest to outside. */
+/* Hand on what the ring has not taken of this chain; false: it took less, and the rest waits. The guest may have
+ * changed the chain since it was partly sent; it then gets what it asks for. */
+static bool send_chain(const wh_chain *chain, struct port *port)
+{
+    uint32_t before = 0; /* bytes of the chain in front of segment i */
+    for (unsigned i = 0; i < chain->out_count; i++) {
+        const wh_segment *s = &chain->seg[i];
+        if (port->sent < before + s->len) {
+            uint32_t skip = port->sent - before;
+            size_t taken = port->end.output(port->end.ctx, s->host + skip, s->len - skip);
+            port->sent += (uint32_t)taken;
+            if (taken < s->len - skip)
+                return false;
+        }
+        before += s->len;
+    }
+    port->sent = 0;
+    return true;
+}
+
+/* Guest to outside. The ring's reader has us polled when a refusal is over, so that nothing is asked for meanwhile. */
 static void collect(struct console *c, unsigned port)
 {
-    const wh_channel_end *end = &c->port[port].end;
     unsigned queue = in_queue(port) + 1;
     unsigned budget = c->v.queue[queue].num;
     while (budget-- > 0 && wh_virtio_pop(&c->v, queue, &c->chain)) {
-        for (unsigned i = 0; i < c->chain.out_count; i++)
-            end->output(end->ctx, c->chain.seg[i].host, c->chain.seg[i].len);
+        if (!send_chain(&c->chain, &c->port[port])) {
+            wh_virtq_unpop(&c->v.queue[queue]);
+            wh_virtio_signal(&c->v, queue);
+            return;
+        }
         wh_virtio_push(&c->v, queue, &c->chain, 0);
     }
     finish(c, queue);
@@ -237,7 +261,7 @@ static void console_reset(wh_virtio *v)
 {
     struct console *c = (struct console *)v;
     for (unsigned p = 0; p < PORTS; p++) {
-        c->port[p].owed = 0;
+        c->port[p].owed = c->port[p].sent = 0;
         set_open(c, p, false);
     }
 }
@@ -247,8 +271,9 @@ static void console_save(wh_virtio *v, wh_writer *w)
     const struct console *c = (const struct console *)v;
     wh_put_array(w, PORTS);
     for (unsigned p = 0; p < PORTS; p++) {
-        wh_put_map(w, 2);
+        wh_put_map(w, 3);
         wh_put_kuint(w, "owed", c->port[p].owed);
+        wh_put_kuint(w, "sent", c->port[p].sent);
         wh_put_kuint(w, "open", c->port[p].open);
     }
 }
@@ -256,13 +281,15 @@ static void console_save(wh_virtio *v, wh_writer *w)
 static void console_load(wh_virtio *v, wh_reader *r)
 {
     struct console *c = (struct console *)v;
-    uint32_t owed[PORTS] = {0};
+    uint32_t owed[PORTS] = {0}, sent[PORTS] = {0};
     bool open[PORTS] = {false};
     if (wh_get_array(r) != PORTS)
         wh_reader_refuse(r, "console");
     for (unsigned p = 0; p < PORTS; p++) {
         const wh_reader map = *r;
         owed[p] = (uint32_t)wh_map_uint(&map, "owed", r) & OWED_ALL;
+        if (wh_map_has(&map, "sent")) /* not in states of before there was back-pressure */
+            sent[p] = (uint32_t)wh_map_uint(&map, "sent", r);
         open[p] = wh_map_uint(&map, "open", r) != 0;
         wh_get_skip(r);
     }
@@ -270,6 +297,7 @@ static void console_load(wh_virtio *v, wh_reader *r)
         return;
     for (unsigned p = 0; p < PORTS; p++) {
         c->port[p].owed = owed[p];
+        c->port[p].sent = sent[p];
         set_open(c, p, open[p]);
     }
 }

@@ -140,6 +140,43 @@ static void test_channel_window(void)
     wh_machine_free(m);
 }
 
+/* While someone reads, unread output stays: the device is told how much found room, and to come back when there is
+ * more. */
+static void test_output_waits_for_its_reader(void)
+{
+    wh_machine *m = machine(16 * MIB, 1, WH_BOOT_LINUX);
+    wh_channel_end end = wh_channel_device_end(&m->channel[WH_CH_AGENT]);
+    static uint8_t data[100000], back[100000];
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 13 + (i >> 9));
+    CHECK(wh_machine_channel_consumed(m, WH_CH_UART, 0) == WH_E_UNSUPPORTED);
+    CHECK(wh_machine_channel_consumed(m, 3, 0) == WH_E_INVAL);
+    CHECK(end.output(end.ctx, data, sizeof data) == sizeof data); /* nobody reads yet */
+    CHECK(!wh_machine_channel_consumed(m, WH_CH_AGENT, 0));       /* the kept window is full */
+    CHECK(end.output(end.ctx, data, 1) == 0);
+    CHECK(!atomic_load(&m->input_waiting));
+    uint64_t start = sizeof data, offset = start;
+    CHECK(!wh_machine_channel_consumed(m, WH_CH_AGENT, start + 999)); /* no more than there is */
+    CHECK(atomic_exchange(&m->input_waiting, 0) == 1u << WH_CH_AGENT);
+    size_t sent = 0, got;
+    for (unsigned turn = 0; sent < sizeof data || offset < start + sizeof data; turn++) {
+        sent += end.output(end.ctx, data + sent, sizeof data - sent < 30000 ? sizeof data - sent : 30000);
+        CHECK(sent - (offset - start) <= WH_CHANNEL_BYTES);
+        if (turn % 4 != 3)
+            continue; /* the reader is slower than the writer */
+        CHECK(!wh_machine_channel_read(m, WH_CH_AGENT, &offset, back + (offset - start), 20000, &got));
+        offset += got;
+        CHECK(!wh_machine_channel_consumed(m, WH_CH_AGENT, offset));
+    }
+    CHECK(sent == sizeof data && !memcmp(back, data, sizeof data));
+    atomic_store(&m->input_waiting, 0);
+    CHECK(end.output(end.ctx, data, sizeof data) == WH_CHANNEL_BYTES);
+    CHECK(!wh_machine_channel_consumed(m, WH_CH_AGENT, UINT64_MAX)); /* the reader has gone */
+    CHECK(atomic_load(&m->input_waiting) == 1u << WH_CH_AGENT);
+    CHECK(end.output(end.ctx, data, sizeof data) == sizeof data);
+    wh_machine_free(m);
+}
+
 static uint64_t counted(wh_machine *m)
 {
     return __atomic_load_n((uint64_t *)(m->ram.host + 0x200000 + 64 + 256), __ATOMIC_RELAXED);
@@ -239,6 +276,7 @@ int main(void)
     test_devices_fill_the_slots();
     test_echo();
     test_channel_window();
+    test_output_waits_for_its_reader();
     test_pausing_under_load();
     test_idle_sleeps();
     test_damaged_states();

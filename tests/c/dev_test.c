@@ -65,11 +65,12 @@ static void reboot(void *ctx)
     world.reboots++;
 }
 
-static void output(void *ctx, const uint8_t *data, size_t len)
+static size_t output(void *ctx, const uint8_t *data, size_t len)
 {
     (void)ctx;
     for (size_t i = 0; i < len && world.out_len < sizeof world.out; i++)
         world.out[world.out_len++] = (char)data[i];
+    return len;
 }
 
 static size_t input(void *ctx, uint8_t *data, size_t cap)

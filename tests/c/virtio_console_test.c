@@ -10,16 +10,20 @@ enum { READY = 0, ADD = 1, PORT_READY = 3, CONSOLE_PORT = 4, OPEN = 6, NAME = 7 
 struct outside {
     uint8_t out[4096], in[4096];
     size_t out_len, in_len;
+    size_t out_cap; /* what it takes before it refuses; more than out holds: everything, the rest is dropped */
     int opens, closes;
 };
 
-static void on_output(void *ctx, const uint8_t *data, size_t len)
+static size_t on_output(void *ctx, const uint8_t *data, size_t len)
 {
     struct outside *o = ctx;
+    size_t room = o->out_cap > o->out_len ? o->out_cap - o->out_len : 0, taken = len < room ? len : room;
+    len = taken;
     if (len > sizeof o->out - o->out_len)
         len = sizeof o->out - o->out_len;
     memcpy(o->out + o->out_len, data, len);
     o->out_len += len;
+    return taken;
 }
 
 static size_t on_input(void *ctx, uint8_t *data, size_t cap)
@@ -62,6 +66,7 @@ static void console_open(struct guest *g, struct outside *o, bool rebirth)
 {
     memset(g, 0, sizeof *g);
     memset(o, 0, 2 * sizeof *o);
+    o[0].out_cap = o[1].out_cap = SIZE_MAX;
     CHECK_EQ(wh_ram_new(RAM_BYTES, 1, &g->ram, NULL), 0);
     g->user = o;
     g->make = make_console;
@@ -213,6 +218,58 @@ static void long_input(bool rebirth)
     guest_close(&g);
 }
 
+/* The agent's reader is behind: buffers stay in the queue, none of their bytes is lost or doubled, and they are used
+ * only when the ring has taken them whole. */
+static void slow_reader(bool rebirth)
+{
+    static struct outside o[2];
+    struct guest g;
+    console_open(&g, &o[0], rebirth);
+    handshake(&g);
+    send_control(&g, 1, OPEN, 1);
+    uint64_t off = guest_buffer(&g, 3000);
+    for (unsigned i = 0; i < 3000; i++)
+        *at(&g, off + i) = (uint8_t)(i * 7 + (i >> 8));
+    o[1].out_cap = 150;
+    const struct part chain[2][3] = {{{off, 100, 0}, {off + 100, 100, 0}, {off + 200, 100, 0}},
+                                     {{off + 300, 700, 0}, {off + 1000, 1000, 0}, {off + 2000, 1000, 0}}};
+    uint16_t heads[2];
+    for (unsigned i = 0; i < 2; i++)
+        heads[i] = add_chain(&g, TX1, chain[i], 3);
+    checkpoint(&g);
+    kick(&g, TX1);
+    kick(&g, TX1); /* a guest that asks again gets nothing by it */
+    CHECK_EQ(o[1].out_len, 150);
+    expect_no_used(&g, TX1);
+    for (unsigned cap = 200; cap <= 3000; cap += 50) {
+        checkpoint(&g);
+        o[1].out_cap = cap;
+        g.dev->ops->poll(g.dev);
+        CHECK_EQ(o[1].out_len, cap);
+        if (cap == 300)
+            expect_used(&g, TX1, heads[0], 0);
+        else if (cap == 3000)
+            expect_used(&g, TX1, heads[1], 0);
+        else
+            expect_no_used(&g, TX1);
+    }
+    CHECK(memcmp(o[1].out, at(&g, off), 3000) == 0);
+    CHECK_EQ(o[0].out_len, 0);
+
+    /* A reset in the middle of a chain: the next one begins at its own first byte. */
+    o[1].out_len = 0;
+    o[1].out_cap = 10;
+    add_chain(&g, TX1, chain[0], 3);
+    kick(&g, TX1);
+    CHECK_EQ(o[1].out_len, 10);
+    reg_write(&g, R_STATUS, 0);
+    o[1].out_cap = SIZE_MAX;
+    handshake(&g);
+    send_bytes(&g, TX1, "fresh", 5);
+    CHECK(o[1].out_len == 15 && memcmp(o[1].out + 10, "fresh", 5) == 0);
+    guest_close(&g);
+}
+
 /* Small firmware knows no MULTIPORT: port 0 just works. */
 static void single_port(void)
 {
@@ -279,6 +336,8 @@ int main(void)
     ordinary(true);
     long_input(false);
     long_input(true);
+    slow_reader(false);
+    slow_reader(true);
     single_port();
     odd_drivers();
     return report("virtio_console");

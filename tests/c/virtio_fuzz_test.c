@@ -49,13 +49,14 @@ static wh_device *make_net(struct guest *g)
     return d;
 }
 
-static void sink(void *ctx, const uint8_t *data, size_t len)
+static size_t sink(void *ctx, const uint8_t *data, size_t len)
 {
     uint8_t *sum = ctx;
     for (size_t i = 0; i < len; i += 4096)
         *sum ^= data[i];
     if (len > 0)
         *sum ^= data[len - 1];
+    return rnd(4) ? len : rnd(len + 1); /* a reader that is behind */
 }
 
 static size_t source(void *ctx, uint8_t *data, size_t cap)
