@@ -69,4 +69,9 @@ def main() -> None:
         # The reader of a pipe left, as in `wherry log web | head`; Python must not try to flush into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        # What the host refuses at any place: a full disk, a folder that is not ours.
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"wherry: {where}{error.strerror or error}", err=True)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -129,7 +129,8 @@ def import_tar(library: Library, source: Path, name: str = "") -> Image:
                     shutil.copyfileobj(_member(tar, f"blobs/sha256/{file.sha256}", file.size), out)
                 library.adopt(part, file)
     except (tarfile.TarError, EOFError) as error:
-        raise ImageError(f"{source}: not an exported image: {error}") from None
+        first = str(error).partition("\n")[0].rstrip(":")  # then comes what each kind of compression says
+        raise ImageError(f"{source}: not an exported image: {first}") from None
     image = image.renamed(name) if name else image
     library.tag(image)
     return image
