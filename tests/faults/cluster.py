@@ -1,18 +1,14 @@
 """A whole cluster of real daemons on loopback, for fault tests: killed, restarted, held at a phase, cut apart.
 
 :class:`Cluster` is one coordinator and its nodes, each a process of its own in a folder of the test; nodes are dialled
-through a :class:`Proxy`, which can be cut. Guests are small programs (tests/guest/programs) that boot in no time.
+through a :class:`Proxy` each, and dial the coordinator through another, so that every path can be cut. Guests are small
+programs (tests/guest/programs) that boot in no time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,109 +18,15 @@ import httpx
 import trio
 
 from node.guest import GuestGone, adopt
+from tests.faults.processes import Daemon, Proxy, free_port
 from tests.guest.programs import build
+from wherry.demo.daemons import guest_processes
 
-ROOT = Path(__file__).parents[2]
-READY_S = 60.0
 MIB = 1 << 20
 
 
-class Daemon:
-    """One process that prints ``ready {json}``. Its log is in ``log``."""
-
-    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
-        self.arguments = arguments
-        self.log = log
-        self.environment = environment
-        self.ready: dict[str, Any] = {}
-        self._process: trio.Process | None = None
-
-    async def start(self) -> None:
-        with self.log.open("ab") as log:
-            self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", *self.arguments],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
-                cwd="/",
-            )
-        output = b""
-        assert self._process.stdout is not None
-        with trio.fail_after(READY_S):
-            while b"\n" not in output:
-                more = await self._process.stdout.receive_some(65536)
-                assert more, f"{self.arguments[0]} ended: {self.log.read_text()[-2000:]}"
-                output += more
-        line = output.split(b"\n", 1)[0].decode()
-        assert line.startswith("ready ")
-        self.ready = json.loads(line[6:])
-
-    async def kill(self) -> None:
-        """kill -9."""
-        await self._end(signal.SIGKILL)
-
-    async def stop(self) -> None:
-        await self._end(signal.SIGTERM)
-
-    async def _end(self, how: signal.Signals) -> None:
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.send_signal(how)
-            with trio.move_on_after(20) as slow:
-                await process.wait()
-            if slow.cancelled_caught:
-                process.kill()
-                await process.wait()
-
-
-class Proxy:
-    """Forwards a TCP port to ``target`` until it is cut; then connections break and new ones are refused."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-        self._open: set[trio.CancelScope] = set()
-        self.target = 0
-        self.port = 0
-        self.whole = True
-
-    async def open(self) -> None:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        self.port = listeners[0].socket.getsockname()[1]
-        self._nursery.start_soon(trio.serve_listeners, self._serve, listeners)
-
-    def cut(self) -> None:
-        self.whole = False
-        for scope in self._open:
-            scope.cancel()
-
-    def heal(self) -> None:
-        self.whole = True
-
-    async def _serve(self, client: trio.SocketStream) -> None:
-        if not self.whole:
-            return
-        try:
-            async with await trio.open_tcp_stream("127.0.0.1", self.target) as server:
-                async with trio.open_nursery() as nursery:
-                    self._open.add(nursery.cancel_scope)
-                    nursery.start_soon(_copy, client, server, nursery.cancel_scope)
-                    nursery.start_soon(_copy, server, client, nursery.cancel_scope)
-                self._open.discard(nursery.cancel_scope)
-        except OSError:
-            return
-
-
-async def _copy(source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
-    try:
-        while data := await source.receive_some(65536):
-            await sink.send_all(data)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
-    scope.cancel()
-
-
 class Cluster:
-    """Made by :func:`running`. ``nodes`` by name, ``proxies`` beside them."""
+    """Made by :func:`running`. ``nodes`` by name; ``proxies`` lead to them, ``controls`` to the coordinator."""
 
     def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
         self.folder = folder
@@ -133,6 +35,7 @@ class Cluster:
         self.environment = {"WHERRY_HOLD_DIR": str(self.holds), "WHERRY_HOME": str(folder)}
         self.nodes: dict[str, Daemon] = {}
         self.proxies: dict[str, Proxy] = {}
+        self.controls: dict[str, Proxy] = {}
         self._nursery = nursery
         self.coordinator = Daemon([], folder / "coordinator.log", self.environment)
         self.api = httpx.AsyncClient()
@@ -154,29 +57,22 @@ class Cluster:
         await self._add_image()
 
     async def add_node(self, name: str, *, cut: bool = False) -> None:
-        proxy = self.proxies[name] = Proxy(self._nursery)
-        await proxy.open()
+        """``cut``: no other node can dial it from the beginning."""
+        port = free_port()
+        control = int(self.coordinator.ready["link"].rpartition(":")[2])
+        self.proxies[name] = Proxy(self._nursery, port)
+        self.controls[name] = Proxy(self._nursery, control)
+        for proxy in (self.proxies[name], self.controls[name]):
+            await proxy.open()
         if cut:
-            proxy.cut()
+            self.proxies[name].cut()
         token = (await self.api.post("/v1/join-tokens", json={"ttl_s": 600})).raise_for_status().json()["join"]
-        common = ["node", "--name", name, "--state", str(self.folder / name), "--memory", "1G", "--log-level", "debug"]
-        common += ["--advertise", f"127.0.0.1:{proxy.port}"]
-        node = Daemon(
-            [*common, "--listen", "127.0.0.1:0", "--join", token], self.folder / f"{name}.log", self.environment
-        )
-        self.nodes[name] = node
-        # The ready line comes after the registration, which others act on: the proxy must lead somewhere before.
+        join = f"{token.rpartition('@')[0]}@127.0.0.1:{self.controls[name].port}"
+        arguments = ["node", "--name", name, "--state", str(self.folder / name), "--listen", f"127.0.0.1:{port}"]
+        arguments += ["--advertise", f"127.0.0.1:{self.proxies[name].port}", "--memory", "1G", "--log-level", "debug"]
+        node = self.nodes[name] = Daemon([*arguments, "--join", join], self.folder / f"{name}.log", self.environment)
         await node.start()
-        await self._aim(name)
-        node.arguments = [*common, "--listen", "127.0.0.1:0"]
-
-    async def restart(self, name: str) -> None:
-        await self.nodes[name].start()
-        await self._aim(name)
-
-    async def _aim(self, name: str) -> None:
-        log = self.nodes[name].log.read_text()
-        self.proxies[name].target = int(re.findall(r"listening on 127\.0\.0\.1:(\d+)", log)[-1])
+        node.arguments = arguments
 
     async def _add_image(self) -> None:
         data = build("ticker").read_bytes()
@@ -236,9 +132,26 @@ class Cluster:
             return
         raise AssertionError(f"not within {within:g} s: {what}")
 
-    async def all_alive(self) -> bool:
+    async def node_state(self, name: str) -> str:
         nodes = (await self.api.get("/v1/nodes")).raise_for_status().json()["nodes"]
-        return all(node["state"] == "alive" for node in nodes)
+        return next(str(node["state"]) for node in nodes if node["name"] == name)
+
+    async def all_alive(self) -> bool:
+        return all([await self.node_state(name) == "alive" for name in self.nodes])
+
+    async def unfinished(self) -> list[dict[str, Any]]:
+        """Operations that are under way."""
+        found = (await self.api.get("/v1/operations")).raise_for_status().json()["operations"]
+        return [operation for operation in found if operation["state"] in ("pending", "running")]
+
+    def processes(self, guest: str) -> dict[str, int]:
+        """Process ids of a guest by node, as the host sees them."""
+        found = guest_processes(self.folder).items()
+        return {path.parent.parent.name: pid for pid, path in found if path.name == guest}
+
+    def folders(self, guest: str) -> list[str]:
+        """Nodes that keep something of a guest."""
+        return sorted({path.parent.parent.name for path in self.folder.glob(f"*/guests/{guest}*")})
 
     async def copies(self, guest: str) -> dict[str, str]:
         """State of every process of a guest, by node."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cluster import Cluster, Daemon, running
-from tests.faults.test_migration_faults import check_counting, check_one_running_copy
+from tests.faults.checks import check_counting, check_one_running_copy
+from tests.faults.cluster import Cluster, running
+from tests.faults.processes import Daemon
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ async def test_guests_outlive_their_agent_and_are_adopted(cluster: Cluster) -> N
     guest = await cluster.run_guest("t", "n1")
     await cluster.nodes["n1"].kill()
     await check_counting(cluster, guest["id"], "n1")
-    await cluster.restart("n1")
+    await cluster.nodes["n1"].start()
     await check_one_running_copy(cluster, guest["id"], "t")
     assert (await cluster.guest("t"))["pid"] == guest["pid"]
     assert (await cluster.guest("t"))["generation"] == guest["generation"]
@@ -37,7 +38,7 @@ async def test_an_agent_that_is_stopped_leaves_its_guests_running(cluster: Clust
     guest = await cluster.run_guest("t", "n1")
     await cluster.nodes["n1"].stop()
     assert await cluster.copies(guest["id"]) == {"n1": "running"}
-    await cluster.restart("n1")
+    await cluster.nodes["n1"].start()
     await check_one_running_copy(cluster, guest["id"], "t")
 
 

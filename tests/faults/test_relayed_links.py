@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.faults.checks import check_counting, check_one_running_copy
 from tests.faults.cluster import running
-from tests.faults.test_migration_faults import check_counting, check_one_running_copy
 
 
 async def test_a_guest_migrates_between_nodes_that_cannot_dial_each_other(tmp_path: Path) -> None:
