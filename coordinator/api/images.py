@@ -62,6 +62,11 @@ def check_manifest(svc: Services, manifest: dict[str, Any]) -> None:
     name = manifest.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise Invalid(f"name {str(name)[:80]!r}: lower-case letters, digits, dots and dashes", field="name")
+    created = manifest.get("created", 0)
+    if isinstance(created, bool) or not isinstance(created, int | float) or not 0 <= created < 2**53:
+        raise Invalid(f"created {str(created)[:80]!r}: Unix seconds", field="created")
+    if not isinstance(manifest.get("source", {}), dict):
+        raise Invalid(f"source {str(manifest['source'])[:80]!r}: an object", field="source")
     try:
         ref = Image(name, images.digest_of(manifest), manifest).ref()
     except KeyError as exc:

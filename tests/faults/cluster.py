@@ -86,7 +86,7 @@ class Cluster:
             "files": [{"role": "kernel", "sha256": digest, "size": len(data)}],
             "cmdline": "",
             "min_memory": 16 * MIB,
-            "created": "2026-01-01T00:00:00Z",
+            "created": 0,
             "source": {},
         }
         (await self.api.post("/v1/images", json=manifest)).raise_for_status()
