@@ -220,8 +220,8 @@ class Guests:
 
     async def begin(self, guest: Guest, generation: int) -> float:
         """First instructions under ``generation``; the record must say so already. CLOCK_REALTIME of them."""
+        self._ports.enable(guest, True)  # before: its first frame may come at once
         answer = await guest.live.call("start", generation=generation)
-        self._ports.enable(guest, True)
         guest.started = float(answer["at"])
         self.changed(guest, "running")
         self.probe(guest)

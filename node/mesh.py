@@ -17,7 +17,7 @@ import math
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import trio
@@ -211,6 +211,17 @@ class Mesh:
 
     def mac_gone(self, vni: int, mac: str) -> None:
         self._do_macs(macs.LocalGone(vni, mac))
+
+    def mac_moved(self, vni: int, mac: str, address: str, generation: int, node: int) -> None:
+        self._do_macs(macs.LocalMoved(vni, mac, address, generation, node))
+
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._start(self._after, seconds, work)
+
+    @staticmethod
+    async def _after(seconds: float, work: Callable[[], None]) -> None:
+        await trio.sleep(seconds)
+        work()
 
     async def _adverts(self, link: Link, notice: MacAdverts) -> None:
         self._do_macs(macs.AdvertsArrived(link.peer.node, notice))

@@ -1,14 +1,19 @@
 """The switch ports of this node's guests (implements node.guestcopy.Ports).
 
 A guest copy has its ports from the moment its process is there, but they carry frames, and its MACs are claimed, only
-while that copy may speak: not on a target before COMMIT, not on a paused source, not when a newer copy is known
-elsewhere. The networks of the switch are those that have a port here.
+while that copy may speak: not on a target before COMMIT, not when a newer copy is known elsewhere. The networks of the
+switch are those that have a port here.
+
+A source that is paused for a move holds its ports: frames for the guest wait, and go to whichever copy runs in the end.
+After a move this node stays in the network for ``LINGER_S``, claim and all, so that frames of nodes that have not heard
+of it yet follow the guest.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +24,8 @@ from protocol.messages import Nic
 
 log = logging.getLogger("wherry.node.ports")
 
+LINGER_S = 5.0
+
 
 class Claims(Protocol):
     """Who is told which MACs are here (node/mesh.py)."""
@@ -27,6 +34,8 @@ class Claims(Protocol):
     def network_removed(self, vni: int) -> None: ...
     def mac_here(self, vni: int, mac: str, address: str, generation: int) -> None: ...
     def mac_gone(self, vni: int, mac: str) -> None: ...
+    def mac_moved(self, vni: int, mac: str, address: str, generation: int, node: int) -> None: ...
+    def later(self, seconds: float, work: Callable[[], None]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -36,6 +45,7 @@ class _Copy:
     generation: int
     ports: list[tuple[int, Nic]] = field(default_factory=list)
     claimed: bool = False
+    moved: bool = False
 
 
 class GuestPorts:
@@ -44,7 +54,8 @@ class GuestPorts:
         self._claims = claims
         self._numbers = itertools.count(1)
         self._copies: dict[str, _Copy] = {}
-        self._networks: dict[int, int] = {}  # vni: ports
+        self._networks: dict[int, int] = {}  # vni: ports, and those that linger
+        self._lingering: dict[tuple[int, str], object] = {}
 
     def attach(self, guest: Guest, *, enabled: bool) -> None:
         self.detach(guest)
@@ -68,6 +79,7 @@ class GuestPorts:
             self._networks[nic.vni] += 1
             copy.ports.append((number, nic))
             self._switch.enable_port(number, False)
+            self._leave(nic, self._lingering.get((nic.vni, nic.mac)))  # it came back
         if enabled:
             self.enable(guest, True)
 
@@ -76,17 +88,57 @@ class GuestPorts:
         if copy is None:
             return
         for number, nic in copy.ports:
-            if copy.claimed:
+            if copy.claimed and not copy.moved:
                 self._claims.mac_gone(nic.vni, nic.mac)
             self._switch.remove_port(number)
-            self._networks[nic.vni] -= 1
-            if not self._networks[nic.vni]:
-                del self._networks[nic.vni]
-                self._claims.network_removed(nic.vni)
-                self._switch.remove_network(nic.vni)
+            if copy.moved:
+                self._linger(nic)
+            else:
+                self._drop_network(nic.vni)
+
+    def _linger(self, nic: Nic) -> None:
+        token = self._lingering[nic.vni, nic.mac] = object()
+        self._claims.later(LINGER_S, lambda: self._leave(nic, token))
+
+    def _leave(self, nic: Nic, token: object | None) -> None:
+        key = (nic.vni, nic.mac)
+        if token is None or self._lingering.get(key) is not token:
+            return
+        del self._lingering[key]
+        self._claims.mac_gone(*key)
+        self._drop_network(nic.vni)
+
+    def _drop_network(self, vni: int) -> None:
+        self._networks[vni] -= 1
+        if not self._networks[vni]:
+            del self._networks[vni]
+            self._claims.network_removed(vni)
+            self._switch.remove_network(vni)
+
+    def hold(self, guest: Guest) -> None:
+        """Before the guest is paused: frames for it wait. Again behind the pause: its last frames are on their way."""
+        copy = self._copies.get(guest.id)
+        for number, _ in copy.ports if copy else ():
+            self._switch.hold_port(number, True)
+
+    def release(self, guest: Guest) -> None:
+        """It runs here again: what waited is delivered."""
+        copy = self._copies.get(guest.id)
+        for number, _ in copy.ports if copy else ():
+            self._switch.hold_port(number, False)
+
+    def moved(self, guest: Guest, node: int, generation: int) -> None:
+        """It runs on ``node`` now: what waited goes there, and so do frames that still come here."""
+        copy = self._copies.get(guest.id)
+        if copy is None or copy.moved:
+            return
+        copy.moved = True
+        for number, nic in copy.ports:
+            self._claims.mac_moved(nic.vni, nic.mac, nic.address.partition("/")[0], generation, node)
+            self._switch.hold_port(number, False)
 
     def enable(self, guest: Guest, on: bool) -> None:
-        """Off keeps the claim: a paused source may resume, and nobody else claims the MAC before COMMIT."""
+        """Off keeps the claim: the copy may speak again, and nobody else claims its MAC before COMMIT."""
         copy = self._copies.get(guest.id)
         if copy is None:
             return
@@ -108,6 +160,8 @@ class GuestPorts:
     def fence(self, vni: int, mac: str, node: int) -> None:
         """A newer copy of this MAC's guest is on ``node``: ours must be mute."""
         for guest, copy in self._copies.items():
+            if copy.moved:
+                continue
             for number, nic in copy.ports:
                 if (nic.vni, nic.mac) == (vni, mac):
                     log.info("guest=%s generation=%d is fenced: node %d is newer", guest, copy.generation, node)

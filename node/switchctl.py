@@ -226,6 +226,11 @@ class Switch:
         :meth:`set_mac` said before: the last step of a migration's target before :meth:`announce`."""
         check(self._lib.wh_switch_port_enable(self.handle, port, int(on)))
 
+    def hold_port(self, port: int, on: bool) -> None:
+        """Frames for the port wait while it is held; what its guest has sent so far is forwarded before this returns.
+        Off: they go to the guest, or after it where :meth:`set_mac` has put its MAC on another node."""
+        check(self._lib.wh_switch_port_hold(self.handle, port, int(on)))
+
     def announce(self, port: int) -> None:
         """Broadcast where this port's MAC is now."""
         check(self._lib.wh_switch_port_announce(self.handle, port))

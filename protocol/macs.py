@@ -62,6 +62,18 @@ class LocalGone:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalMoved:
+    """Our guest was committed to ``node`` under ``generation``: known here before that node's own advert arrives. Ours
+    stands, though it loses, until LocalGone: a peer that has not heard of the new one still has a way to the guest."""
+
+    vni: int
+    mac: str
+    address: str
+    generation: int
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class LinkUp:
     """A session to this peer is live: it gets the full table."""
 
@@ -88,7 +100,9 @@ class AdvertsArrived:
     notice: MacAdverts
 
 
-Event = NetworkAdded | NetworkRemoved | LocalMac | LocalGone | LinkUp | LinkDown | NodeGone | AdvertsArrived
+Event = (
+    NetworkAdded | NetworkRemoved | LocalMac | LocalGone | LocalMoved | LinkUp | LinkDown | NodeGone | AdvertsArrived
+)
 
 
 # ---- effects --------------------------------------------------------------------------------------------------------
@@ -222,6 +236,17 @@ class MacTable:
         self._store(gone)
         return self._refresh(key) + self._announce([gone])
 
+    def _on_local_moved(self, event: LocalMoved) -> Effects:
+        advert = MacAdvert(
+            vni=event.vni,
+            mac=event.mac,
+            address=event.address,
+            generation=event.generation,
+            sequence=0,
+            node=event.node,
+        )
+        return self._refresh((event.vni, event.mac)) if self._store(advert) else []
+
     # ---- peers
 
     def _on_link_up(self, event: LinkUp) -> Effects:
@@ -329,6 +354,7 @@ _ACTIONS: Final[dict[type, Callable[[MacTable, Any], Effects]]] = {
     NetworkRemoved: MacTable._on_network_removed,
     LocalMac: MacTable._on_local_mac,
     LocalGone: MacTable._on_local_gone,
+    LocalMoved: MacTable._on_local_moved,
     LinkUp: MacTable._on_link_up,
     LinkDown: MacTable._on_link_down,
     NodeGone: MacTable._on_node_gone,

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -145,6 +146,9 @@ static void *hart_main(void *arg)
         case WH_EXIT_WEDGED:
             crash(h);
             break;
+        case WH_EXIT_PAUSE:
+            sched_yield();
+            break;
         case WH_EXIT_ATTENTION:
             break;
         }
@@ -201,10 +205,20 @@ int wh_machine_start(wh_machine *m, wh_error *err)
     return WH_OK;
 }
 
+/* Frames that wait in the rings belong to the guest: into its RAM, where they are saved and carried along. */
+static void settle_nics(wh_machine *m)
+{
+    pthread_mutex_lock(&m->lock);
+    for (unsigned i = 0; i < m->nics; i++)
+        wh_virtio_net_settle(m->nic[i]);
+    pthread_mutex_unlock(&m->lock);
+}
+
 int wh_machine_pause(wh_machine *m, uint64_t *when_ns)
 {
     pthread_mutex_lock(&m->run_lock);
-    if (m->run_state == WH_RUNNING) {
+    bool now = m->run_state == WH_RUNNING;
+    if (now) {
         set_state(m, WH_PAUSED);
         make_all_look(m);
         while (m->run_state == WH_PAUSED && m->parked < m->threads)
@@ -215,6 +229,8 @@ int wh_machine_pause(wh_machine *m, uint64_t *when_ns)
     if (when_ns)
         *when_ns = wh_now_ns();
     pthread_mutex_unlock(&m->run_lock);
+    if (now && !status) /* everyone is parked; not under run_lock, which a device may take under the board lock */
+        settle_nics(m);
     return status;
 }
 

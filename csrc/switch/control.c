@@ -1,6 +1,7 @@
 /* control: the calls of api.cdef. Each takes the switch lock, changes tables and wakes the thread where it has to look
  * again. Nothing here blocks but for the turn in hand. */
 #include "switch/forward.h"
+#include "switch/moved.h"
 #include "switch/network.h"
 #include "switch/peer.h"
 #include "switch/port.h"
@@ -131,13 +132,31 @@ int wh_switch_port_enable(wh_switch *s, uint32_t port, int on)
     struct wh_port *p = wh_idmap_get(&s->ports, port);
     if (p) {
         status = WH_OK;
-        if (on && !p->enabled && p->locked && wh_network_locked(p->net, p->mac) == p)
+        if (on && !p->enabled && p->locked && wh_network_locked(p->net, p->mac) == p) {
+            const struct wh_fdb_row *had = wh_fdb_find(&p->net->fdb, p->mac);
+            p->came_from = had && had->is_static && !had->port ? had->node : 0;
             status = wh_network_claim(s, p->net, p);
+        }
         if (!status)
             p->enabled = on != 0;
     }
     done(s);
     return status;
+}
+
+int wh_switch_port_hold(wh_switch *s, uint32_t port, int on)
+{
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    s->now_ns = wh_now_ns();
+    if (p && on)
+        wh_moved_hold(s, p);
+    else if (p)
+        wh_moved_release(s, p);
+    wh_udp_flush(s);
+    wh_port_kick_touched(s);
+    done(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
 }
 
 /* A RARP request for its own address, as QEMU sends: every switch on the way learns where the MAC is now, and no host
@@ -259,11 +278,15 @@ int wh_switch_mac_set(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t
         if (status == WH_E_NOTFOUND) /* ours, and no port has it locked: it is learned when it speaks */
             status = WH_OK;
     } else if (n) {
-        struct wh_fdb_row row = {.is_static = true, .node = node};
+        const struct wh_fdb_row *had = wh_fdb_find(&n->fdb, mac);
+        bool ours = had && had->is_static && (had->port || (had->was_here && had->node == node));
+        struct wh_fdb_row row = {.is_static = true, .node = node, .was_here = ours};
         memcpy(row.mac, mac, 6);
         status = wh_fdb_put(&n->fdb, &row);
+        if (!status)
+            wh_moved_unpark(s, vni, mac, node);
     }
-    wh_switch_unlock(s);
+    done(s);
     if (status == WH_E_NOTFOUND)
         return wh_fail(err, status, "vni", "no network %u", vni);
     return status ? wh_fail(err, status, "mac", "the table of network %u is full", vni) : WH_OK;

@@ -14,6 +14,7 @@ struct wh_port;
 struct wh_fdb_row {
     uint8_t mac[6];
     bool used, is_static;
+    bool was_here;        /* static, of another node: the station's guest moved there from a port of ours */
     uint32_t node;        /* owner when port is NULL */
     struct wh_port *port; /* local */
     uint64_t seen_ns;

@@ -1,5 +1,6 @@
 #include "switch/forward.h"
 
+#include "switch/moved.h"
 #include "switch/network.h"
 #include "switch/peer.h"
 #include "switch/port.h"
@@ -148,7 +149,7 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, co
     }
     struct wh_fdb_row *from = wh_fdb_find(&net->fdb, src_of(frame));
     if (from && from->is_static && (from->port || from->node != peer->node)) {
-        WH_COUNT(s, peer, drop_fenced);
+        wh_moved_park(s, peer, vni, frame, len);
         return;
     }
     if (!from || !from->is_static)
@@ -160,6 +161,16 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, co
         flood_local(s, net, NULL, frame, len);
     else if (to->port)
         wh_port_deliver(s, to->port, frame, len);
-    else
+    else if (!wh_moved_follow(s, to, vni, frame, len))
         WH_COUNT(s, peer, drop_no_peer); /* split horizon: its owner is another node, the sender does not know yet */
+}
+
+void wh_forward_moved(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *mac, const uint8_t *frame,
+                      uint32_t len)
+{
+    struct wh_network *net = wh_idmap_get(&s->networks, vni);
+    if (!net || !shape_ok(net, frame, len))
+        WH_COUNT(s, peer, drop_invalid);
+    else
+        wh_moved_arrived(s, peer, net, mac, frame, len);
 }

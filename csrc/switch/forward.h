@@ -7,6 +7,9 @@
 /* frame has at least WH_FRAME_PREFIX writable bytes in front of it. */
 void wh_forward_from_port(wh_switch *s, struct wh_port *p, uint8_t *frame, uint32_t len);
 void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *frame, uint32_t len);
+/* A frame that followed its guest (moved.h). */
+void wh_forward_moved(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *mac, const uint8_t *frame,
+                      uint32_t len);
 uint32_t wh_forward_vni(const struct wh_port *p);
 
 #endif

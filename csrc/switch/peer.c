@@ -133,7 +133,8 @@ static bool seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, cons
     return true;
 }
 
-void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len)
+/* The payload stands around the frame: its prefix in front, suffix bytes behind. */
+static void send_around(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len, uint32_t suffix)
 {
     const struct wh_addr *to = s->udp ? wh_relay_next_hop(s, p) : NULL;
     if (!to) {
@@ -141,10 +142,32 @@ void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, u
         return;
     }
     enum wh_tunnel_type type = p->via == p->node ? WH_TUNNEL_DIRECT : WH_TUNNEL_RELAYED;
-    if (seal(s, p, type, to, frame - WH_FRAME_PREFIX, len + WH_FRAME_PREFIX)) {
+    if (seal(s, p, type, to, frame - WH_FRAME_PREFIX, WH_FRAME_PREFIX + len + suffix)) {
         WH_COUNT(s, p, tx_frames);
         WH_COUNT_BYTES(s, p, tx_bytes, len);
     }
+}
+
+void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len)
+{
+    send_around(s, p, frame, len, 0);
+}
+
+void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, uint8_t *frame, uint32_t len, const uint8_t *mac)
+{
+    static const uint8_t bin6[] = {0xc4, 6};
+    wh_frame_prefix(frame, len, vni);
+    frame[-(int)WH_FRAME_PREFIX] = 0x94;
+    frame[1 - (int)WH_FRAME_PREFIX] = WH_KIND_MOVED;
+    uint32_t suffix = 1;
+    if (mac) {
+        memcpy(frame + len, bin6, sizeof(bin6));
+        memcpy(frame + len + sizeof(bin6), mac, 6);
+        suffix = WH_MOVED_SUFFIX;
+    } else {
+        frame[len] = 0xc0; /* nil */
+    }
+    send_around(s, p, frame, len, suffix);
 }
 
 static void send_probe(wh_switch *s, struct wh_peer *p, enum wh_tunnel_kind kind, const struct wh_addr *to, uint64_t id,
@@ -222,6 +245,19 @@ static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)
     return true;
 }
 
+static bool read_moved(wh_switch *s, struct wh_peer *p, wh_reader *r)
+{
+    size_t len = 0, mac_len = 0;
+    uint64_t vni = wh_get_uint_max(r, 0xffffff);
+    const uint8_t *frame = wh_get_bin(r, &len), *mac = NULL;
+    if (!wh_get_nil(r))
+        mac = wh_get_bin(r, &mac_len);
+    if (r->status || len > WH_FRAME_MAX || (mac && mac_len != 6))
+        return false;
+    wh_forward_moved(s, p, (uint32_t)vni, mac, frame, (uint32_t)len);
+    return true;
+}
+
 static bool read_batch(wh_switch *s, struct wh_peer *p, wh_reader *r)
 {
     uint32_t count = wh_get_array(r);
@@ -259,6 +295,8 @@ static bool payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_
         return false;
     if (kind == WH_KIND_FRAME && items >= 3)
         return read_frame(s, p, &r);
+    if (kind == WH_KIND_MOVED && items >= 4)
+        return read_moved(s, p, &r);
     if (kind == WH_KIND_BATCH && items >= 2)
         return read_batch(s, p, &r);
     if ((kind == WH_KIND_PROBE || kind == WH_KIND_ANSWER) && items >= 3)

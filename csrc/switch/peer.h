@@ -56,6 +56,9 @@ int wh_peer_set_rx(struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t 
 
 /* frame has its prefix in front of it (wh_frame_prefix). */
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len);
+/* A moved frame (moved.h); room for WH_FRAME_PREFIX in front of it and WH_MOVED_SUFFIX behind it. */
+void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, uint8_t *frame, uint32_t len,
+                        const uint8_t *mac);
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from);
 void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due */
 

@@ -41,7 +41,7 @@ static void destroy(struct wh_port *p)
 {
     wh_ring_unmap(p->from_guest);
     wh_ring_unmap(p->to_guest);
-    int fds[] = {p->in_event, p->out_event, p->tap_fd};
+    int fds[] = {p->in_event, p->out_event, p->tap_fd, p->ring_fd};
     for (size_t i = 0; i < WH_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -54,7 +54,7 @@ static struct wh_port *blank(uint32_t id)
     if (p) {
         p->id = id;
         p->enabled = true;
-        p->in_event = p->out_event = p->tap_fd = -1;
+        p->in_event = p->out_event = p->tap_fd = p->ring_fd = -1;
     }
     return p;
 }
@@ -78,6 +78,8 @@ int wh_port_new_ring(uint32_t id, const struct wh_port_ring_spec *spec, struct w
         status = wh_ring_map(spec->ring_fd, 0, false, &p->from_guest, err);
     if (!status)
         status = wh_ring_map(spec->ring_fd, 1, true, &p->to_guest, err);
+    if (!status && (p->ring_fd = dup_fd(spec->ring_fd)) < 0)
+        status = wh_fail(err, WH_E_IO, "ring_fd", "%s", strerror(errno));
     if (status) {
         destroy(p);
         return status;
@@ -118,6 +120,8 @@ void wh_port_free(wh_switch *s, struct wh_port *p)
 {
     int fd = p->is_ring ? p->in_event : p->tap_fd;
     epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    for (struct wh_waiting *w; (w = wh_frameq_take(&p->waiting)); free(w))
+        WH_COUNT(s, p, drop_disabled);
     struct wh_port **link = &s->active_head;
     s->active_tail = NULL;
     while (*link) {
@@ -235,6 +239,11 @@ static void deliver_ring(wh_switch *s, struct wh_port *p, const uint8_t *frame, 
 
 void wh_port_deliver(wh_switch *s, struct wh_port *p, const uint8_t *frame, uint32_t len)
 {
+    if (p->held) {
+        if (!wh_frameq_put(&p->waiting, &(struct wh_waiting){.since_ns = s->now_ns}, frame, len))
+            WH_COUNT(s, p, drop_full);
+        return;
+    }
     if (!p->enabled || p->down) {
         WH_COUNT(s, p, drop_disabled);
         return;

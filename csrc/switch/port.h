@@ -4,6 +4,7 @@
 #define WH_SWITCH_PORT_H
 
 #include "base/ring.h"
+#include "switch/frameq.h"
 #include "switch/switch.h"
 
 struct wh_network;
@@ -14,11 +15,14 @@ struct wh_port {
     bool is_ring, locked, enabled;
     bool down;            /* damaged ring or TAP gone: told once, silent from then on */
     bool active, touched; /* member of the switch's lists */
+    bool held;            /* frames for it wait (moved.h) */
+    uint32_t came_from;   /* the node that had the MAC before this port was enabled; 0: none */
     uint8_t mac[6];
     uint64_t generation;
     wh_ring *from_guest, *to_guest;
     int in_event, out_event;
-    int tap_fd;
+    int tap_fd, ring_fd;
+    struct wh_frameq waiting;
     wh_counters counters;
     struct wh_port *next_active, *next_touched;
 };

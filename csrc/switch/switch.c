@@ -1,5 +1,6 @@
 #include "switch/switch.h"
 
+#include "switch/moved.h"
 #include "switch/network.h"
 #include "switch/peer.h"
 #include "switch/port.h"
@@ -64,6 +65,7 @@ static void tick(wh_switch *s)
         s->next_age_ns = s->now_ns + s->fdb_age_ns / 8;
     }
     s->timer_ns = s->next_age_ns;
+    wh_moved_tick(s);
     for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
         wh_peer_tick(s, v); /* each brings the timer forward to its own next time */
 }
@@ -227,6 +229,7 @@ void wh_switch_free(wh_switch *s)
         wh_network_free(v);
     for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
         wh_peer_free(v);
+    wh_frameq_clear(&s->parked);
     wh_idmap_free(&s->ports);
     wh_idmap_free(&s->networks);
     wh_idmap_free(&s->peers);

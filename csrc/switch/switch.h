@@ -10,8 +10,9 @@
  * bytes), a doorbell that a guest process keeps ringing (costs turns, nothing else), datagrams (counted and dropped),
  * frames. What is trusted: who calls api.cdef.
  *
- * Loops: a frame from a tunnel goes to local ports only (split horizon); a datagram for another node is relayed by its
- * header alone and its hop limit ends a relay loop.
+ * Loops: a frame from a tunnel goes to local ports only (split horizon), but one for a guest that has moved away
+ * follows it once (moved.h); a datagram for another node is relayed by its header alone and its hop limit ends a relay
+ * loop.
  *
  * Limits: frames of one VLAN tag at most; no fragmentation (a network's MTU has to fit the underlay: 1400 inside 1500).
  */
@@ -20,6 +21,7 @@
 
 #include "base/base.h"
 #include "switch/eventq.h"
+#include "switch/frameq.h"
 #include "switch/idmap.h"
 #include "switch/wire.h"
 
@@ -51,6 +53,7 @@ struct wh_switch {
     uint64_t now_ns;   /* of this turn */
     uint64_t timer_ns; /* next time that tick has something to do */
     uint64_t next_age_ns;
+    struct wh_frameq parked;                    /* from tunnels, with a source that is placed elsewhere (moved.h) */
     uint8_t frame_room[16 + WH_FRAME_MAX + 64]; /* the frame in hand, with headroom for its msgpack prefix */
     uint8_t plain_room[WH_DATAGRAM_MAX];        /* the datagram just opened */
 };

@@ -27,7 +27,7 @@
 #define WH_TUNNEL_OVERHEAD (WH_TUNNEL_HEADER + WH_TUNNEL_TAG)
 
 enum wh_tunnel_type { WH_TUNNEL_DIRECT = 1, WH_TUNNEL_RELAYED = 2 };
-enum wh_tunnel_kind { WH_KIND_FRAME = 0, WH_KIND_BATCH = 1, WH_KIND_PROBE = 2, WH_KIND_ANSWER = 3 };
+enum wh_tunnel_kind { WH_KIND_FRAME = 0, WH_KIND_BATCH = 1, WH_KIND_PROBE = 2, WH_KIND_ANSWER = 3, WH_KIND_MOVED = 4 };
 
 /* Frames: Ethernet header (one VLAN tag at most) and the largest MTU that a network may have. */
 #define WH_ETH_HEADER   14u
@@ -88,6 +88,9 @@ static inline void wh_header_nonce(const uint8_t header[WH_TUNNEL_HEADER], uint8
 }
 
 /* Written directly in front of a frame that stands in a buffer with headroom, so that the frame is not copied again. */
+/* [4, vni, frame, mac or nil]: the same in front of the frame, and mac behind it, where the buffer needs this much. */
+#define WH_MOVED_SUFFIX 8u
+
 static inline void wh_frame_prefix(uint8_t *frame, uint32_t len, uint32_t vni)
 {
     uint8_t *p = frame - WH_FRAME_PREFIX;

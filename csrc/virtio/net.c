@@ -180,6 +180,18 @@ static void net_poll(wh_device *d)
         transmit(n);
 }
 
+void wh_virtio_net_settle(wh_device *d)
+{
+    struct net *n = net_of(d);
+    /* Bounded, for the switch could go on filling. */
+    for (unsigned turn = 0; turn < WH_RING_CAPACITY / NET_BUDGET && wh_virtio_live(&n->v) && !n->damaged; turn++) {
+        uint64_t before = n->stats.rx_frames + n->stats.tx_frames + n->stats.dropped;
+        net_poll(d);
+        if (n->stats.rx_frames + n->stats.tx_frames + n->stats.dropped == before)
+            break;
+    }
+}
+
 /* Have poll drop what the last driver left in the ring. */
 static void net_reset(wh_virtio *v)
 {
@@ -210,6 +222,7 @@ static void net_load(wh_virtio *v, wh_reader *r)
     n->stats.tx_bytes = wh_map_uint(&map, "tx_bytes", r);
     n->stats.rx_bytes = wh_map_uint(&map, "rx_bytes", r);
     n->stats.dropped = wh_map_uint(&map, "dropped", r);
+    wh_virtio_kick(&n->v); /* a turn that was due when the guest was saved comes after its restore */
     wh_get_skip(r);
 }
 

@@ -25,6 +25,9 @@ typedef struct wh_blk_stats {
 /* Makes its own ring file and eventfds; to_guest_event is its poll_fd. */
 int wh_virtio_net_new(const wh_virtio_env *env, const uint8_t mac[6], wh_device **out, wh_error *err);
 void wh_virtio_net_fds(wh_device *d, int *ring_fd, int *to_switch_event, int *to_guest_event);
+/* Move everything that can be moved between rings and queues now, as far as the driver has buffers: the guest stands
+ * still, and what is in its RAM is saved and carried with it. With the board lock held. */
+void wh_virtio_net_settle(wh_device *d);
 void wh_virtio_net_get_stats(wh_device *d, wh_net_stats *out);
 /* fd is dup'ed; a regular file. Requests run on the I/O thread (poll), in order. */
 int wh_virtio_blk_new(const wh_virtio_env *env, int fd, bool read_only, const char *serial, wh_device **out,

@@ -84,6 +84,8 @@ class SourceDriver(Driver):
         self._view: RamView | None = None
         self._sender: PageSender | None = None
         self._copy = trio.CancelScope()
+        self._telling = False
+        self._told = trio.Event()  # the target has answered FinishTarget, or will not
         self._state = b""
         self._paused_at = 0.0
 
@@ -128,6 +130,7 @@ class SourceDriver(Driver):
             case FinishTarget("aborted"):
                 self.agent.nursery.start_soon(self._finish, effect)  # nobody waits for it, this driver may be done
             case FinishTarget():
+                self._telling = True
                 self.start(self._finish, effect)
             case ResumeGuest():
                 await self._resume()
@@ -214,8 +217,10 @@ class SourceDriver(Driver):
     async def _pause(self, effect: PauseGuest) -> None:
         await self.hold("switch")
         guest = self.guest
+        ports = self.agent.guests.ports
+        ports.hold(guest)
         answer = await guest.live.call("pause")
-        self.agent.guests.ports.enable(guest, False)
+        ports.hold(guest)
         self._paused_at = float(answer["at"])
         self.feed(Paused(self._paused_at))
 
@@ -272,10 +277,13 @@ class SourceDriver(Driver):
                 sample = TargetFinished(answer.resumed_at, answer.clock, sent_at, time.time())
                 if sample.received_at - sample.sent_at < best.received_at - best.sent_at:
                     best = sample
+                self._told.set()
         except LinkError as error:
             if best.received_at == math.inf:
                 self.feed(TargetLost(str(error)))
                 return
+        finally:
+            self._told.set()
         self.feed(best)
 
     async def _resume(self) -> None:
@@ -289,6 +297,7 @@ class SourceDriver(Driver):
             log.error("%s could not be resumed: %s", self.tag, error)
             return
         self.agent.guests.ports.enable(guest, True)
+        self.agent.guests.ports.release(guest)
         self.agent.guests.changed(guest, "running")
         self.agent.guests.probe(guest)
 
@@ -297,5 +306,9 @@ class SourceDriver(Driver):
             guest = self.guest
         except Refused:
             return
+        if self._telling:
+            with trio.move_on_after(FINISH_TIMEOUT):  # frames that waited are to find it running, and its port open
+                await self._told.wait()
+        self.agent.guests.ports.moved(guest, self.machine.target, self.machine.generation + 1)
         async with guest.lock:
             await self.agent.guests.discard(guest)

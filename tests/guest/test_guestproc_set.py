@@ -40,6 +40,15 @@ class FakePorts:
     def announce(self, guest: Guest) -> None:
         pass
 
+    def hold(self, guest: Guest) -> None:
+        pass
+
+    def release(self, guest: Guest) -> None:
+        pass
+
+    def moved(self, guest: Guest, node: int, generation: int) -> None:
+        pass
+
 
 class Node:
     """A set of guests and what it told."""
