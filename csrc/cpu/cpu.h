@@ -29,7 +29,8 @@ enum wh_exit {
     WH_EXIT_ATTENTION = 1, /* someone called wh_hart_attention: look at what is asked, then run again */
     WH_EXIT_WFI = 2,       /* nothing to do until an interrupt; wh_hart_next_timer says when time itself wakes it */
     WH_EXIT_SBI = 3,       /* a0-a7 hold an SBI call; sepc is already past the ecall */
-    WH_EXIT_WEDGED = 4     /* trap taken at the trap vector's own first instruction: no progress is possible */
+    WH_EXIT_WEDGED = 4,    /* trap taken at the trap vector's own first instruction: no progress is possible */
+    WH_EXIT_PAUSE = 5      /* PAUSE, with several harts: this one waits for what another one does */
 };
 
 int wh_hart_new(const wh_cpu_env *env, unsigned id, wh_hart **out, wh_error *err);

@@ -257,6 +257,8 @@ static void misc_mem(uint32_t w, wh_insn *i)
     unsigned f3 = field(w, 14, 12), pred = field(w, 27, 24), succ = field(w, 23, 20);
     if (f3 == 1)
         set(i, WH_OP_FENCE_I, 0, 0, 0);
+    else if (w == 0x0100000f)
+        set(i, WH_OP_PAUSE, 0, 0, 0);
     else if (f3 == 0) /* only an earlier write before a later read needs more than acquire and release */
         set(i, (pred & 5) && (succ & 10) && w >> 28 != 8 ? WH_OP_FENCE : WH_OP_FENCE_LIGHT, 0, 0, 0);
     else

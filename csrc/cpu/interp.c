@@ -278,6 +278,15 @@ L_WFI:
     wh_fp_leave(h);
     return WH_EXIT_WFI;
 
+L_PAUSE: /* with fewer host cores than harts, the one that is waited for may be waiting for ours */
+    if (h->env.hart_count < 2)
+        NEXT(4);
+    SYNC();
+    h->pc += 4;
+    h->budget--;
+    wh_fp_leave(h);
+    return WH_EXIT_PAUSE;
+
 slice_over: /* ip is at the next instruction */
     SYNC();
     goto poll;

@@ -61,7 +61,7 @@ static void known(void)
         {0x0330000f, WH_OP_FENCE, 0, 0, 0},
         {0x0110000f, WH_OP_FENCE_LIGHT, 0, 0, 0},
         {0x8330000f, WH_OP_FENCE_LIGHT, 0, 0, 0},
-        {0x0100000f, WH_OP_FENCE_LIGHT, 0, 0, 0},
+        {0x0100000f, WH_OP_PAUSE, 0, 0, 0},
         {0x12000073, WH_OP_SFENCE_VMA, 0, 0, 0},
         {0x100120af, WH_OP_LR_W, 1, 2, 0},
         {0x1821b0af, WH_OP_SC_D, 1, 3, 2},

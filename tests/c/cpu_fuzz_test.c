@@ -73,7 +73,7 @@ static void one_round(uint64_t *seed)
     wh_hart_request_fence(h, WH_FENCE_I);
     for (int slice = 0; slice < 4; slice++) {
         enum wh_exit why = wh_hart_run(h);
-        CHECK(why >= WH_EXIT_ATTENTION && why <= WH_EXIT_WEDGED);
+        CHECK(why >= WH_EXIT_ATTENTION && why <= WH_EXIT_PAUSE);
         CHECK_EQ(wh_hart_get_x(h, 0), 0);
         CHECK_EQ(h->x[0], 0);
         CHECK_EQ(h->pc & 1, 0);
