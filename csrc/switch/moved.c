@@ -128,7 +128,7 @@ void wh_moved_unpark(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t 
 
 void wh_moved_tick(wh_switch *s)
 {
-    while (s->parked.head && s->now_ns - s->parked.head->since_ns >= WH_PARK_FOR_NS) {
+    while (s->parked.head && s->now_ns >= s->parked.head->since_ns + WH_PARK_FOR_NS) {
         struct wh_waiting *w = wh_frameq_take(&s->parked);
         give_up(s, w->node);
         free(w);
