@@ -35,15 +35,21 @@ struct sbiret {
     long error, value;
 };
 
-static inline struct sbiret sbi(uint64_t ext, uint64_t fid, uint64_t x0, uint64_t x1, uint64_t x2)
+static inline struct sbiret sbi4(uint64_t ext, uint64_t fid, uint64_t x0, uint64_t x1, uint64_t x2, uint64_t x3)
 {
     register uint64_t a0 __asm__("a0") = x0;
     register uint64_t a1 __asm__("a1") = x1;
     register uint64_t a2 __asm__("a2") = x2;
+    register uint64_t a3 __asm__("a3") = x3;
     register uint64_t a6 __asm__("a6") = fid;
     register uint64_t a7 __asm__("a7") = ext;
-    __asm__ volatile("ecall" : "+r"(a0), "+r"(a1) : "r"(a2), "r"(a6), "r"(a7) : "memory");
+    __asm__ volatile("ecall" : "+r"(a0), "+r"(a1) : "r"(a2), "r"(a3), "r"(a6), "r"(a7) : "memory");
     return (struct sbiret){(long)a0, (long)a1};
+}
+
+static inline struct sbiret sbi(uint64_t ext, uint64_t fid, uint64_t x0, uint64_t x1, uint64_t x2)
+{
+    return sbi4(ext, fid, x0, x1, x2, 0);
 }
 
 #define EXT_BASE   0x10

@@ -1,0 +1,52 @@
+"""Several harts at once (programs/litmus.c): atomics, locks, what fences forbid, remote fences, interrupts, hart states;
+undisturbed, paused in the middle of each part, and carried to a new machine in the middle of each part.
+
+What the program looks for does happen where it may: without its fence the store-buffering part fails on an x86 host.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from node.core import CoreStateError
+from tests.guest.guest import Guest
+from tests.guest.programs import build
+
+PARTS = ["amo", "lrsc", "spinlock", "mp", "sb", "fencei", "sfence", "ipi", "hsm"]
+
+
+def paused(guest: Guest) -> Guest:
+    with suppress(CoreStateError):  # it ended meanwhile
+        for _ in range(10):
+            guest.machine.pause()
+            guest.machine.resume()
+    return guest
+
+
+def carried(guest: Guest) -> Guest:
+    try:
+        other = guest.copy(rounds=2)
+    except CoreStateError:  # it ended meanwhile
+        return guest
+    guest.machine.close()
+    return other
+
+
+@pytest.mark.parametrize("harts", [2, 4])
+@pytest.mark.parametrize("disturb", [None, paused, carried])
+def test_harts_see_of_each_other_what_they_may(harts: int, disturb) -> None:  # type: ignore[no-untyped-def]
+    guest = Guest(harts=harts).boot(build("litmus"))
+    try:
+        for part in PARTS:
+            guest.read_until(f"begin {part}\n".encode())
+            if disturb is not None:
+                guest = disturb(guest)
+        guest.wait_end()
+        values = guest.values()
+        assert {values.pop(part) for part in [*PARTS, "counters"]} == {"0"}, guest.output.decode()
+        assert values["faulted"] == str(harts - 1)
+        assert int(values["ran"]) >= 200
+    finally:
+        guest.machine.close()
