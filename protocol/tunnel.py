@@ -85,6 +85,14 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A frame that follows a guest which has moved. ``mac``: whose port it is for, None: the frame's destination."""
+
+    frame: Frame
+    mac: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     id: int
     time: int
@@ -96,7 +104,7 @@ class Answer:
     time: int
 
 
-Payload = tuple[Frame, ...] | Probe | Answer
+Payload = tuple[Frame, ...] | Moved | Probe | Answer
 
 
 def encode_payload(payload: Payload) -> bytes:
@@ -105,6 +113,8 @@ def encode_payload(payload: Payload) -> bytes:
             items: list[Any] = [2, ident, time]
         case Answer(id=ident, time=time):
             items = [3, ident, time]
+        case Moved(frame=frame, mac=mac):
+            items = [4, frame.vni, frame.data, mac]
         case (frame,):
             items = [0, frame.vni, frame.data]
         case _:
@@ -139,15 +149,26 @@ def decode_payload(data: bytes) -> Payload:
         raise RemoteProtocolError("payload", data, "one msgpack array") from error
     if not isinstance(items, list) or len(items) < 2:
         raise RemoteProtocolError("payload", items, "an array [kind, ...]")
-    kind, fields = _number(items[0], "payload.kind", 3), items[1:]
+    kind, fields = _number(items[0], "payload.kind", 4), items[1:]
     if kind == 1:
         return _batch(fields[0])
     if len(fields) < 2:
         raise RemoteProtocolError("payload", items, "two fields behind the kind")
     if kind == 0:
         return (_frame(fields[0], fields[1]),)
+    if kind == 4:
+        return _moved(fields)
     ident, time = (_number(value, "payload.probe", 2**64 - 1) for value in fields[:2])
     return Probe(ident, time) if kind == 2 else Answer(ident, time)
+
+
+def _moved(fields: list[Any]) -> Moved:
+    if len(fields) < 3:
+        raise RemoteProtocolError("payload", fields, "[4, vni, frame, mac]")
+    mac = fields[2]
+    if mac is not None and (not isinstance(mac, bytes) or len(mac) != 6):
+        raise RemoteProtocolError("payload.mac", mac, "6 bytes or nil")
+    return Moved(_frame(fields[0], fields[1]), mac)
 
 
 def _batch(entries: Any) -> tuple[Frame, ...]:

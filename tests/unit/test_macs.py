@@ -41,6 +41,21 @@ def test_a_stale_local_copy_is_fenced_and_a_newer_one_takes_over(table: macs.Mac
     assert table.owner(VNI, MAC) == 1
 
 
+def test_a_guest_that_was_committed_away_is_known_to_be_there_before_its_node_says_so(table: macs.MacTable) -> None:
+    table.handle(macs.LinkUp(3))
+    table.handle(macs.LocalMac(VNI, MAC, "", 5))
+    effects = table.handle(macs.LocalMoved(VNI, MAC, "", 6, 2))
+    assert effects == [macs.LocalFenced(VNI, MAC, 2), macs.SetRemote(VNI, MAC, 2)]  # and nothing is told to others
+    assert [e for e in hear(table, 2, claim(2, 6)) if not isinstance(e, macs.NetworkPeers)] == []
+    (send,) = table.handle(macs.LocalGone(VNI, MAC))
+    assert isinstance(send, macs.SendAdverts)
+    assert table.owner(VNI, MAC) == 2
+    # It is known that the guest is elsewhere again: an older word from here changes nothing.
+    hear(table, 3, claim(3, 7))
+    assert table.handle(macs.LocalMoved(VNI, MAC, "", 6, 2)) == []
+    assert macs.DelRemote(VNI, MAC) not in table.handle(macs.NodeGone(2))
+
+
 def test_a_learned_mac_that_moves_here_outbids_by_sequence(table: macs.MacTable) -> None:
     table.handle(macs.LinkUp(2))
     hear(table, 2, claim(2, 0, 4))
