@@ -5,8 +5,8 @@ was struck: the store's decision is the outcome - not committed, the guest runs 
 committed, at the target in the next one - and the operation says the same; a watch on the guest's processes never saw
 two that run; its console has every number once; nothing is left over; and the guest migrates again.
 
-The cases of a point share a cluster. By default each is met by a quarter of what can be struck, so that every victim has
-its turn at several points; WHERRY_SOAK=1 runs all of them, each also with a repair that comes only after the
+The cases of a point share a cluster. By default each is met by a quarter of what can be struck, so that every victim
+has its turn at several points; WHERRY_SOAK=1 runs all of them, each also with a repair that comes only after the
 coordinator has given the victim up.
 """
 
