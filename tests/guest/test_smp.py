@@ -1,4 +1,4 @@
-"""Several harts at once (programs/litmus.c): atomics, locks, what fences forbid, remote fences, interrupts, hart states;
+"""Several harts at once (programs/litmus.c): atomics, locks, what fences forbid, remote fences, interrupts and states;
 undisturbed, paused in the middle of each part, and carried to a new machine in the middle of each part.
 
 What the program looks for does happen where it may: without its fence the store-buffering part fails on an x86 host.
