@@ -8,6 +8,7 @@ neither run nor vanish before the coordinator's store was asked (protocol/migrat
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -106,9 +107,12 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
 
 
 def save_note(folder: Path, note: dict[str, Any] | None) -> None:
-    """The record of a migration in which this copy takes part; None removes it."""
+    """The record of a migration in which this copy takes part; None removes it, and with it the folder of an arrival
+    that was given up before anything else was in it."""
     if note is None:
         (folder / "migration.msgpack").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     else:
         folder.mkdir(mode=0o700, exist_ok=True)
         write_atomically(folder / "migration.msgpack", msgpack.packb(note))
