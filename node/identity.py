@@ -29,7 +29,7 @@ from cryptography.x509.oid import NameOID
 from node.record import write_atomically
 from protocol.errors import LinkError, PeerRejected, RemoteError
 from protocol.messages import CaFetch, CaFetched, Join, Joined, Renew, Renewed
-from protocol.tls import TlsFiles, bootstrap_context, parse_uri
+from protocol.tls import TlsFiles, bootstrap_context, client_context, parse_uri
 from protocol.transport import Handlers, Link, LocalIdentity, connect_tls, open_link
 
 log = logging.getLogger("wherry.node.identity")
@@ -61,7 +61,8 @@ def split_join(text: str) -> tuple[Token, str]:
     """``TOKEN@HOST:PORT``, the argument of --join."""
     token, at, address = text.rpartition("@")
     if not at or ":" not in address:
-        raise IdentityError(f"join: {text.rpartition('.')[0] and '...'}@{address}: it has the form TOKEN@HOST:PORT")
+        shown = address if at else ""  # without an @ it may be the token alone, which is secret
+        raise IdentityError(f"join: ...@{shown}: it has the form TOKEN@HOST:PORT")
     return Token.parse(token), address
 
 
@@ -86,10 +87,13 @@ class Identity:
             data = json.loads((folder / "identity.json").read_text())
             identity = cls(folder, int(data["node"]), str(data["name"]), str(data["cluster"]), str(data["coordinator"]))
             identity.lifetime()
+            client_context(identity.tls)  # certificate and key fit, and there is a CA: else no link would ever come up
         except FileNotFoundError:
             if (folder / "identity.json").exists():
-                raise IdentityError(f"{folder}: node.pem is missing, join again") from None
+                raise IdentityError(f"{folder}: node.pem or ca.pem is missing, join again") from None
             return None
+        except OSError as error:
+            raise IdentityError(f"{folder} cannot be used ({error}); mend it, or remove it and join again") from error
         except (ValueError, KeyError, TypeError) as error:
             raise IdentityError(f"{folder} is damaged ({error}); remove it and join again") from error
         return identity
