@@ -47,6 +47,7 @@ from protocol.migration import (
     SendRound,
     SendState,
     Source,
+    SourcePhase,
     StateSaved,
     StepFailed,
     StopCopy,
@@ -216,6 +217,8 @@ class SourceDriver(Driver):
 
     async def _pause(self, effect: PauseGuest) -> None:
         await self.hold("switch")
+        if self.machine.phase is not SourcePhase.SWITCH:
+            return  # given up before it was this task's turn: a pause now would come after ResumeGuest, and stay
         guest = self.guest
         ports = self.agent.guests.ports
         ports.hold(guest)
