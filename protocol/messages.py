@@ -459,7 +459,8 @@ MigrationPrepare.answer = Prepared
 
 class MigrationPages(StreamOpen, frozen=True, kw_only=True):
     """Page batches (api.cdef wh_ramview_pack), each behind a big-endian u32 length. An empty batch ends a round and is
-    answered with one byte once everything before it lies in RAM."""
+    answered with one byte once everything before it lies in RAM. The last round, of the paused guest, ends with the
+    stream's end; ``migration.state`` is answered when its pages are in place too."""
 
     method: ClassVar[str] = "migration.pages"
     migration: Id

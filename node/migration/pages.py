@@ -1,10 +1,12 @@
 """The page stream of a migration (protocol.messages.MigrationPages): rounds of batches, packed and placed in C.
 
 A batch is prefixed with its length (u32 BE). An empty one ends a round and is answered with one byte once everything
-before it lies in the target's RAM. While one batch is on the wire the next is packed in a worker thread, so that wire
-and processor both work; the threads have a limiter of their own, for a migration must not keep the agent's other work
-waiting. A batch that is small is packed or placed at once, without a thread: in the blackout each change of thread
-would count.
+before it lies in the target's RAM. The last round ends with the stream's end and is not answered: the guest stands
+still, and the target says that all is there when it says that it could run.
+
+While one batch is on the wire the next is packed in a worker thread, so that wire and processor both work; the threads
+have a limiter of their own, for a migration must not keep the agent's other work waiting. A batch that is small is
+packed or placed at once, without a thread: in the blackout each change of thread would count.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class RoundStats(NamedTuple):
 class PageSender:
     """The source's end. ``bandwidth``: bytes per second, 0 unlimited; the last round is never limited."""
 
-    def __init__(self, view: RamView, stream: trio.abc.Stream, bandwidth: int) -> None:
+    def __init__(self, view: RamView, stream: trio.abc.HalfCloseableStream, bandwidth: int) -> None:
         self._view = view
         self._stream = stream
         self._bandwidth = bandwidth
@@ -44,8 +46,9 @@ class PageSender:
         self.sent = 0  # bytes of all rounds, counted while they go out
 
     async def send_round(self, *, last: bool = False) -> RoundStats:
-        """One round: fetch and clear the dirty bits, send those pages, wait until the target has them. Raises CoreError
-        (this host), trio.BrokenResourceError (the target)."""
+        """One round: fetch and clear the dirty bits, send those pages, wait until the target has them (``last``: until
+        they are on their way, and end the stream). Raises CoreError (this host), trio.BrokenResourceError (the target).
+        """
         if last:
             dirty = self._view.round(_ROUND_TIMEOUT_MS)  # the harts are parked: it does not wait
         else:
@@ -53,6 +56,9 @@ class PageSender:
         stats = RoundStats(0, 0, 0)
         if dirty:
             stats = await self._send_set(dirty, math.inf if last or not self._bandwidth else self._bandwidth)
+        if last:
+            await self._stream.send_eof()
+            return stats
         await self._stream.send_all(bytes(4))
         if not await self._stream.receive_some(1):
             raise trio.BrokenResourceError("the target closed the page stream")
@@ -106,7 +112,8 @@ class PageReceiver:
         self._buffer = bytearray()
 
     async def run(self) -> None:
-        """Raises CoreDataError on what no source sends; the incoming guest must not be run then."""
+        """Returns when the source has sent everything. Raises CoreDataError on what no source sends,
+        trio.BrokenResourceError when the stream broke off; the incoming guest must not be run then."""
         while (header := await self._take(4)) is not None:
             length = int.from_bytes(header, "big")
             if length == 0:
@@ -116,17 +123,19 @@ class PageReceiver:
                 raise CoreDataError(-5, "batch", f"{length} bytes, at most {MAX_BATCH} are allowed")
             batch = await self._take(length)
             if batch is None:
-                return
+                raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
             if length <= SMALL:
                 self._view.unpack(batch)
             else:
                 await trio.to_thread.run_sync(self._view.unpack, batch, limiter=limiter)
 
     async def _take(self, count: int) -> bytearray | None:
-        """Exactly ``count`` bytes; None when the stream ended before them."""
+        """Exactly ``count`` bytes; None when the stream ended instead of them."""
         while len(self._buffer) < count:
             data = await self._stream.receive_some(max(65536, count - len(self._buffer)))
             if not data:
+                if self._buffer:
+                    raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
                 return None
             self._buffer += data
         if len(self._buffer) == count:

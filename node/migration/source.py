@@ -1,7 +1,8 @@
 """The source's hands: protocol.migration.Source with a real guest, page stream and peer.
 
 The paused path is short on purpose: links and the page stream are open before it, the last pages go out while the state
-is saved, nothing is synced to the disk, and the only thing waited for is the wire, the target's load and the store.
+is saved, the state goes right behind them, nothing is synced to the disk here, and there are three waits only: for the
+target, which has the pages in place and the state loaded when it answers, for the store, and for the start.
 """
 
 from __future__ import annotations

@@ -93,6 +93,7 @@ class TargetDriver(Driver):
         self._state = b""
         self._pages: trio.CancelScope | None = None
         self._pages_ended = trio.Event()
+        self._whole = False  # the page stream came to its proper end
         self._reserving: trio.CancelScope | None = None
         self._reserved = trio.Event()
 
@@ -122,6 +123,12 @@ class TargetDriver(Driver):
         return await self._wait("prepare")
 
     async def state(self, request: MigrationState) -> Message:
+        """It comes right behind the last pages, which have to be in place first."""
+        if self._pages is None:
+            raise Refused("conflict", "no pages were sent")
+        await self._pages_ended.wait()
+        if not self._whole:
+            raise Refused("conflict", "the pages did not arrive whole")
         self._state = request.state
         self.feed(StateArrived(request.verify))
         return await self._wait("state")
@@ -146,6 +153,7 @@ class TargetDriver(Driver):
             with self._pages:
                 await self.hold("copy")
                 await PageReceiver(self._view, stream).run()
+                self._whole = True
         except trio.BrokenResourceError:
             raise  # the link says so itself
         except Exception as error:

@@ -78,7 +78,8 @@ class PauseGuest:
 
 @dataclass(frozen=True, slots=True)
 class SendLastRound:
-    """S → LastRoundDone | TargetLost. At full speed; the guest is paused. Runs beside SaveState and ComputeChecksum."""
+    """S → LastRoundDone | TargetLost. At full speed; the guest is paused. Runs beside SaveState and ComputeChecksum.
+    Done when the pages are on their way: a target that answers SendState has them."""
 
 
 @dataclass(frozen=True, slots=True)

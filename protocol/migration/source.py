@@ -25,6 +25,8 @@ PAGE: Final = 4096
 SWITCH_TIMEOUT: Final = 30.0
 FINISH_TIMEOUT: Final = 10.0
 RATE_SAMPLE: Final = 256 << 10  # a round of fewer bytes says little about the rate
+SMALL_MS: Final = 5.0  # of predicted blackout: below it another round is not worth its time
+SHRINKS: Final = 0.75  # a round that leaves more of the one before it than this does not make the next one small
 
 Effects = list[fx.Effect]
 
@@ -65,9 +67,11 @@ class Source:
         self._question = StoreQuestion()
         self._started = 0.0
         self._deadline: float | None = None
-        self._awaited: set[type] = set()  # what SWITCH still waits for before SendState
+        self._awaited: set[type] = set()  # what SWITCH still waits for
+        self._ready = False
         self._checksums = ["", ""]  # source's, target's
         self._verify_ms = 0.0
+        self._dirty = 0  # pages that the round before left
         self._paused_at = 0.0
         self._blackout = (0.0, 0.0)  # milliseconds, error
         self._reason = ""
@@ -127,7 +131,10 @@ class Source:
         remaining = event.dirty_pages * PAGE
         self.predicted_ms = 1000.0 * remaining / self.rate if self.rate else (60_000.0 if remaining else 0.0)
         progress: Effects = [self._progress(now, event.dirty_pages)]
-        if self.predicted_ms <= self.params.max_blackout_ms:
+        smaller = not self._dirty or event.dirty_pages < SHRINKS * self._dirty
+        self._dirty = event.dirty_pages
+        worth = self.predicted_ms > SMALL_MS and smaller and self.rounds < self.params.max_rounds
+        if self.predicted_ms <= self.params.max_blackout_ms and not worth:
             return progress + (self._switch(now) if self._coordinator else self._hold())
         if self.rounds >= self.params.max_rounds:
             reason = (
@@ -165,16 +172,23 @@ class Source:
         self._awaited.discard(type(event))
         if isinstance(event, ev.LastRoundDone):
             self._count(event)
-        if isinstance(event, ev.Checksummed):
+        if isinstance(event, ev.Checksummed):  # both ends compute at the same time
             self._checksums[0] = event.checksum
-        return [] if self._awaited else [fx.SendState()]
+            return self._confirmed(now)
+        return [] if self._awaited - {ev.Checksummed} else [fx.SendState()]
 
     def _on_ready(self, event: ev.TargetReady, now: float) -> Effects:
-        if self._awaited:
+        if self._awaited - {ev.Checksummed}:
             return []  # a late answer to something else
+        self._ready = True
         self._checksums[1], self._verify_ms = event.checksum, event.verify_ms
-        if self.params.verify and self._checksums[0] != event.checksum:
-            return self._abort(f"RAM differs: source {self._checksums[0]}, target {event.checksum}", now)
+        return self._confirmed(now)
+
+    def _confirmed(self, now: float) -> Effects:
+        if not self._ready or self._awaited:
+            return []
+        if self.params.verify and self._checksums[0] != self._checksums[1]:
+            return self._abort(f"RAM differs: source {self._checksums[0]}, target {self._checksums[1]}", now)
         self.phase = _P.COMMIT
         self._deadline = None
         return [*self._question.want("commit")]

@@ -130,7 +130,9 @@ async def test_hostile_batches() -> None:
         for cut in (1, len(good) // 2, len(good) - 1):
             with pytest.raises(CoreError):
                 await receive(target, cut.to_bytes(4, "big") + good[:cut])
-        await receive(target, (len(good)).to_bytes(4, "big") + good[:-1])  # the stream ends inside: nothing is placed
+        for cut in (2, 4, len(good) + 3):  # the stream ends inside: nothing is placed
+            with pytest.raises(CoreDataError, match="in the middle"):
+                await receive(target, (len(good).to_bytes(4, "big") + good)[:cut])
         dice = random.Random(5)
         for _ in range(300):
             bad = bytearray(good)

@@ -34,8 +34,15 @@ def test_rounds_go_on_until_the_predicted_blackout_is_short_enough() -> None:
     machine = source(max_blackout_ms=30.0)
     assert kinds(machine.handle(done(1000), 1)) == ["SendRound"]  # 4 MB at 105 MB/s: 39 ms
     assert machine.predicted_ms == pytest.approx(39.06, abs=0.1)
-    assert kinds(machine.handle(done(700), 2)) == ["Persist", "PauseGuest"]
-    assert machine.rounds == 2
+    assert kinds(machine.handle(done(700), 2)) == ["SendRound"]  # short enough, but the next promises better
+    assert kinds(machine.handle(done(690), 3)) == ["Persist", "PauseGuest"]
+    assert machine.rounds == 3
+
+
+def test_a_round_that_is_small_at_once_is_the_last_before_the_pause() -> None:
+    machine = source(max_blackout_ms=30.0)
+    assert kinds(machine.handle(done(100), 1)) == ["Persist", "PauseGuest"]  # 3.9 ms
+    assert machine.rounds == 1
 
 
 def test_a_tiny_round_does_not_spoil_the_rate() -> None:
@@ -97,16 +104,22 @@ def test_in_doubt_the_source_stays_paused_and_asks_again() -> None:
     assert kinds(machine.handle(mig.StoreAnswered("committed", 6, 2), 4)) == ["FinishTarget", "Persist", "FreeGuest"]
 
 
-def test_checksums_that_differ_abort_before_commit() -> None:
+@pytest.mark.parametrize("source_first", [True, False])
+@pytest.mark.parametrize("theirs", ["aa", "bb"])
+def test_checksums_that_differ_abort_before_commit(theirs: str, source_first: bool) -> None:
     machine = source(verify=True)
     machine.handle(done(0), 1)
     machine.handle(mig.Paused(1.0), 1)
-    for event in (mig.LastRoundDone(0, 0, 0), mig.StateSaved()):
-        assert machine.handle(event, 1) == []
-    assert kinds(machine.handle(mig.Checksummed("aa"), 1)) == ["SendState"]
-    effects = machine.handle(mig.TargetReady("bb"), 1)
-    assert "ResumeGuest" in kinds(effects)
-    assert mig.AskStore("commit") not in effects
+    assert machine.handle(mig.LastRoundDone(0, 0, 0), 1) == []
+    if source_first:
+        assert machine.handle(mig.Checksummed("aa"), 1) == []
+    assert kinds(machine.handle(mig.StateSaved(), 1)) == ["SendState"]
+    effects = machine.handle(mig.TargetReady(theirs), 1)
+    if not source_first:
+        assert effects == []
+        effects = machine.handle(mig.Checksummed("aa"), 1)
+    assert ("ResumeGuest" in kinds(effects)) == (theirs != "aa")
+    assert (mig.AskStore("commit") in effects) == (theirs == "aa")
 
 
 def test_blackout_corrects_the_clock_offset_and_bounds_its_error() -> None:
