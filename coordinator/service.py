@@ -163,12 +163,12 @@ async def coordinator(config: Config) -> AsyncIterator[Ready]:
         cluster_id = db.run_sync(_first_start)
         link_socket = stack.enter_context(bind(config.link, asked=config.link_asked, what="link"))
         api_socket = stack.enter_context(bind(config.api, asked=config.api_asked, what="API"))
-        core = Cluster(
-            db,
-            Authority.open(config.state / "ca", cluster_id, _wall()),
-            Blobs(config.state / "blobs"),
-            Leases(link_grace=config.link_grace_s, silence=config.silence_s),
-        )
+        try:
+            authority, blobs = Authority.open(config.state / "ca", cluster_id, _wall()), Blobs(config.state / "blobs")
+        except OSError as exc:
+            raise StartError(f"state folder {config.state}: {exc.strerror}") from exc
+        leases = Leases(link_grace=config.link_grace_s, silence=config.silence_s)
+        core = Cluster(db, authority, blobs, leases)
         link = join_host(advertised(config), link_socket.getsockname()[1])
         hosts = [advertised(config), config.api[0], "localhost", "127.0.0.1", "::1", socket.gethostname()]
         own = core.ca.own([h for h in hosts if h not in ("0.0.0.0", "::")], _wall())

@@ -31,7 +31,10 @@ def open_folder(folder: Path) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             raise StartError(f"another coordinator uses the state folder {folder}") from exc
-        _check_version(folder)
+        try:
+            _check_version(folder)
+        except OSError as exc:
+            raise StartError(f"state folder {folder}: {exc.strerror}") from exc
     except BaseException:
         os.close(fd)
         raise
@@ -66,9 +69,9 @@ def read_access(path: Path) -> str | None:
 
 
 def write_access(path: Path, *, api: str, token: str, ca: Path | None) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = {"api": api, "token": token, "ca": str(ca) if ca else None}
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, (json.dumps(data, indent=1) + "\n").encode())
     except OSError as exc:
         raise StartError(f"access file {path}: {exc.strerror}") from exc

@@ -14,6 +14,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.record import write_atomically
+
 STATE_VERSION = 1
 DEFAULT_PORT = 7460
 _SIZE = re.compile(r"^([0-9]+)([KMGT]?)(i?B)?$", re.IGNORECASE)
@@ -66,7 +68,7 @@ def open_state(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         version = folder / "VERSION"
         if not version.exists():
-            version.write_text(f"{STATE_VERSION}\n")
+            write_atomically(version, f"{STATE_VERSION}\n".encode())  # on a full disk it would stay empty, for ever
         found = version.read_text().strip()
     except OSError as error:
         raise ConfigError(f"state folder {folder}: {error.strerror}") from error
@@ -76,7 +78,10 @@ def open_state(folder: Path) -> int:
         raise ConfigError(
             f"state folder {folder}: it is of version {found}, this program knows {STATE_VERSION}; use a newer program"
         )
-    lock = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"state folder {folder}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -203,13 +203,16 @@ class Guests:
     async def make(self, guest: Guest) -> None:
         """Fetch what is needed, write the record, start the process, attach its ports (disabled)."""
         record = guest.record
-        guest.folder.mkdir(mode=0o700, exist_ok=True)
-        for file in record.spec.image.files:
-            path = await self._fetch(file)
-            if file.role == "disk":
-                path = await _copy_disk(path, guest.folder / "disk0.img")
-            record.files[file.role] = str(path)
-        record.save(guest.folder)
+        try:
+            guest.folder.mkdir(mode=0o700, exist_ok=True)
+            for file in record.spec.image.files:
+                path = await self._fetch(file)
+                if file.role == "disk":
+                    path = await trio.to_thread.run_sync(own_disk, path, guest.folder / "disk0.img")
+                record.files[file.role] = str(path)
+            record.save(guest.folder)
+        except OSError as error:
+            raise _host_refused(error) from error
         try:
             self._hold(guest, await spawn(guest.folder))
         except CoreError as error:
@@ -366,9 +369,7 @@ class Guests:
             guest.release()
 
 
-async def _copy_disk(blob: Path, disk: Path) -> Path:
-    try:
-        return await trio.to_thread.run_sync(own_disk, blob, disk)
-    except OSError as error:
-        code = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
-        raise Refused(code, f"the guest's disk cannot be made: {error.strerror}", field="image") from error
+def _host_refused(error: OSError) -> Refused:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    text = "the node's disk is full" if full else f"the node's disk: {error.strerror}"
+    return Refused("full" if full else "unavailable", f"the guest's files cannot be written: {text}")

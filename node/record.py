@@ -98,7 +98,9 @@ def write_atomically(path: Path, data: bytes, *, sync: bool = False) -> None:
     temporary = path.with_name(path.name + ".new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        left = memoryview(data)
+        while left:  # a disk that is nearly full takes a part and says so only at the next call
+            left = left[os.write(fd, left) :]
         if sync:
             os.fsync(fd)
     finally:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.api import access, console, failures, guests, images, networks, nodes, operations
 from coordinator.api.deps import Services
+from coordinator.errors import CoordinatorError
 from coordinator.model import ApiToken
 from coordinator.store import journal
 
@@ -50,9 +51,13 @@ class Audit:
         if not isinstance(who, ApiToken):
             log.warning("%s from %s without a valid token", action, source)
             return
-        await self._services.cluster.db.run(
-            journal.audit, who=who.name, role=who.role, source=source, action=action, outcome=str(status)
-        )
+        try:
+            await self._services.cluster.db.run(
+                journal.audit, who=who.name, role=who.role, source=source, action=action, outcome=str(status)
+            )
+        except CoordinatorError as exc:
+            # What was done is done, and its answer must get through; the log keeps what the store could not.
+            log.error("not in the audit log (%s): %s by %s from %s: %d", exc, action, who.name, source, status)
 
 
 def make_app(services: Services) -> FastAPI:
