@@ -1,7 +1,7 @@
 # One command each; every target sets up what it needs first. Details of a run: make -n TARGET.
 #   make setup      virtual environment, Python packages, C core, test peers (deploy/setup.sh)
 #   make demo       coordinator, three nodes, two Debian guests, live migrations; REPORT=FILE keeps the figures
-#   make test       C units under sanitizers, then every Python test; T=path or PYTEST_ARGS=... narrows it
+#   make test       C units under sanitizers (addresses, then threads), then every Python test; T=path or PYTEST_ARGS=... narrows it
 #   make check      linters, formatters, types, import contracts
 #   make bench      every bench; make bench-NAME runs bench/NAME.py
 PY          := .venv/bin/python
@@ -13,7 +13,7 @@ C_FILES      = $(shell find csrc tests -name '*.[ch]' -not -path '*/programs/*')
 TIDY_FILES   = $(shell find csrc -name '*.c')
 TIDY_FLAGS  := -std=gnu11 -D_GNU_SOURCE -Icsrc
 
-.PHONY: setup build image demo test test-c test-py test-root check bench soak fuzz clean
+.PHONY: setup build image demo test test-c test-tsan test-py test-root check bench soak fuzz clean
 
 setup:
 	@sh deploy/setup.sh
@@ -27,10 +27,13 @@ image: setup
 demo: setup
 	@$(PY) -P -m wherry demo $(if $(REPORT),--report $(REPORT))
 
-test: setup image test-c test-py
+test: setup image test-c test-tsan test-py
 
 test-c: setup
 	@$(MAKE) -s -C csrc test-c
+
+test-tsan: setup
+	@$(MAKE) -s -C csrc test-tsan
 
 test-py: setup
 	$(PY) -m pytest $(T) $(PYTEST_ARGS)

@@ -5,7 +5,7 @@
         uint64_t va = RS1 + IMM, value;                                                                                \
         const wh_tlb_entry *e = &h->mmu.load[(va >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES];                                  \
         if (WH_LIKELY(e->tag == (((va + sizeof(type) - 1) >> WH_PAGE_SHIFT) | h->mmu.data_context))) {                 \
-            value = ((const volatile struct wh_any_##width *)(uintptr_t)(va + e->addend))->v;                          \
+            value = guest_read_##width(va + e->addend);                                                                \
         } else {                                                                                                       \
             uint64_t slow; /* apart, so that `value` needs no address and stays in a register */                       \
             SYNC();                                                                                                    \
@@ -33,7 +33,7 @@ LOAD(LWU, 4, uint32_t, 32, RD = (uint32_t)value)
         uint64_t va = RS1 + IMM;                                                                                       \
         const wh_tlb_entry *e = &h->mmu.store[(va >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES];                                 \
         if (WH_LIKELY(e->tag == (((va + sizeof(type) - 1) >> WH_PAGE_SHIFT) | h->mmu.data_context))) {                 \
-            ((volatile struct wh_any_##width *)(uintptr_t)(va + e->addend))->v = (type)(value);                        \
+            guest_write_##width(va + e->addend, (type)(value));                                                        \
         } else {                                                                                                       \
             SYNC();                                                                                                    \
             if (wh_store(h, va, sizeof(type), (value)) != 0)                                                           \
