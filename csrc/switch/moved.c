@@ -5,19 +5,19 @@
 #include <stdlib.h>
 
 #define HEADROOM   16u
-#define DRAIN_MAX  1024u /* turns' shares of frames; a guest process that fills as fast as we take ends here */
-#define RINGED_MAX 65536u
+#define DRAIN_MAX  256u /* turns' shares of frames; a guest process that fills as fast as we take ends here */
+#define RINGED_MAX 16384u
 
 static void send_moved(wh_switch *s, struct wh_port *p, uint32_t node, const uint8_t *frame, uint32_t len)
 {
     struct wh_peer *peer = wh_idmap_get(&s->peers, node);
-    if (!peer || len > WH_FRAME_MAX) {
+    if (!peer || len < WH_ETH_HEADER || len > WH_FRAME_MAX) {
         WH_COUNT(s, p, drop_no_peer);
         return;
     }
     uint8_t *room = s->frame_room + HEADROOM;
-    memcpy(room, frame, len);
-    wh_peer_send_moved(s, peer, p->net->vni, room, len, memcmp(frame, p->mac, 6) == 0 ? NULL : p->mac);
+    memcpy(room, frame, len); /* it may lie in shared memory: what is compared is what is sent */
+    wh_peer_send_moved(s, peer, p->net->vni, room, len, memcmp(room, p->mac, 6) == 0 ? NULL : p->mac);
 }
 
 void wh_moved_hold(wh_switch *s, struct wh_port *p)

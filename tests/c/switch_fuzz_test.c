@@ -19,6 +19,8 @@ static void random_datagrams(unsigned rounds, uint64_t seed)
     static const uint8_t seeds[][64] = {
         {0x93, 0, 7, 0xc4, 20, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9, 8},
         {0x92, 1, 0x91, 0x92, 7, 0xc4, 20, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9},
+        {0x94, 4, 7, 0xc4, 20, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, [25] = 0xc0},
+        {0x94, 4, 7, 0xc4, 20, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9, 8, [25] = 0xc4, 6, 2, [32] = 1},
         {0x93, 2, 5, 6},
         {0x93, 3, 1, 0xcf, 1}};
     struct node n;
@@ -32,6 +34,9 @@ static void random_datagrams(unsigned rounds, uint64_t seed)
     struct node peer = {.id = 2, .addr = from};
     CHECK(nic_plug(&a, n.sw, 1, a.mac, 1) == WH_OK);
     CHECK(wh_switch_peer_set(n.sw, 2, 2, &from, sizeof(from), NULL) == WH_OK);
+    /* The port's MAC came from the peer, so that its moved frames are taken. */
+    CHECK(wh_switch_mac_set(n.sw, VNI, a.mac, 2, NULL) == WH_OK);
+    CHECK(wh_switch_port_enable(n.sw, 1, 0) == WH_OK && wh_switch_port_enable(n.sw, 1, 1) == WH_OK);
     accept_epoch(&n, &peer, 1, 0);
     use_epoch(&n, &peer, 1, 0);
     direction_key(2, 1, 1, key);

@@ -87,6 +87,31 @@ static void held_and_moved(void)
     close_trio(&t);
 }
 
+/* The paused guest's process forged what lies in its ring: the smallest record, at the very end, then nonsense. */
+static void forged_ring(void)
+{
+    struct trio t;
+    open_trio(&t);
+    CHECK(wh_switch_port_hold(t.from.sw, 1, 1) == WH_OK);
+    size_t half = WH_PAGE_SIZE + WH_RING_CAPACITY;
+    struct wh_ring_shared *shared = mmap(NULL, half, PROT_READ | PROT_WRITE, MAP_SHARED, t.old.file, (off_t)half);
+    uint8_t *data = (uint8_t *)shared + WH_PAGE_SIZE;
+    const uint32_t one = 1;
+    memcpy(data + WH_RING_CAPACITY - 8, &one, 4);
+    atomic_store(&shared->tail, WH_RING_CAPACITY - 8);
+    atomic_store(&shared->head, WH_RING_CAPACITY + 64);
+    memset(data, 0xee, 64);
+    nic_send(&t.talker, t.old.mac, 1);
+    WAIT_FOR(waiting(&t) == 1);
+    CHECK(wh_switch_port_enable(t.to.sw, 1, 1) == WH_OK);
+    CHECK(wh_switch_mac_set(t.from.sw, VNI, t.old.mac, 2, NULL) == WH_OK);
+    CHECK(wh_switch_port_hold(t.from.sw, 1, 0) == WH_OK);
+    CHECK(nic_take(&t.new, NULL, NULL) == 1);
+    CHECK(port_counters(t.from.sw, 1).drop_no_peer == 1);
+    munmap(shared, half);
+    close_trio(&t);
+}
+
 /* Moved frames are taken from the node that had the MAC only, and never sent on: two nodes that each believe that the
  * other has the guest do not play with its frames. */
 static void no_loop(void)
@@ -169,6 +194,7 @@ int main(void)
 {
     held_and_resumed();
     held_and_moved();
+    forged_ring();
     no_loop();
     bounded();
     outruns_the_news();
