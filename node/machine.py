@@ -83,6 +83,11 @@ class Machine:
         err = new_error()
         check(self._lib.wh_machine_load_firmware(self._m, fd, err), err)
 
+    def load_firmware_linux(self, fd: int, kernel_fd: int, initrd_fd: int = -1, cmdline: str = "") -> None:
+        """Firmware that starts a Linux Image by itself, as OpenSBI's fw_dynamic does."""
+        err, line = new_error(), cmdline.encode()
+        check(self._lib.wh_machine_load_firmware_linux(self._m, fd, kernel_fd, initrd_fd, line, err), err)
+
     # -- running
 
     def start(self) -> None:

@@ -1,6 +1,7 @@
 /* board: one machine with QEMU's `virt` memory map. Its public face is the machine part of api.cdef; this header adds
  * what only C needs (csrc/main and tests).
  *
+ *   0x00001000 reset vector (machines with firmware)
  *   0x00100000 test finisher   0x00101000 RTC (irq 11)   0x02000000 ACLINT   0x0c000000 PLIC   0x10000000 UART (irq 10)
  *   0x10001000 + 0x1000 * i    virtio-mmio slot i (irq 1 + i), eight of them: console, rng, then what is added
  *   0x80000000 RAM */

@@ -63,6 +63,8 @@ int wh_bus_init(wh_machine *m, wh_error *err)
         status = wh_rtc_new(&rtc, &m->rtc, err);
     if (!status)
         status = wh_finisher_new(&finisher, &m->finisher, err);
+    if (!status && m->config.boot == WH_BOOT_FIRMWARE)
+        status = wh_rom_new(&m->rom, err);
     if (status)
         return status;
     map(m, WH_PLIC_BASE, WH_PLIC_SIZE, m->plic);
@@ -70,6 +72,8 @@ int wh_bus_init(wh_machine *m, wh_error *err)
     map(m, WH_UART_BASE, WH_UART_SIZE, m->uart);
     map(m, WH_RTC_BASE, WH_RTC_SIZE, m->rtc);
     map(m, WH_FINISHER_BASE, WH_FINISHER_SIZE, m->finisher);
+    if (m->rom)
+        map(m, WH_ROM_BASE, WH_ROM_SIZE, m->rom);
     for (unsigned i = 0; i < WH_VIRTIO_SLOTS; i++) {
         status = wh_empty_slot_new(&m->virtio[i], err);
         if (status)
@@ -92,6 +96,7 @@ void wh_bus_destroy(wh_machine *m)
     destroy(m->uart);
     destroy(m->rtc);
     destroy(m->finisher);
+    destroy(m->rom);
     destroy(m->aclint);
     destroy(m->plic);
 }

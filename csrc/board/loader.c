@@ -3,7 +3,7 @@
  *
  * Linux: the kernel at RAM base + text_offset of its header; the device tree at the highest 2 MiB boundary that holds
  * it; the initrd right below. Firmware: ELF64 segments at their physical addresses, or a raw file at RAM base; every
- * hart starts there in M-mode with a0 = hart, a1 = device tree, a2 = OpenSBI's fw_dynamic_info. */
+ * hart starts there in M-mode, by way of the reset vector (dev/rom.c). */
 #include "board/machine.h"
 
 #include <elf.h>
@@ -14,12 +14,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MIB2             (2ull << 20)
-#define FDT_SPACE        MIB2
-#define CMDLINE_MAX      2047u
-#define ELF_MAX_HEADERS  64u
-#define TREE_LIMIT       (WH_RAM_BASE + (1ull << 30)) /* loaders that are 32-bit at heart must reach the tree */
-#define FW_DYNAMIC_MAGIC 0x4942534full
+#define MIB2            (2ull << 20)
+#define FDT_SPACE       MIB2
+#define CMDLINE_MAX     2047u
+#define ELF_MAX_HEADERS 64u
+#define TREE_LIMIT      (WH_RAM_BASE + (1ull << 30)) /* loaders that are 32-bit at heart must reach the tree */
 
 static int file_size(int fd, const char *field, uint64_t *size, wh_error *err)
 {
@@ -177,12 +176,13 @@ static int check_new(wh_machine *m, uint32_t boot, wh_error *err)
     return WH_OK;
 }
 
-int wh_machine_load_linux(wh_machine *m, int kernel_fd, int initrd_fd, const char *cmdline, wh_error *err)
+/* Kernel, initrd and device tree into RAM; *entry is where the kernel begins. */
+static int place_linux(wh_machine *m, int kernel_fd, int initrd_fd, const char *cmdline, uint64_t *entry, wh_error *err)
 {
     struct image image = {0};
     wh_devtree tree = {.cmdline = cmdline};
-    int status = check_new(m, WH_BOOT_LINUX, err);
-    if (!status && cmdline && strlen(cmdline) > CMDLINE_MAX)
+    int status = WH_OK;
+    if (cmdline && strlen(cmdline) > CMDLINE_MAX)
         status = wh_fail(err, WH_E_INVAL, "cmdline", "longer than %u bytes", CMDLINE_MAX);
     if (!status)
         status = read_image_header(kernel_fd, &image, err);
@@ -199,8 +199,16 @@ int wh_machine_load_linux(wh_machine *m, int kernel_fd, int initrd_fd, const cha
     if (!status && initrd_fd >= 0)
         status =
             load_initrd(m, initrd_fd, (end + WH_PAGE_SIZE - 1) & ~(uint64_t)(WH_PAGE_SIZE - 1), tree_pa, &tree, err);
+    *entry = start;
+    return status ? status : put_tree(m, &tree, tree_pa, err);
+}
+
+int wh_machine_load_linux(wh_machine *m, int kernel_fd, int initrd_fd, const char *cmdline, wh_error *err)
+{
+    uint64_t start = 0, tree_pa = tree_address(m);
+    int status = check_new(m, WH_BOOT_LINUX, err);
     if (!status)
-        status = put_tree(m, &tree, tree_pa, err);
+        status = place_linux(m, kernel_fd, initrd_fd, cmdline, &start, err);
     if (status)
         return status;
     for (unsigned i = 0; i < m->config.harts; i++) {
@@ -258,20 +266,12 @@ static int load_elf(wh_machine *m, int fd, const Elf64_Ehdr *eh, uint64_t limit,
     return WH_OK;
 }
 
-/* OpenSBI's fw_dynamic_info (include/sbi/fw_dynamic.h), version 2: no next stage is known here. */
-static void put_dynamic_info(wh_machine *m, uint64_t pa)
+/* Below limit; *entry is where it begins. */
+static int place_firmware(wh_machine *m, int fd, uint64_t limit, uint64_t *entry, wh_error *err)
 {
-    uint64_t info[6] = {htole64(FW_DYNAMIC_MAGIC), htole64(2), 0, htole64(1), 0, 0};
-    memcpy(wh_ram_at(&m->ram, pa, sizeof info), info, sizeof info);
-}
-
-int wh_machine_load_firmware(wh_machine *m, int fd, wh_error *err)
-{
-    uint64_t size, entry = WH_RAM_BASE, tree_pa = tree_address(m), info_pa = tree_pa + FDT_SPACE - WH_PAGE_SIZE;
+    uint64_t size;
     Elf64_Ehdr eh = {0};
-    int status = check_new(m, WH_BOOT_FIRMWARE, err);
-    if (!status)
-        status = file_size(fd, "firmware", &size, err);
+    int status = file_size(fd, "firmware", &size, err);
     if (!status && !size)
         status = wh_fail(err, WH_E_FORMAT, "firmware", "the file is empty");
     if (!status)
@@ -279,26 +279,38 @@ int wh_machine_load_firmware(wh_machine *m, int fd, wh_error *err)
     if (status)
         return status;
     if (!memcmp(eh.e_ident, ELFMAG, SELFMAG))
-        status = size < sizeof eh ? wh_fail(err, WH_E_FORMAT, "firmware", "a truncated ELF file")
-                                  : load_elf(m, fd, &eh, tree_pa, &entry, err);
-    else if (size > tree_pa - WH_RAM_BASE)
-        status = wh_fail(err, WH_E_INVAL, "memory", "%llu MiB are too small for %llu MiB of firmware",
-                         (unsigned long long)(m->ram.bytes >> 20), (unsigned long long)(size >> 20));
-    else
-        status = load_at(m, fd, 0, WH_RAM_BASE, size, "firmware", err);
+        return size < sizeof eh ? wh_fail(err, WH_E_FORMAT, "firmware", "a truncated ELF file")
+                                : load_elf(m, fd, &eh, limit, entry, err);
+    if (size > limit - WH_RAM_BASE)
+        return wh_fail(err, WH_E_INVAL, "memory", "%llu MiB of firmware, there is room for %llu MiB",
+                       (unsigned long long)(size >> 20), (unsigned long long)((limit - WH_RAM_BASE) >> 20));
+    *entry = WH_RAM_BASE;
+    return load_at(m, fd, 0, WH_RAM_BASE, size, "firmware", err);
+}
+
+int wh_machine_load_firmware_linux(wh_machine *m, int fd, int kernel_fd, int initrd_fd, const char *cmdline,
+                                   wh_error *err)
+{
+    uint64_t entry = WH_RAM_BASE, tree_pa = tree_address(m), next = 0;
+    int status = check_new(m, WH_BOOT_FIRMWARE, err);
+    if (!status && kernel_fd >= 0)
+        status = place_linux(m, kernel_fd, initrd_fd, cmdline, &next, err);
     if (!status)
-        status = put_tree(m, &(wh_devtree){0}, tree_pa, err);
+        status = place_firmware(m, fd, next ? next : tree_pa, &entry, err);
+    if (!status && kernel_fd < 0)
+        status = put_tree(m, &(wh_devtree){.cmdline = cmdline}, tree_pa, err);
     if (status)
         return status;
-    put_dynamic_info(m, info_pa);
+    wh_rom_set(m->rom, entry, tree_pa, next);
     for (unsigned i = 0; i < m->config.harts; i++) {
-        wh_hart *h = m->hart[i].cpu;
-        wh_hart_reset(h, entry);
-        wh_hart_set_x(h, 10, i);
-        wh_hart_set_x(h, 11, tree_pa);
-        wh_hart_set_x(h, 12, info_pa);
+        wh_hart_reset(m->hart[i].cpu, WH_ROM_BASE);
         m->hart[i].hsm = WH_HSM_STARTED;
     }
     set_ready(m);
     return WH_OK;
+}
+
+int wh_machine_load_firmware(wh_machine *m, int fd, wh_error *err)
+{
+    return wh_machine_load_firmware_linux(m, fd, -1, -1, NULL, err);
 }

@@ -21,6 +21,7 @@
 #define WH_CHANNELS      3u
 #define WH_CHANNEL_BYTES 65536u
 
+#define WH_ROM_BASE      0x00001000ull
 #define WH_FINISHER_BASE 0x00100000ull
 #define WH_RTC_BASE      0x00101000ull
 #define WH_ACLINT_BASE   0x02000000ull
@@ -110,12 +111,13 @@ struct wh_machine {
     unsigned harts_made;
 
     wh_device *aclint, *plic, *uart, *rtc, *finisher;
+    wh_device *rom; /* only with WH_BOOT_FIRMWARE: else nobody is in M-mode */
     wh_device *virtio[WH_VIRTIO_SLOTS];
     unsigned slots_used;
     wh_device *nic[WH_MAX_NICS];
     wh_device *disk[WH_MAX_DISKS];
     unsigned nics, disks;
-    wh_region region[5 + WH_VIRTIO_SLOTS];
+    wh_region region[6 + WH_VIRTIO_SLOTS];
     unsigned regions;
     wh_channel channel[WH_CHANNELS];
     wh_events events;

@@ -13,14 +13,19 @@
 
 #define FORMAT 1u
 
+static unsigned fixed_count(const wh_machine *m)
+{
+    return m->rom ? 6 : 5;
+}
+
 static void device_key(const wh_machine *m, unsigned i, char key[64], wh_device **d)
 {
-    wh_device *const fixed[] = {m->plic, m->aclint, m->uart, m->rtc, m->finisher};
-    if (i < WH_ARRAY_LEN(fixed)) {
+    wh_device *const fixed[] = {m->plic, m->aclint, m->uart, m->rtc, m->finisher, m->rom};
+    if (i < fixed_count(m)) {
         *d = fixed[i];
         snprintf(key, 64, "%s", (*d)->ops->name);
     } else {
-        unsigned slot = i - (unsigned)WH_ARRAY_LEN(fixed);
+        unsigned slot = i - fixed_count(m);
         *d = m->virtio[slot];
         snprintf(key, 64, "virtio%u:%s", slot, (*d)->ops->name);
     }
@@ -28,7 +33,7 @@ static void device_key(const wh_machine *m, unsigned i, char key[64], wh_device 
 
 static unsigned device_count(const wh_machine *m)
 {
-    return 5 + m->slots_used;
+    return fixed_count(m) + m->slots_used;
 }
 
 static void save_hart(wh_board_hart *h, wh_writer *w)

@@ -10,6 +10,7 @@
 #define WH_UART_SIZE     0x100u
 #define WH_RTC_SIZE      0x1000u
 #define WH_FINISHER_SIZE 0x1000u
+#define WH_ROM_SIZE      0xf000u
 
 /* A bit of a hart's mip, as the board forwards it. */
 typedef struct wh_hart_line {
@@ -56,6 +57,11 @@ typedef struct wh_finisher_env {
     void *ctx;
 } wh_finisher_env;
 int wh_finisher_new(const wh_finisher_env *env, wh_device **out, wh_error *err);
+
+/* The reset vector. set: where it leads, the device tree, and what firmware of the fw_dynamic kind starts next in
+ * S-mode (0: nothing). */
+int wh_rom_new(wh_device **out, wh_error *err);
+void wh_rom_set(wh_device *d, uint64_t entry, uint64_t tree, uint64_t next);
 
 /* A virtio-mmio slot with nothing in it: device id 0. */
 int wh_empty_slot_new(wh_device **out, wh_error *err);

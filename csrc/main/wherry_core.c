@@ -1,6 +1,7 @@
 /* wherry-core: the machine as a command, without Python.
  *
  *   wherry-core run --kernel Image [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N]
+ *   wherry-core run --firmware FILE [--kernel Image ...]    firmware in M-mode, which starts the kernel
  *   wherry-core run --elf FILE [--signature FILE] [--max-insns N] ...
  *
  * The UART is stdin and stdout. An ELF starts in M-mode at its entry point; if it has a symbol `tohost` (the HTIF
@@ -27,7 +28,7 @@
 enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
 
 struct options {
-    const char *elf, *kernel, *initrd, *append, *signature;
+    const char *elf, *firmware, *kernel, *initrd, *append, *signature;
     uint64_t memory, max_insns;
     uint32_t smp;
     bool stats;
@@ -44,8 +45,9 @@ struct session {
 static int usage(const char *why)
 {
     fprintf(stderr,
-            "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE) [--initrd FILE] [--append TEXT]\n"
-            "       [--memory 256M] [--smp N] [--max-insns N] [--signature FILE] [--stats]\n",
+            "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE | --firmware FILE [--kernel FILE])\n"
+            "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--max-insns N] [--signature FILE] "
+            "[--stats]\n",
             why);
     return EXIT_USAGE;
 }
@@ -74,9 +76,9 @@ static bool parse_number(const char *text, bool units, uint64_t *out)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"elf", 1, NULL, 'e'},    {"kernel", 1, NULL, 'k'}, {"initrd", 1, NULL, 'i'},    {"append", 1, NULL, 'a'},
-        {"memory", 1, NULL, 'm'}, {"smp", 1, NULL, 's'},    {"max-insns", 1, NULL, 'n'}, {"signature", 1, NULL, 'g'},
-        {"stats", 0, NULL, 't'},  {NULL, 0, NULL, 0}};
+        {"elf", 1, NULL, 'e'},    {"kernel", 1, NULL, 'k'},   {"initrd", 1, NULL, 'i'},    {"append", 1, NULL, 'a'},
+        {"memory", 1, NULL, 'm'}, {"smp", 1, NULL, 's'},      {"max-insns", 1, NULL, 'n'}, {"signature", 1, NULL, 'g'},
+        {"stats", 0, NULL, 't'},  {"firmware", 1, NULL, 'f'}, {NULL, 0, NULL, 0}};
     uint64_t v;
     int c;
     *o = (struct options){.memory = 256u << 20, .smp = 1, .append = "console=ttyS0"};
@@ -84,6 +86,9 @@ static int parse(int argc, char **argv, struct options *o)
         switch (c) {
         case 'e':
             o->elf = optarg;
+            break;
+        case 'f':
+            o->firmware = optarg;
             break;
         case 'k':
             o->kernel = optarg;
@@ -117,8 +122,9 @@ static int parse(int argc, char **argv, struct options *o)
             return usage("unknown option");
         }
     }
-    if (optind != argc || (o->elf == NULL) == (o->kernel == NULL))
-        return usage("give either --elf or --kernel");
+    bool boots = o->kernel != NULL || o->firmware != NULL;
+    if (optind != argc || (o->elf != NULL) == boots)
+        return usage("give either --elf, or --kernel, --firmware or both");
     return 0;
 }
 
@@ -131,28 +137,42 @@ static int open_file(const char *path, int *fd)
     return EXIT_CANNOT;
 }
 
-static int load(struct session *s)
+/* -1 for no path. */
+static int open_optional(const char *path, int *fd)
+{
+    *fd = -1;
+    return path != NULL ? open_file(path, fd) : 0;
+}
+
+static int load_files(struct session *s, int main_fd, int kernel, int initrd)
 {
     const struct options *o = s->opt;
     wh_error err = {0};
-    int fd, initrd = -1, status = open_file(o->elf ? o->elf : o->kernel, &fd);
-    if (status != 0)
-        return status;
-    if (o->initrd != NULL && (status = open_file(o->initrd, &initrd)) != 0) {
-        close(fd);
-        return status;
-    }
+    int status;
     if (o->elf != NULL) {
-        status = wh_machine_load_firmware(s->machine, fd, &err);
+        status = wh_machine_load_firmware(s->machine, main_fd, &err);
         if (status == WH_OK)
-            wh_symbols_read(fd, &s->symbols);
+            wh_symbols_read(main_fd, &s->symbols);
+    } else if (o->firmware != NULL) {
+        status = wh_machine_load_firmware_linux(s->machine, main_fd, kernel, initrd, o->append, &err);
     } else {
-        status = wh_machine_load_linux(s->machine, fd, initrd, o->append, &err);
+        status = wh_machine_load_linux(s->machine, kernel, initrd, o->append, &err);
     }
-    close(fd);
-    if (initrd >= 0)
-        close(initrd);
     return status == WH_OK ? 0 : cannot(&err);
+}
+
+static int load(struct session *s)
+{
+    const char *path[] = {s->opt->elf ? s->opt->elf : s->opt->firmware, s->opt->kernel, s->opt->initrd};
+    int fd[3] = {-1, -1, -1}, status = 0;
+    for (unsigned i = 0; i < 3 && status == 0; i++)
+        status = open_optional(path[i], &fd[i]);
+    if (status == 0)
+        status = load_files(s, fd[0], fd[1], fd[2]);
+    for (unsigned i = 0; i < 3; i++)
+        if (fd[i] >= 0)
+            close(fd[i]);
+    return status;
 }
 
 static void show_output(struct session *s)
@@ -269,10 +289,12 @@ static void print_stats(struct session *s)
 
 static int run(const struct options *o)
 {
-    struct session s = {.opt = o, .input_open = o->kernel != NULL};
+    struct session s = {.opt = o, .input_open = o->elf == NULL};
     wh_error err = {0};
-    wh_machine_config config = {
-        .ram_bytes = o->memory, .harts = o->smp, .boot = o->elf ? WH_BOOT_FIRMWARE : WH_BOOT_LINUX, .seed = 1};
+    wh_machine_config config = {.ram_bytes = o->memory,
+                                .harts = o->smp,
+                                .boot = o->elf || o->firmware ? WH_BOOT_FIRMWARE : WH_BOOT_LINUX,
+                                .seed = 1};
     if (wh_machine_new(&config, &s.machine, &err) != WH_OK)
         return cannot(&err);
     int status = load(&s);
@@ -300,7 +322,7 @@ int main(int argc, char **argv)
     int status = parse(argc - 1, argv + 1, &o);
     if (status != 0)
         return status;
-    bool terminal = o.kernel != NULL && tcgetattr(STDIN_FILENO, &saved) == 0;
+    bool terminal = o.elf == NULL && tcgetattr(STDIN_FILENO, &saved) == 0;
     if (terminal) {
         raw = saved;
         raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO); /* Ctrl-C still ends us */

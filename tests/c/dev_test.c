@@ -114,6 +114,8 @@ static wh_device *make(const char *name)
         status = wh_rtc_new(&rtc_env, &d, NULL);
     else if (!strcmp(name, "finisher"))
         status = wh_finisher_new(&finisher_env, &d, NULL);
+    else if (!strcmp(name, "rom"))
+        status = wh_rom_new(&d, NULL);
     else
         status = wh_empty_slot_new(&d, NULL);
     CHECK(!status && !strcmp(d->ops->name, name));
@@ -320,6 +322,29 @@ static void test_finisher(void)
     d->ops->destroy(d);
 }
 
+/* What firmware finds through a1 and a2, before and after a save; and a ROM is not written. */
+static void test_rom(void)
+{
+    wh_device *d = make("rom"), *other = make("rom");
+    wh_rom_set(d, 0x80000000, 0x87e00000, 0x80200000);
+    wr(d, 0x18, 8, 1);
+    wh_writer w;
+    wh_writer_init(&w);
+    d->ops->save(d, &w);
+    wh_reader r;
+    wh_reader_init(&r, w.data, w.len);
+    other->ops->load(other, &r);
+    CHECK(!r.status);
+    wh_writer_free(&w);
+    static const uint64_t want[] = {0x80000000, 0x87e00000, 0x4942534f, 2, 0x80200000, 1, 0, 0, 0};
+    for (unsigned i = 0; i < WH_ARRAY_LEN(want); i++)
+        CHECK(rd(d, 0x18 + 8 * i, 8) == want[i] && rd(other, 0x18 + 8 * i, 8) == want[i]);
+    CHECK(rd(d, 0, 4) == 0x297 && rd(d, 2, 2) == 0 && rd(d, 0x14, 4) == 0x28067); /* auipc t0, 0 ... jr t0 */
+    CHECK(rd(d, WH_ROM_SIZE - 8, 8) == 0);
+    d->ops->destroy(d);
+    other->ops->destroy(other);
+}
+
 static void put_noise(uint8_t *doc, size_t len, uint64_t *seed)
 {
     for (unsigned k = 0; k < 1 + next_random(seed) % 4; k++)
@@ -365,7 +390,8 @@ int main(void)
     test_uart();
     test_rtc();
     test_finisher();
-    static const char *const all[] = {"aclint", "plic", "uart", "rtc", "finisher", "empty"};
+    test_rom();
+    static const char *const all[] = {"aclint", "plic", "uart", "rtc", "finisher", "rom", "empty"};
     for (size_t i = 0; i < WH_ARRAY_LEN(all); i++)
         test_noise(all[i]);
     return finish("dev");
