@@ -32,23 +32,23 @@ def home() -> Path:
     return Path(os.environ.get("WHERRY_HOME") or Path.home() / ".local" / "share" / "wherry")
 
 
-def parse_address(text: str, default_port: int) -> tuple[str, int]:
+def parse_address(text: str, default_port: int, option: str = "address") -> tuple[str, int]:
     """``HOST``, ``HOST:PORT``, ``:PORT``, ``[V6]:PORT``; port 0 takes a free one. ValueError says what is wrong."""
     host, port = text, default_port
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"address {text!r}: expected [V6]:PORT")
-        port = _port(text, rest[1:]) if rest else default_port
+            raise ValueError(f"{option} {text!r}: expected [V6]:PORT")
+        port = _port(text, rest[1:], option) if rest else default_port
     elif text.count(":") == 1:
         host, _, tail = text.partition(":")
-        port = _port(text, tail)
+        port = _port(text, tail, option)
     return host or "0.0.0.0", port
 
 
-def _port(text: str, tail: str) -> int:
+def _port(text: str, tail: str, option: str) -> int:
     if not (tail.isascii() and tail.isdigit()) or int(tail) > 65535:
-        raise ValueError(f"address {text!r}: the port must be 0 to 65535")
+        raise ValueError(f"{option} {text!r}: the port must be 0 to 65535")
     return int(tail)
 
 
@@ -87,8 +87,8 @@ def parse(argv: list[str]) -> Config:
     p = parser()
     args = p.parse_args(argv)
     try:
-        link = parse_address(args.link, LINK_PORT) if args.link else ("0.0.0.0", LINK_PORT)
-        api = parse_address(args.api, API_PORT) if args.api else ("127.0.0.1", API_PORT)
+        link = parse_address(args.link, LINK_PORT, "--link") if args.link else ("0.0.0.0", LINK_PORT)
+        api = parse_address(args.api, API_PORT, "--api") if args.api else ("127.0.0.1", API_PORT)
     except ValueError as exc:
         p.error(str(exc))
     return Config(

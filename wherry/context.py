@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wherry import paths
-from wherry.errors import WherryError
+from wherry.errors import UsageProblem, WherryError
 
 DEFAULT_API = "http://127.0.0.1:7451"
 
@@ -38,6 +38,8 @@ class Target:
 
 def load(api: str = "", token: str = "", file: Path | None = None) -> Target:
     """The target for this run. Raises :class:`WherryError` for a file that is no JSON object of strings."""
+    if file is None:
+        paths.check_state(paths.home())
     path = file or paths.home() / "cli.json"
     stored: dict[str, str] = {}
     if path.is_file():
@@ -51,7 +53,8 @@ def load(api: str = "", token: str = "", file: Path | None = None) -> Target:
     environment = os.environ
     address = api or environment.get("WHERRY_API", "") or stored.get("api", DEFAULT_API)
     if not address.startswith(("http://", "https://")):
-        raise WherryError(f"API address {address!r}: must begin with http:// or https://")
+        problem = UsageProblem if api else WherryError
+        raise problem(f"API address {address!r}: must begin with http:// or https://")
     ca = environment.get("WHERRY_CA", "") or stored.get("ca", "")
     secret = token or environment.get("WHERRY_TOKEN", "") or stored.get("token", "")
     return Target(address.rstrip("/"), secret, Path(ca) if ca else None)

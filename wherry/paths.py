@@ -29,6 +29,19 @@ def open_state(folder: Path) -> Path:
         text = marker.read_text().strip()
     except OSError as error:
         raise WherryError(f"{folder}: {error.strerror}") from None
+    _check(folder, text)
+    return folder
+
+
+def check_state(folder: Path) -> None:
+    """The same check for who only reads; nothing is created. No ``VERSION`` is no objection."""
+    try:
+        text = (folder / "VERSION").read_text().strip()
+    except OSError:
+        return
+    _check(folder, text)
+
+
+def _check(folder: Path, text: str) -> None:
     if not text.isdigit() or int(text) > STATE_VERSION:
         raise WherryError(f"{folder}/VERSION is {text!r}: written by a newer release, this one reads {STATE_VERSION}")
-    return folder

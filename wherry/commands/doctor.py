@@ -18,7 +18,7 @@ import click
 from wherry import context, paths, ui, units
 from wherry.client import Client
 from wherry.commands.common import example, json_option, target
-from wherry.errors import WherryError
+from wherry.errors import UsageProblem, WherryError
 
 _LIBRARIES = ("trio", "msgpack", "msgspec", "cryptography", "cffi", "fastapi", "hypercorn", "httpx", "trio-websocket")
 _PORTS = (("coordinator link", socket.SOCK_STREAM, 7450), ("coordinator API", socket.SOCK_STREAM, 7451),
@@ -120,6 +120,17 @@ async def _check_api(where: context.Target) -> Finding:
     return Finding("API", "ok", f"{where.api}: cluster {info.get('cluster', '?')}, {alive} of {len(nodes)} nodes alive")
 
 
+def _api_finding(ctx: click.Context) -> Finding:
+    try:
+        where = target(ctx)
+    except UsageProblem:
+        raise
+    except WherryError as error:  # a broken cli.json is a finding, too
+        return Finding("API", "warn", str(error))
+    found: Finding = ui.run(_check_api, where)
+    return found
+
+
 LOCAL: tuple[Callable[[], Finding], ...] = (
     check_python,
     check_libraries,
@@ -138,7 +149,7 @@ LOCAL: tuple[Callable[[], Finding], ...] = (
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check this machine and the way to the coordinator. Exits with 1 when something must be fixed."""
     findings = [check() for check in LOCAL]
-    findings.append(ui.run(_check_api, target(ctx)))
+    findings.append(_api_finding(ctx))
     if as_json:
         ui.print_json(findings)
     else:
