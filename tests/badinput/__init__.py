@@ -9,7 +9,7 @@ for a failure; nothing is lost by it, and the next good call works.
 | image hash mismatch: upload, damaged library, damaged blob on the coordinator | test_images |
 | memory smaller than the kernel, larger than the node has | test_images, test_guests |
 | unknown node, network, image, guest; second guest of one name | test_guests |
-| migration to the node it is on, a full node, a node that vanishes | test_guests, tests/faults/test_migration_faults.py |
+| migration to the node it is on, a full node, one that vanishes | test_guests, tests/faults/test_migration_faults.py |
 | join with a used, expired, foreign, malformed token; node name that is taken | test_joining |
 | certificate from another CA, at the coordinator, at an agent, as an agent | test_joining |
 | oversize, truncated, deep, random messages at live listeners, links and HTTP | test_messages |
@@ -17,6 +17,6 @@ for a failure; nothing is lost by it, and the next good call works.
 | a guest that writes nonsense into virtqueues | test_virtqueues, tests/c/virtio_*_test.c |
 | disk full: node, coordinator (blobs and store), the user's own | test_disk_full |
 | port in use | test_folders_and_ports |
-| state directory of a newer version: coordinator, node, `$WHERRY_HOME`; one in use; one that cannot be written | same |
-| the command line itself: unknown words, impossible sizes, help with an example, lists with --json | test_command_line |
+| state directory of a newer version (daemons, `$WHERRY_HOME`), in use, of somebody else | test_folders_and_ports |
+| the command line: unknown words, impossible sizes, help with examples, lists with --json | test_command_line |
 """

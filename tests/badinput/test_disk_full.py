@@ -73,7 +73,7 @@ async def daemon(arguments: Sequence[str], enter: Sequence[str], log: Path) -> A
         with trio.fail_after(60):
             while b"\n" not in told:
                 more = await process.stdout.receive_some(65536)
-                assert more, log.read_text()[-2000:]
+                assert more, f"it ended; see {log}"
                 told += more
         yield json.loads(told.split(b"\n")[0].removeprefix(b"ready "))
     finally:

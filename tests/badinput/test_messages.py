@@ -1,4 +1,6 @@
-"""Hostile bytes at live listeners: each costs its sender the connection at most; agent and coordinator go on serving."""
+"""Hostile bytes at live listeners: each costs its sender the connection at most.
+
+Agent and coordinator go on serving."""
 
 from __future__ import annotations
 
