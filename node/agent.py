@@ -13,15 +13,14 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 
 from node.blobs import BlobError, Blobs, Opener
 from node.config import Config, advertised, own_address
 from node.guests import Guests
+from node.host import Host
 from node.identity import Identity, keep_renewed
 from node.links import SOFTWARE, Coordinator
 from node.mesh import Mesh
@@ -46,7 +45,6 @@ log = logging.getLogger("wherry.node")
 
 REPORT_S = 3.0
 REGISTER_TIMEOUT = 15.0
-T = TypeVar("T")
 
 
 class Agent:
@@ -83,8 +81,11 @@ class Agent:
                     on_change=self.report_soon,
                     memory=self._offered,
                 )
-                self.migrations = Migrations(self)
-                self._register_handlers()
+                host = Host(
+                    self.config, self.identity, self.coordinator, self.peers, self.guests, nursery, self.report_soon
+                )
+                self.migrations = Migrations(host)
+                self._register_handlers(Orders(host))
                 await self.guests.adopt_all()
                 nursery.start_soon(self.mesh.run)
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._tcp))
@@ -107,43 +108,16 @@ class Agent:
         assert self._nursery is not None
         return self._nursery
 
-    @staticmethod
-    def now() -> float:
-        """The clock of the migration machines."""
-        return trio.current_time()
-
     def report_soon(self) -> None:
         self._changed.set()
 
-    async def detached(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run ``work`` in the agent's nursery and wait for it; the caller's cancellation leaves it running."""
-        done = trio.Event()
-        result: list[T] = []
-        failure: list[Exception] = []
-
-        async def task() -> None:
-            try:
-                result.append(await work())
-            except Exception as error:
-                failure.append(error)
-            finally:
-                done.set()
-
-        self.nursery.start_soon(task)
-        await done.wait()
-        if failure:
-            raise failure[0]
-        if not result:
-            raise Refused("cancelled", "the agent is stopping")
-        return result[0]
-
     # -- serving
 
-    def _register_handlers(self) -> None:
+    def _register_handlers(self, orders: Orders) -> None:
         self._handlers.on_notice(Directory, self._directory)
         self._handlers.on_stream(RelayAccept, self.peers.relayed)
         self._handlers.on_stream(BlobOpen, self._blob)
-        Orders(self).register(self._handlers)
+        orders.register(self._handlers)
         self.mesh.register(self._handlers)
         self.migrations.register(self._handlers)
 

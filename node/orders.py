@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import trio
 
@@ -11,6 +11,7 @@ from node.channel.qga import QgaError, QgaUnavailable
 from node.core import CoreError
 from node.guest import GuestGone
 from node.guestcopy import Guest
+from node.host import Host
 from node.machine import CH_UART
 from protocol.errors import Refused
 from protocol.messages import (
@@ -26,13 +27,10 @@ from protocol.messages import (
 )
 from protocol.transport import Handlers, Link, LinkStream
 
-if TYPE_CHECKING:
-    from node.agent import Agent
-
 
 class Orders:
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
     def register(self, handlers: Handlers) -> None:
         handlers.on_request(GuestRun, self._run)
@@ -43,16 +41,14 @@ class Orders:
         handlers.on_stream(ConsoleOpen, self._console)
 
     async def _run(self, link: Link, order: GuestRun) -> GuestStatus:
-        return await self._agent.detached(lambda: self._agent.guests.run(order.spec, order.generation))
+        return await self._host.detached(lambda: self._host.guests.run(order.spec, order.generation))
 
     async def _stop(self, link: Link, order: GuestStop) -> GuestStatus:
-        guests = self._agent.guests
-        return await self._agent.detached(
-            lambda: guests.stop(order.guest, order.generation, order.force, order.grace_s)
-        )
+        guests = self._host.guests
+        return await self._host.detached(lambda: guests.stop(order.guest, order.generation, order.force, order.grace_s))
 
     async def _forget(self, link: Link, order: GuestForget) -> None:
-        await self._agent.detached(lambda: self._agent.guests.forget(order.guest, order.generation))
+        await self._host.detached(lambda: self._host.guests.forget(order.guest, order.generation))
 
     async def _exec(self, link: Link, order: GuestExec) -> GuestExecuted:
         guest = self._running(order.guest)
@@ -68,7 +64,7 @@ class Orders:
         return GuestExecuted(exit_code=done.exit_code, stdout=done.stdout, stderr=done.stderr, truncated=done.truncated)
 
     async def _log(self, link: Link, order: GuestLog) -> GuestLogged:
-        guest = self._agent.guests.get(order.guest)
+        guest = self._host.guests.get(order.guest)
         if guest.handle is not None:
             try:
                 return GuestLogged(data=(await guest.handle.call("log"))["data"])
@@ -80,7 +76,7 @@ class Orders:
             return GuestLogged(data=b"")
 
     async def _console(self, link: Link, opening: ConsoleOpen, stream: LinkStream) -> None:
-        guest = self._agent.guests.get(opening.guest)
+        guest = self._host.guests.get(opening.guest)
         try:
             channel = await guest.live.attach(CH_UART)
         except (GuestGone, CoreError) as error:
@@ -89,7 +85,7 @@ class Orders:
             await bridge(channel, stream)
 
     def _running(self, guest_id: str) -> Guest:
-        guest = self._agent.guests.get(guest_id)
+        guest = self._host.guests.get(guest_id)
         if guest.handle is None or guest.record.role != "run":
             raise Refused("conflict", f"guest {guest.record.spec.name} is {guest.state}", state=guest.state)
         return guest

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -19,6 +19,7 @@ from node.core import CoreError
 from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.holdpoints import hold
+from node.host import Host
 from node.record import save_note
 from protocol.errors import LinkError, Refused, WherryError
 from protocol.messages import Decide, Decision, MigrationResult
@@ -37,9 +38,6 @@ from protocol.migration import (
     StoreUnreachable,
     Tick,
 )
-
-if TYPE_CHECKING:
-    from node.agent import Agent
 
 log = logging.getLogger("wherry.node.migration")
 
@@ -70,8 +68,8 @@ class Driver:
 
     role = ""
 
-    def __init__(self, agent: Agent, machine: Machine) -> None:
-        self.agent = agent
+    def __init__(self, host: Host, machine: Machine) -> None:
+        self.host = host
         self.machine = machine
         self.finished = trio.Event()
         self.result: MigrationResult | None = None
@@ -80,11 +78,11 @@ class Driver:
 
     @property
     def tag(self) -> str:
-        return f"guest={self.machine.guest} migration={self.machine.migration} node={self.agent.identity.node}"
+        return f"guest={self.machine.guest} migration={self.machine.migration} node={self.host.identity.node}"
 
     @property
     def guest(self) -> Guest:
-        return self.agent.guests.get(self.machine.guest)
+        return self.host.guests.get(self.machine.guest)
 
     def feed(self, event: Event) -> None:
         self._send.send_nowait(event)
@@ -153,7 +151,7 @@ class Driver:
 
     @property
     def _folder(self) -> Any:
-        return self.agent.config.state / "guests" / self.machine.guest
+        return self.host.config.state / "guests" / self.machine.guest
 
     def _persist(self, record: Record) -> None:
         save_note(
@@ -172,7 +170,7 @@ class Driver:
         if effect.ask == "commit":
             await self.hold("commit")
         try:
-            decision: Decision = await self.agent.coordinator.call(
+            decision: Decision = await self.host.coordinator.call(
                 Decide(
                     migration=self.machine.migration,
                     guest=self.machine.guest,
@@ -190,7 +188,7 @@ class Driver:
         self.feed(StoreAnswered(decision.decision, decision.generation, decision.owner))
 
     async def _watch_coordinator(self) -> None:
-        coordinator = self.agent.coordinator
+        coordinator = self.host.coordinator
         while True:
             if coordinator.link is None:
                 self.feed(CoordinatorLost())

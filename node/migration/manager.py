@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import trio
 
 from node.guestcopy import Guest
+from node.host import Host
 from node.migration.driver import Driver, record_of
 from node.migration.source import SourceDriver
 from node.migration.target import TargetDriver
@@ -30,9 +31,6 @@ from protocol.messages import (
 from protocol.migration import CancelAsked, Source, Start, StoreAnswered, Target
 from protocol.transport import Handlers, Link, LinkStream
 
-if TYPE_CHECKING:
-    from node.agent import Agent
-
 log = logging.getLogger("wherry.node.migration")
 
 _RETRY_S = 1.0
@@ -43,8 +41,8 @@ D = TypeVar("D", bound=Driver)
 class Migrations:
     """Drivers run in the agent's nursery: a link that breaks in the middle of a request tears nothing apart."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._sources: OrderedDict[str, SourceDriver] = OrderedDict()
         self._targets: OrderedDict[str, TargetDriver] = OrderedDict()
 
@@ -60,7 +58,7 @@ class Migrations:
 
     def recover(self) -> None:
         """Take up what an earlier agent left: the store is asked about each."""
-        for guest in self._agent.guests:
+        for guest in self._host.guests:
             self._recover(guest)
 
     def _recover(self, guest: Guest) -> None:
@@ -76,17 +74,17 @@ class Migrations:
             save_note(guest.folder, None)  # it was started here, only the note was left
             return
         guest.migration = record.migration
-        now = self._agent.now()
+        now = self._host.now()
         log.info("%s migration=%s is taken up again as %s", guest.tag, record.migration, record.role)
         if record.role == "source":
             machine, effects = Source.recover(record, now)
-            source = SourceDriver(self._agent, machine, MigrationParams())
+            source = SourceDriver(self._host, machine, MigrationParams())
             source.begin_with(effects)
             self._run(self._sources, source)
         else:
             loaded = guest.handle is not None and guest.handle.info["state"] in ("loaded", "running")
             target_machine, effects = Target.recover(record, loaded, now)
-            target = TargetDriver(self._agent, target_machine, None)
+            target = TargetDriver(self._host, target_machine, None)
             target.begin_with(effects)
             self._run(self._targets, target)
 
@@ -94,7 +92,7 @@ class Migrations:
         table[driver.machine.migration] = driver
         while len(table) > _KEPT and next(iter(table.values())).finished.is_set():
             table.popitem(last=False)
-        self._agent.nursery.start_soon(self._drive, driver)
+        self._host.nursery.start_soon(self._drive, driver)
 
     async def _drive(self, driver: Driver) -> None:
         """A bug in one migration must neither end the agent nor leave a guest paused: it is taken up as after a
@@ -105,7 +103,7 @@ class Migrations:
             log.exception("%s crashed", driver.tag)
             driver.finished.set()
             await trio.sleep(_RETRY_S)
-            guest = self._agent.guests.find(driver.machine.guest)
+            guest = self._host.guests.find(driver.machine.guest)
             if guest is not None:
                 self._recover(guest)
 
@@ -114,19 +112,19 @@ class Migrations:
     async def _start(self, link: Link, order: MigrationStart) -> None:
         driver = self._sources.get(order.migration)
         if driver is None:
-            guest = self._agent.guests.get(order.guest)
+            guest = self._host.guests.get(order.guest)
             async with guest.lock:
-                self._agent.guests.fence(guest, order.generation)
+                self._host.guests.fence(guest, order.generation)
                 if order.generation != guest.generation or guest.state != "running" or guest.migration:
                     raise Refused("conflict", f"guest {guest.record.spec.name} is {guest.state}", state=guest.state)
-                if order.target.node == self._agent.identity.node:
+                if order.target.node == self._host.identity.node:
                     raise Refused("conflict", f"guest {guest.record.spec.name} is on this node already", field="to")
                 if any(file.role == "disk" for file in guest.record.spec.image.files):
                     raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet", field="name")
                 machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params)
-                driver = SourceDriver(self._agent, machine, order.params)
+                driver = SourceDriver(self._host, machine, order.params)
                 guest.migration = order.migration
-                self._agent.guests.changed(guest, "migrating")
+                self._host.guests.changed(guest, "migrating")
                 self._run(self._sources, driver)
                 driver.feed(Start())
         await driver.prepared.wait()
@@ -160,9 +158,9 @@ class Migrations:
             raise Refused("forbidden", f"node {link.peer.node} speaks for node {request.source}", field="source")
         driver = self._targets.get(request.migration)
         if driver is None:
-            self._agent.guests.check_absent(request.spec)
+            self._host.guests.check_absent(request.spec)
             machine = Target(request.migration, request.spec.guest, request.generation, request.source)
-            driver = TargetDriver(self._agent, machine, request.spec)
+            driver = TargetDriver(self._host, machine, request.spec)
             self._run(self._targets, driver)
         elif driver.machine.source != link.peer.node:
             raise Refused("forbidden", f"migration {request.migration} is another node's")

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING
 
 import trio
 
 from node.core import CoreError
 from node.guest import GuestGone
+from node.host import Host
 from node.migration.driver import Driver
 from node.migration.pages import PageSender, limiter
 from node.ramview import RamView
@@ -59,9 +59,6 @@ from protocol.migration import (
 )
 from protocol.transport import Link, LinkStream
 
-if TYPE_CHECKING:
-    from node.agent import Agent
-
 log = logging.getLogger("wherry.node.migration")
 
 LINK_TIMEOUT = 10.0
@@ -76,8 +73,8 @@ class SourceDriver(Driver):
 
     role = "source"
 
-    def __init__(self, agent: Agent, machine: Source, params: MigrationParams) -> None:
-        super().__init__(agent, machine)
+    def __init__(self, host: Host, machine: Source, params: MigrationParams) -> None:
+        super().__init__(host, machine)
         self.machine: Source = machine
         self.params = params
         self.prepared = trio.Event()
@@ -130,7 +127,7 @@ class SourceDriver(Driver):
             case SendState():
                 self.start(self._send_state, effect)
             case FinishTarget("aborted"):
-                self.agent.nursery.start_soon(self._finish, effect)  # nobody waits for it, this driver may be done
+                self.host.nursery.start_soon(self._finish, effect)  # nobody waits for it, this driver may be done
             case FinishTarget():
                 self._telling = True
                 self.start(self._finish, effect)
@@ -139,16 +136,16 @@ class SourceDriver(Driver):
             case FreeGuest():
                 await self._free()
             case ReportProgress(progress):
-                await self.agent.coordinator.notify(progress)
+                await self.host.coordinator.notify(progress)
             case _:
                 raise AssertionError(f"{effect} is not the source's")
 
     async def done(self, result: MigrationResult) -> None:
         await self.hold("done")
-        guest = self.agent.guests.find(self.machine.guest)
+        guest = self.host.guests.find(self.machine.guest)
         if guest is not None and guest.migration == self.machine.migration:
             guest.migration = ""
-            self.agent.report_soon()
+            self.host.report_soon()
         log.info(
             "%s generation=%d %s %s: %d rounds, %d pages, %d bytes, blackout %.2f ms +- %.2f",
             self.tag,
@@ -161,7 +158,7 @@ class SourceDriver(Driver):
             result.blackout_ms,
             result.blackout_error_ms,
         )
-        await self.agent.coordinator.notify(result)
+        await self.host.coordinator.notify(result)
 
     # -- PREPARE, COPY
 
@@ -169,13 +166,13 @@ class SourceDriver(Driver):
         await self.hold("prepare")
         try:
             guest = self.guest
-            link = self._link = await self.agent.peers.link(self.machine.target, LINK_TIMEOUT)
+            link = self._link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
             await link.call(
                 MigrationPrepare(
                     migration=self.machine.migration,
                     spec=guest.record.spec,
                     generation=self.machine.generation,
-                    source=self.agent.identity.node,
+                    source=self.host.identity.node,
                 ),
                 timeout=PREPARE_TIMEOUT,
             )
@@ -221,7 +218,7 @@ class SourceDriver(Driver):
         if self.machine.phase is not SourcePhase.SWITCH:
             return  # given up before it was this task's turn: a pause now would come after ResumeGuest, and stay
         guest = self.guest
-        ports = self.agent.guests.ports
+        ports = self.host.guests.ports
         ports.hold(guest)
         answer = await guest.live.call("pause")
         ports.hold(guest)
@@ -274,7 +271,7 @@ class SourceDriver(Driver):
         )
         best = TargetFinished(0.0, 0.0, 0.0, math.inf)
         try:
-            link = await self.agent.peers.link(self.machine.target, LINK_TIMEOUT)
+            link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
             for _ in range(1 if effect.decision == "aborted" else _CLOCK_SAMPLES):
                 sent_at = time.time()
                 answer: Finished = await link.call(request, timeout=FINISH_TIMEOUT)
@@ -300,10 +297,10 @@ class SourceDriver(Driver):
         except (CoreError, GuestGone) as error:
             log.error("%s could not be resumed: %s", self.tag, error)
             return
-        self.agent.guests.ports.enable(guest, True)
-        self.agent.guests.ports.release(guest)
-        self.agent.guests.changed(guest, "running")
-        self.agent.guests.probe(guest)
+        self.host.guests.ports.enable(guest, True)
+        self.host.guests.ports.release(guest)
+        self.host.guests.changed(guest, "running")
+        self.host.guests.probe(guest)
 
     async def _free(self) -> None:
         try:
@@ -313,6 +310,6 @@ class SourceDriver(Driver):
         if self._telling:
             with trio.move_on_after(FINISH_TIMEOUT):  # frames that waited are to find it running, and its port open
                 await self._told.wait()
-        self.agent.guests.ports.moved(guest, self.machine.target, self.machine.generation + 1)
+        self.host.guests.ports.moved(guest, self.machine.target, self.machine.generation + 1)
         async with guest.lock:
-            await self.agent.guests.discard(guest)
+            await self.host.guests.discard(guest)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
 import trio
 
 from node.guestcopy import Guest
+from node.host import Host
 from node.migration.driver import Driver
 from node.migration.pages import PageReceiver, limiter
 from node.ramview import RamView
@@ -50,9 +50,6 @@ from protocol.migration import (
 )
 from protocol.transport import Link, LinkStream
 
-if TYPE_CHECKING:
-    from node.agent import Agent
-
 log = logging.getLogger("wherry.node.migration")
 
 STATE_VERSION = 1
@@ -83,8 +80,8 @@ class TargetDriver(Driver):
 
     role = "target"
 
-    def __init__(self, agent: Agent, machine: Target, spec: GuestSpec | None) -> None:
-        super().__init__(agent, machine)
+    def __init__(self, host: Host, machine: Target, spec: GuestSpec | None) -> None:
+        super().__init__(host, machine)
         self.machine: Target = machine
         self.resumed_at = 0.0
         self._spec = spec
@@ -118,7 +115,7 @@ class TargetDriver(Driver):
     # -- what the source asks
 
     async def prepare(self, link: Link) -> Message:
-        self.agent.nursery.start_soon(self._watch_source, link)
+        self.host.nursery.start_soon(self._watch_source, link)
         self.feed(PrepareAsked())
         return await self._wait("prepare")
 
@@ -209,7 +206,7 @@ class TargetDriver(Driver):
         await self.hold("prepare")
         if any(file.role == "disk" for file in self._spec.image.files):
             raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet")
-        guests = self.agent.guests
+        guests = self.host.guests
         guest = guests.add_incoming(self._spec, self.machine.generation, self.machine.migration, self.machine.source)
         self._reserving = trio.CancelScope()
         try:
@@ -220,7 +217,7 @@ class TargetDriver(Driver):
         if self._reserving.cancelled_caught:
             return
         self._view = guest.live.open_view()
-        self.agent.nursery.start_soon(self._watch_guest, guest)
+        self.host.nursery.start_soon(self._watch_guest, guest)
         self.feed(Reserved())
 
     async def _watch_guest(self, guest: Guest) -> None:
@@ -246,16 +243,16 @@ class TargetDriver(Driver):
         guest.record.generation = effect.generation
         state = (await guest.live.call("status"))["state"] if self._spec is None else "loaded"
         if state == "loaded":
-            at = await self.agent.guests.begin(guest, effect.generation)
+            at = await self.host.guests.begin(guest, effect.generation)
         else:
             at = guest.started
-            self.agent.guests.running(guest)
-        self.agent.guests.ports.announce(guest)
+            self.host.guests.running(guest)
+        self.host.guests.ports.announce(guest)
         record = guest.record
         guest.record = GuestRecord(record.spec, effect.generation, "run", record.files)
         guest.record.save(guest.folder)
         guest.migration = ""
-        self.agent.report_soon()
+        self.host.report_soon()
         self.feed(GuestStarted(at))
 
     async def _destroy(self) -> None:
@@ -263,8 +260,8 @@ class TargetDriver(Driver):
         if self._reserving is not None:
             self._reserving.cancel()
             await self._reserved.wait()
-        guest = self.agent.guests.find(self.machine.guest)
+        guest = self.host.guests.find(self.machine.guest)
         if guest is None or guest.migration != self.machine.migration or guest.record.role != "incoming":
             return  # never reserved, or not this migration's copy
         async with guest.lock:
-            await self.agent.guests.discard(guest)
+            await self.host.guests.discard(guest)
