@@ -118,6 +118,11 @@ async def test_node_disk_full(tmp_path: Path) -> None:
             found = await cluster.guest("g")
             assert (found["state"], found["node"], found["pid"]) == ("running", "s1", first["pid"])
             disk.free()
+
+            async def reservation_is_gone() -> bool:
+                return "n1" not in cluster.processes(first["id"]) and "n1" not in cluster.folders(first["id"])
+
+            await cluster.until("n1 has let go of what it reserved", reservation_is_gone, within=20)
             assert "now on n1" in await shell.good("migrate", "g", "--to", "n1")
             disk.fill()
             await shell.fails("migrate", "g", "--to", "s1", says=["g", "s1"])
