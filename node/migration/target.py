@@ -93,6 +93,7 @@ class TargetDriver(Driver):
         self._whole = False  # the page stream came to its proper end
         self._reserving: trio.CancelScope | None = None
         self._reserved = trio.Event()
+        self._given_up = False
 
     async def run(self) -> None:
         try:
@@ -204,6 +205,8 @@ class TargetDriver(Driver):
     async def _reserve(self, effect: Reserve) -> None:
         assert self._spec is not None
         await self.hold("prepare")
+        if self._given_up:
+            return  # the end was asked for before this task had its first turn: nobody would clear up after it
         if any(file.role == "disk" for file in self._spec.image.files):
             raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet")
         guests = self.host.guests
@@ -256,6 +259,7 @@ class TargetDriver(Driver):
         self.feed(GuestStarted(at))
 
     async def _destroy(self) -> None:
+        self._given_up = True
         await self._end_pages()
         if self._reserving is not None:
             self._reserving.cancel()
