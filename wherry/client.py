@@ -51,8 +51,15 @@ class Client:
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Raises :class:`ApiUnreachable` or :class:`ApiError`; any 2xx comes back."""
+        response = await self._answer(method, path, **options)
+        if response.is_error:
+            raise api_error(response.status_code, response.content)
+        return response
+
+    async def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Whatever the coordinator answers. Raises :class:`ApiUnreachable`."""
         try:
-            response = await self._http.request(method, path, **options)
+            return await self._http.request(method, path, **options)
         except httpx.TimeoutException:
             raise ApiUnreachable(
                 f"the coordinator at {self.target.api} did not answer in time ({method} {path})"
@@ -62,9 +69,6 @@ class Client:
             raise ApiUnreachable(
                 f"no coordinator at {self.target.api}: {error or type(error).__name__}; {hint}"
             ) from None
-        if response.is_error:
-            raise api_error(response.status_code, response.content)
-        return response
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
         response = await self.request(method, path, **options)
@@ -213,7 +217,7 @@ class Client:
 
     async def _blob_offset(self, sha256: str, size: int) -> int:
         """How many bytes of a blob are there already; a partial upload says so in ``Upload-Offset``."""
-        response = await self._http.head(f"/v1/blobs/{sha256}")
+        response = await self._answer("HEAD", f"/v1/blobs/{sha256}")
         if response.status_code == httpx.codes.OK:
             return size
         offset = response.headers.get("Upload-Offset", "0")
