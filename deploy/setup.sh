@@ -57,5 +57,10 @@ if [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]; then
 fi
 
 make -s -C csrc || fail "the C core does not build"
+# Network tests make hosts of their own, which only root can.
+if [ "$(id -u)" = 0 ]; then
+    command -v ip > /dev/null && command -v ping > /dev/null || (need_packages "network tests" iproute2 iputils-ping) \
+        || say "setup: go on without them; the tests that need ip and ping are skipped and say so"
+fi
 sh deploy/tools.sh qemu-user || say "setup: go on without it; the tests that compare with it are skipped and say so"
 say "setup: ready (.venv/bin/wherry)"
