@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.harness import ROOT, tool_version
 
 CORE = ROOT / "build" / "csrc" / "wherry-core"
-MARKER = b"wherry: user space"
+MARKER = b"wherry: user"  # init's first words; the kernel may break into the rest of its line
 
 
 class Missing(Exception):

@@ -83,7 +83,7 @@ async def test_a_guests_life(daemons: Daemons) -> None:
     assert await run("exec", "-i", "web", "--", "cat", stdin="through") == "through"
     assert await run("exec", "web", "--", "sh", "-c", "echo why >&2; exit 7", code=7) == "why\n"
     assert "10.0.0." in await run("exec", "web", "--", "ip", "-4", "addr", "show", "eth0")
-    assert "wherry: user space" in await run("log", "web")
+    assert "root@web:" in await run("log", "web")
     assert "marker-42" in await run("console", "web", stdin="echo marker-$((6 * 7))\n")
 
     assert "n1" in await run("migrate", "web", "--to", "n1", code=1)  # it is there already
