@@ -10,9 +10,10 @@ import errno
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.badinput.here import ROOT, Shell
 from tests.badinput.test_images import manifest
 from tests.faults.cluster import MIB, running
 from tests.guest.programs import build
+from wherry.demo.daemons import guest_processes
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root (mount namespace)")]
 
@@ -54,6 +56,14 @@ class Disk:
 
     def free(self) -> None:
         (self.folder / "ballast").unlink()
+
+
+@pytest.fixture(autouse=True)
+def no_guest_left(tmp_path: Path) -> Iterator[None]:
+    """Guests outlive their agent by design; those of this test end with it."""
+    yield
+    for pid in guest_processes(tmp_path):
+        os.kill(pid, signal.SIGKILL)
 
 
 @asynccontextmanager
