@@ -25,7 +25,7 @@ from node.channel.qga import QgaError, QgaUnavailable
 from node.core import CoreError
 from node.guest import GuestGone, GuestHandle, adopt, read_exit, spawn
 from node.guestcopy import Guest, Ports, outcome, own_disk, resident
-from node.record import DamagedRecord, Record, remove_folder, save_note
+from node.record import DamagedRecord, Record, keep_reserve, remove_folder, save_note
 from protocol.errors import Refused
 from protocol.messages import GuestSpec, GuestState, GuestStatus, ImageFile
 
@@ -211,6 +211,7 @@ class Guests:
                     path = await trio.to_thread.run_sync(own_disk, path, guest.folder / "disk0.img")
                 record.files[file.role] = str(path)
             record.save(guest.folder)
+            keep_reserve(guest.folder)
         except OSError as error:
             raise _host_refused(error) from error
         try:

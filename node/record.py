@@ -4,11 +4,15 @@ Written to a temporary name and renamed: after a crash there is the old record o
 the disk: that would lengthen a blackout, and a crash of the whole host takes along the guest process of which they
 speak. The guest process is started from the first; the second says that this copy takes part in a migration and may
 neither run nor vanish before the coordinator's store was asked (protocol/migration).
+
+``reserve`` beside them holds blocks that these two may take when the disk is full: a guest must be able to leave a node
+whose disk is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +25,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.messages import GuestSpec, to_builtins
 
 FORMAT = 1
+_RESERVE = 64 * 1024  # bytes: a few records, in whole blocks of any file system
 Role = Literal["run", "incoming"]
 
 
@@ -49,7 +54,7 @@ class Record:
         self.source = source
 
     def save(self, folder: Path) -> None:
-        write_atomically(
+        _write(
             folder / "spec.msgpack",
             msgpack.packb(
                 {
@@ -115,9 +120,37 @@ def save_note(folder: Path, note: dict[str, Any] | None) -> None:
         (folder / "migration.msgpack").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
+        if folder.exists():
+            keep_reserve(folder)
     else:
         folder.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(folder / "migration.msgpack", msgpack.packb(note))
+        _write(folder / "migration.msgpack", msgpack.packb(note))
+
+
+def keep_reserve(folder: Path) -> None:
+    """Make the reserve if it is not there. Without room there is none: no error, the next note tries again."""
+    path = folder / "reserve"
+    if path.exists():
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _RESERVE)
+        finally:
+            os.close(fd)
+    except OSError:
+        path.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        reserve = path.with_name("reserve")
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not reserve.exists():
+            raise
+        reserve.unlink()
+        write_atomically(path, data)
 
 
 def load_note(folder: Path) -> dict[str, Any] | None:

@@ -123,16 +123,7 @@ async def test_node_disk_full(tmp_path: Path) -> None:
             await shell.good("rm", "h")
             found = await cluster.guest("g")
             assert (found["state"], found["pid"]) == ("running", first["pid"])
-            # A move needs room for its notes on both ends; without it the guest stays as it is.
-            await shell.fails("migrate", "g", "--to", "n1", says=["g", "No space left"])
-            found = await cluster.guest("g")
-            assert (found["state"], found["node"], found["pid"]) == ("running", "s1", first["pid"])
-            disk.free()
-
-            async def reservation_is_gone() -> bool:
-                return "n1" not in cluster.processes(first["id"]) and "n1" not in cluster.folders(first["id"])
-
-            await cluster.until("n1 has let go of what it reserved", reservation_is_gone, within=20)
+            # It can leave a node whose disk is full, and does not arrive at one.
             assert "now on n1" in await shell.good("migrate", "g", "--to", "n1")
             disk.fill()
             await shell.fails("migrate", "g", "--to", "s1", says=["g", "s1"])
