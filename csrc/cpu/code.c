@@ -6,20 +6,29 @@
 #include <string.h>
 #include <sys/mman.h>
 
+_Static_assert(sizeof(wh_code_page) % sizeof(wh_insn) == 0, "heat has one byte for each 8 of the pages");
+enum { HEAT_BYTES = sizeof(wh_code_page) / sizeof(wh_insn) };
+
+static size_t map_bytes(unsigned pages)
+{
+    return pages * (sizeof(wh_code_page) + HEAT_BYTES);
+}
+
 int wh_code_init(wh_code *c, unsigned pages, wh_error *err)
 {
     memset(c, 0, sizeof(*c));
     c->buckets = calloc(pages, sizeof(*c->buckets));
     if (c->buckets == NULL)
         return wh_fail(err, WH_E_NOMEM, "code", "no memory for the decode cache");
-    void *map = mmap(NULL, pages * sizeof(wh_code_page), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *map =
+        mmap(NULL, map_bytes(pages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED) {
         free(c->buckets);
         c->buckets = NULL;
         return wh_fail(err, WH_E_NOMEM, "code", "no memory for the decode cache: %s", strerror(errno));
     }
     c->pages = map;
+    c->heat = (uint8_t *)map + pages * sizeof(wh_code_page);
     c->count = pages;
     c->epoch = 1;
     return WH_OK;
@@ -28,7 +37,7 @@ int wh_code_init(wh_code *c, unsigned pages, wh_error *err)
 void wh_code_free(wh_code *c)
 {
     if (c->pages != NULL)
-        munmap(c->pages, c->count * sizeof(wh_code_page));
+        munmap(c->pages, map_bytes(c->count));
     free(c->buckets);
     memset(c, 0, sizeof(*c));
 }
@@ -54,6 +63,7 @@ static wh_code_page *take_slot(wh_hart *h)
     c->hand = (c->hand + 1) % c->count;
     unlink_page(c, page);
     memset(page->insn, 0, sizeof(page->insn));
+    memset(wh_code_heat(c, page->insn), 0, WH_PAGE_SLOTS);
     wh_mmu_drop_fetches(&h->mmu); /* one of them may lead to this page; and pages in use show themselves anew */
     return page;
 }
@@ -61,7 +71,7 @@ static wh_code_page *take_slot(wh_hart *h)
 /* Undecode what changed since the bytes were taken. A 4-byte instruction may begin 2 bytes before a changed word; one
  * or two slots before that may be the first of a pair with it. Those lose their operation only, and keep their
  * operands: their own bytes are unchanged, and they may be the second of a pair themselves. */
-static void recheck(wh_code_page *page, const uint8_t *host)
+static void recheck(wh_code *c, wh_code_page *page, const uint8_t *host)
 {
     if (memcmp(page->bytes, host, WH_PAGE_SIZE) == 0)
         return;
@@ -71,6 +81,7 @@ static void recheck(wh_code_page *page, const uint8_t *host)
         memcpy(page->bytes + at, host + at, 8);
         unsigned slot = at / 2, first = slot == 0 ? 0 : slot - 1;
         memset(&page->insn[first], 0, (slot + 4 - first) * sizeof(wh_insn));
+        memset(wh_code_heat(c, &page->insn[first]), 0, slot + 4 - first);
         if (slot != 0)
             page->insn[slot - 2].op = page->insn[slot - 3].op = WH_OP_UNDECODED;
     }
@@ -86,7 +97,7 @@ wh_code_page *wh_code_get(wh_hart *h, uint64_t pa, const uint8_t *host)
             continue;
         page->used = 1;
         if (page->checked != c->epoch) {
-            recheck(page, host);
+            recheck(c, page, host);
             page->checked = c->epoch;
         }
         return page;

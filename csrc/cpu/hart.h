@@ -31,7 +31,18 @@ typedef struct wh_code {
     uint32_t count, filled, hand;
     uint32_t *buckets; /* count of them, index + 1 */
     uint64_t epoch;    /* raised by FENCE.I */
+    /* One byte a decoded entry, WH_HEAT_HOT at most by counting: how often the tier interpreter arrived there by a jump
+     * or in another page. Follows the array of pages at 1/8 of its size; untouched it costs nothing. */
+    uint8_t *heat;
 } wh_code;
+
+/* A slot at or above WH_HEAT_HOT makes the tier interpreter return. Who translated it may leave it so, set
+ * WH_HEAT_TRANSLATED, or 0 to be asked again later. Code that changed, and a page that leaves the cache, are cold. */
+enum { WH_HEAT_HOT = 48, WH_HEAT_TRANSLATED = 255 };
+static inline uint8_t *wh_code_heat(const wh_code *c, const wh_insn *i)
+{
+    return c->heat + ((uintptr_t)i - (uintptr_t)c->pages) / sizeof(wh_insn);
+}
 
 typedef struct wh_engine {
     const char *name;
@@ -39,6 +50,13 @@ typedef struct wh_engine {
     void (*code_changed)(wh_hart *h); /* FENCE.I or a restored state: recheck before the next fetch */
 } wh_engine;
 extern const wh_engine wh_engine_interpreter;
+
+/* What the parts of an engine tell each other; the board never sees these. */
+enum wh_private_exit {
+    WH_EXIT_HOT = 16,    /* pc is at code worth translating, or translated; pc and budget are right */
+    WH_EXIT_SLICE = 17,  /* wh_hart_poll is due: budget is 0 or less, a trap was taken, recheck is set */
+    WH_EXIT_LOOKUP = 18, /* go on at pc, but translation or privilege may be another, or it is in another page */
+};
 
 enum wh_fp_state {
     WH_FP_FAST = 0, /* FS is Dirty, frm is a mode that the host has: the host may do it */
@@ -103,6 +121,23 @@ static inline void wh_code_expire(wh_hart *h)
     h->code.epoch++;
     wh_mmu_drop_fetches(&h->mmu);
 }
+
+/* interp*.c: one interpreter in four variants (interp_run.h). All begin at h->pc and end with pc and budget right; all
+ * run between wh_fp_enter and wh_fp_leave, which the caller calls. Each returns enum wh_exit or wh_private_exit.
+ *  run        polls when budget is 0 or less, also at the start; returns public exits only.
+ *  run_tier   the same, counting heat at each taken jump and page entry but the first; WH_EXIT_HOT before it executes
+ *             hot code.
+ *  run_exact  needs budget > 0 and never polls: WH_EXIT_SLICE after exactly `budget` instructions, or earlier when a
+ *             trap was taken or a device access set recheck (budget is then below what remained, retired is right).
+ *  one        executes one instruction, decoded with any page offset, that stands at h->pc; h->budget counts it. 0: the
+ *             next one in sequence, or the target of a near jump, is at pc. Of a pair it does the first half. PAGE_END,
+ *             SPLIT and UNDECODED mean: fetch and decode what is at pc.
+ *  step       run_exact for one instruction (debuggers); an interrupt is not looked for. */
+int wh_interp_run(wh_hart *h);
+int wh_interp_run_tier(wh_hart *h);
+int wh_interp_run_exact(wh_hart *h);
+int wh_interp_one(wh_hart *h, const wh_insn *one);
+int wh_interp_step(wh_hart *h);
 
 /* mem.c: the slow ways of memory access. 0, or -1 with trap_cause and trap_value set. */
 int wh_load(wh_hart *h, uint64_t va, unsigned size, uint64_t *value);
