@@ -15,4 +15,18 @@
 wh_hart *wh_machine_hart(wh_machine *m, unsigned index);
 wh_ram *wh_machine_ram(wh_machine *m);
 
+/* A machine with config.icount may be driven by the caller's thread: wh_icount_start instead of wh_machine_start, then
+ * wh_icount_run as often as wanted, until the machine's count of steps (cpu.h, of all harts) is `until`, exactly. */
+enum wh_icount_stop {
+    WH_ICOUNT_REACHED,
+    WH_ICOUNT_IDLE, /* nothing will happen before input comes from outside */
+    WH_ICOUNT_ENDED /* an event says how; or it is paused */
+};
+int wh_icount_start(wh_machine *m, wh_error *err);
+enum wh_icount_stop wh_icount_run(wh_machine *m, uint64_t until);
+uint64_t wh_icount_steps(const wh_machine *m);
+/* Two machines that are in the same state (registers, devices, time, RAM) have the same digest, no matter what they ran
+ * on. The machine is paused, or driven by the caller. */
+int wh_machine_digest(wh_machine *m, uint8_t out[16], wh_error *err);
+
 #endif

@@ -75,7 +75,7 @@ static size_t device_input(void *ctx, uint8_t *data, size_t cap)
 {
     wh_channel *c = ctx;
     pthread_mutex_lock(&c->lock);
-    uint64_t n = c->in_head - c->in_tail;
+    uint64_t n = c->in_shown - c->in_tail;
     n = n < cap ? n : cap;
     ring_get(c->input, c->in_tail, data, n);
     c->in_tail += n;
@@ -87,7 +87,7 @@ static size_t device_input_ready(void *ctx)
 {
     wh_channel *c = ctx;
     pthread_mutex_lock(&c->lock);
-    size_t n = c->in_head - c->in_tail;
+    size_t n = c->in_shown - c->in_tail;
     pthread_mutex_unlock(&c->lock);
     return n;
 }
@@ -129,10 +129,19 @@ void wh_channel_load(wh_channel *c, wh_reader *r)
     }
     pthread_mutex_lock(&c->lock);
     c->in_tail = 0;
-    c->in_head = n;
+    c->in_head = c->in_shown = n;
     if (pending)
         memcpy(c->input, pending, n);
     pthread_mutex_unlock(&c->lock);
+}
+
+bool wh_channel_admit(wh_channel *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool more = c->in_shown != c->in_head;
+    c->in_shown = c->in_head;
+    pthread_mutex_unlock(&c->lock);
+    return more;
 }
 
 /* The start of the kept window. Lock held. */
@@ -200,6 +209,8 @@ int wh_machine_channel_write(wh_machine *m, uint32_t channel, const uint8_t *dat
     uint64_t n = len < room ? len : room;
     ring_put(c->input, c->in_head, data, n);
     c->in_head += n;
+    if (!wh_icount_on(m))
+        c->in_shown = c->in_head;
     pthread_mutex_unlock(&c->lock);
     *taken = n;
     if (n)

@@ -6,9 +6,14 @@
 
 #define NS_PER_TICK (1000000000ull / WH_TIMEBASE_HZ)
 
+/* When an icount machine's wall clock begins: 2025-01-01 00:00:00 UTC. */
+#define ICOUNT_EPOCH_NS 1735689600000000000ull
+
 uint64_t wh_clock_now(void *ctx)
 {
     wh_machine *m = ctx;
+    if (wh_icount_on(m))
+        return wh_icount_ns(m) / NS_PER_TICK;
     if (WH_UNLIKELY(atomic_load_explicit(&m->frozen, memory_order_acquire)))
         return atomic_load_explicit(&m->frozen_at, memory_order_relaxed);
     return (wh_now_ns() - atomic_load_explicit(&m->clock_base, memory_order_relaxed)) / NS_PER_TICK;
@@ -17,6 +22,10 @@ uint64_t wh_clock_now(void *ctx)
 void wh_clock_set(void *ctx, uint64_t mtime)
 {
     wh_machine *m = ctx;
+    if (wh_icount_on(m)) {
+        wh_icount_set_ns(m, mtime * NS_PER_TICK);
+        return;
+    }
     atomic_store(&m->frozen_at, mtime);
     atomic_store(&m->clock_base, wh_now_ns() - mtime * NS_PER_TICK);
 }
@@ -31,6 +40,8 @@ void wh_clock_freeze(wh_machine *m)
 
 void wh_clock_thaw(wh_machine *m)
 {
+    if (wh_icount_on(m)) /* it stands still by itself */
+        return;
     wh_clock_set(m, atomic_load(&m->frozen_at));
     atomic_store(&m->frozen, false);
 }
@@ -46,7 +57,8 @@ uint64_t wh_clock_host_ns(wh_machine *m, uint64_t mtime)
 
 uint64_t wh_clock_wall_ns(void *ctx)
 {
-    (void)ctx;
+    if (wh_icount_on(ctx))
+        return ICOUNT_EPOCH_NS + wh_icount_ns(ctx);
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;

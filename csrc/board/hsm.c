@@ -77,24 +77,31 @@ void wh_hsm_call(wh_board_hart *h, uint64_t fid, int64_t *error, uint64_t *value
     pthread_mutex_unlock(&m->lock);
 }
 
-bool wh_hsm_step(wh_board_hart *h)
+bool wh_hsm_advance(wh_board_hart *h, uint64_t *until)
 {
     wh_machine *m = h->machine;
-    uint32_t seq = atomic_load(&h->wake);
-    uint64_t until = UINT64_MAX;
+    *until = UINT64_MAX;
     pthread_mutex_lock(&m->lock);
     if (h->hsm == WH_HSM_START_PENDING ||
         (h->hsm == WH_HSM_SUSPENDED && h->resume_restarts && wh_hart_runnable(h->cpu))) {
         wh_hart_enter_supervisor(h->cpu, h->start_pc, h->start_opaque);
         h->hsm = WH_HSM_STARTED;
     } else if (h->hsm == WH_HSM_SUSPENDED) {
-        until = wh_hart_next_timer(h->cpu);
+        *until = wh_hart_next_timer(h->cpu);
         if (wh_hart_runnable(h->cpu) && !h->resume_restarts)
             h->hsm = WH_HSM_STARTED;
     }
     bool run = h->hsm == WH_HSM_STARTED;
     pthread_mutex_unlock(&m->lock);
-    if (!run && atomic_load(&m->go))
+    return run;
+}
+
+bool wh_hsm_step(wh_board_hart *h)
+{
+    uint32_t seq = atomic_load(&h->wake);
+    uint64_t until;
+    bool run = wh_hsm_advance(h, &until);
+    if (!run && atomic_load(&h->machine->go))
         wh_hart_sleep(h, seq, until);
     return run;
 }

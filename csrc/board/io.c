@@ -57,6 +57,10 @@ static void drain(int fd)
 void wh_io_arm_timer(void *ctx)
 {
     wh_machine *m = ctx;
+    if (wh_icount_on(m)) {
+        wh_icount_deadline_moved(m);
+        return;
+    }
     uint64_t when = UINT64_MAX, mtime = m->cpu_env.direct_boot ? UINT64_MAX : wh_aclint_deadline(m->aclint);
     uint64_t alarm = wh_rtc_deadline(m->rtc);
     if (mtime != UINT64_MAX)

@@ -15,6 +15,8 @@ static int check_config(const wh_machine_config *c, wh_error *err)
         return wh_fail(err, WH_E_INVAL, "cpus", "%u: 1 to %u are allowed", c->harts, WH_MAX_HARTS);
     if (c->boot != WH_BOOT_LINUX && c->boot != WH_BOOT_FIRMWARE)
         return wh_fail(err, WH_E_INVAL, "boot", "%u: 0 (Linux) or 1 (firmware)", c->boot);
+    if (c->icount && !c->seed)
+        return wh_fail(err, WH_E_INVAL, "seed", "0: a machine that counts instructions for time needs a seed");
     return WH_OK;
 }
 
@@ -47,6 +49,7 @@ static int make_harts(wh_machine *m, wh_error *err)
         .mmio_read = wh_bus_read,
         .mmio_write = wh_bus_write,
         .time_now = wh_clock_now,
+        .steps_until = wh_icount_on(m) ? wh_icount_steps_until : NULL,
     };
     m->hart = aligned_alloc(WH_CACHE_LINE, m->config.harts * sizeof *m->hart);
     if (!m->hart)

@@ -46,12 +46,14 @@ typedef struct wh_channel {
     bool refused;      /* the device has more and waits for room */
     uint8_t *input;    /* ring of WH_CHANNEL_BYTES */
     uint64_t in_head, in_tail;
+    uint64_t in_shown; /* what the device may see; behind in_head only in an icount machine, up to its next turn */
 } wh_channel;
 int wh_channel_init(wh_channel *c, wh_machine *m, unsigned id);
 void wh_channel_destroy(wh_channel *c);
 wh_channel_end wh_channel_device_end(wh_channel *c);
 void wh_channel_save(wh_channel *c, wh_writer *w);
 void wh_channel_load(wh_channel *c, wh_reader *r);
+bool wh_channel_admit(wh_channel *c); /* icount: show the device what has come; true when there is something new */
 
 /* ---- events.c: nothing is queued, each kind has its place, so that none is ever lost for want of room */
 typedef struct wh_events {
@@ -88,6 +90,7 @@ typedef struct wh_board_hart {
     _Atomic uint64_t wfi_ns, run_ns;
     enum wh_hsm hsm;      /* under machine.lock */
     bool resume_restarts; /* a suspend of the non-retentive kind */
+    bool waiting;         /* icount: in WFI */
     uint64_t start_pc, start_opaque;
 } wh_board_hart;
 
@@ -102,8 +105,21 @@ enum wh_run_state {
     WH_BROKEN /* a restore failed half way */
 };
 
+/* ---- icount.c: see there for what these mean */
+typedef struct wh_icount {
+    uint64_t steps;   /* of all harts, without the stretch that is running */
+    uint64_t skipped; /* ns that passed without steps */
+    uint64_t since;   /* the running hart's own count when its stretch began */
+    wh_board_hart *running;
+    unsigned hart;      /* whose turn it is */
+    uint64_t turn_left; /* steps */
+    uint64_t turns;     /* begun so far: the place of an input in the log */
+    uint64_t stop;      /* total of steps at which to come back to the driver */
+} wh_icount;
+
 struct wh_machine {
     wh_machine_config config;
+    wh_icount icount;
     wh_ram ram;
     wh_cpu_env cpu_env;
     pthread_mutex_t lock;
@@ -140,7 +156,23 @@ struct wh_machine {
     _Atomic bool go;                /* run_state is RUNNING: what a thread looks at without the lock */
 };
 
+/* icount.c */
+static inline bool wh_icount_on(const wh_machine *m)
+{
+    return m->config.icount != 0;
+}
+void wh_snapshot_write(wh_machine *m, wh_writer *w); /* snapshot.c: the whole document; the machine rests */
+uint64_t wh_icount_ns(const wh_machine *m);          /* virtual time; the machine's own thread, or while it rests */
+void wh_icount_set_ns(wh_machine *m, uint64_t ns);
+uint64_t wh_icount_steps_until(void *m, uint64_t mtime); /* 0: reached */
+void wh_icount_deadline_moved(wh_machine *m);            /* a device's timer was set: by MMIO of the running hart */
+void *wh_icount_main(void *m);
+void wh_icount_save(const wh_machine *m, wh_writer *w);
+void wh_icount_load(wh_machine *m, const wh_reader *doc, wh_reader *fail);
+
 /* run.c */
+enum wh_exit wh_run_execute(wh_board_hart *h); /* guest code until there is a reason to stop */
+void wh_run_crash(wh_board_hart *h);           /* it can't go on */
 int wh_run_init(wh_machine *m, wh_error *err);
 void wh_run_destroy(wh_machine *m);
 void wh_run_halt(wh_machine *m); /* from any thread of the machine: everything parks for good */
@@ -175,7 +207,10 @@ int wh_bus_write(void *m, wh_hart *h, uint64_t pa, unsigned size, uint64_t value
 void wh_sbi_call(wh_board_hart *h);
 /* hsm.c */
 void wh_hsm_call(wh_board_hart *h, uint64_t fid, int64_t *error, uint64_t *value);
-/* Brings a hart that is not running guest code nearer to it; true when it may run. */
+/* Brings a hart that is not running guest code nearer to it; true when it may run. Else *until is when time itself may
+ * change that (UINT64_MAX: never). */
+bool wh_hsm_advance(wh_board_hart *h, uint64_t *until);
+/* The same, and sleeps a while when it may not run. */
 bool wh_hsm_step(wh_board_hart *h);
 /* devtree.c */
 typedef struct wh_devtree {

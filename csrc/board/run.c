@@ -79,7 +79,8 @@ static void set_state(wh_machine *m, enum wh_run_state state)
 
 static void make_all_look(wh_machine *m)
 {
-    for (unsigned i = 0; i < m->hart_threads; i++) {
+    unsigned harts = wh_icount_on(m) ? m->config.harts : m->hart_threads;
+    for (unsigned i = 0; i < harts; i++) {
         wh_hart_attention(m->hart[i].cpu);
         wh_hart_wake(&m->hart[i]);
     }
@@ -97,7 +98,7 @@ void wh_run_halt(wh_machine *m)
 
 /* Guest code until there is a reason to stop. Outside, the hart is marked parked: it looks at the round number and at
  * requested fences before its next instruction (memory.h, cpu.h). */
-static enum wh_exit execute(wh_board_hart *h)
+enum wh_exit wh_run_execute(wh_board_hart *h)
 {
     struct wh_hart_share *share = &h->machine->ram.share->hart[h->index];
     uint64_t start = wh_now_ns();
@@ -118,7 +119,7 @@ static void wait_for_interrupt(wh_board_hart *h)
         wh_hart_sleep(h, seq, wh_hart_next_timer(h->cpu));
 }
 
-static void crash(wh_board_hart *h)
+void wh_run_crash(wh_board_hart *h)
 {
     char text[120];
     snprintf(text, sizeof text, "hart %u: trap loop without a handler at pc 0x%llx", h->index,
@@ -136,7 +137,7 @@ static void *hart_main(void *arg)
     while (wh_run_checkpoint(h->machine)) {
         if (!wh_hsm_step(h))
             continue;
-        switch (execute(h)) {
+        switch (wh_run_execute(h)) {
         case WH_EXIT_WFI:
             wait_for_interrupt(h);
             break;
@@ -144,12 +145,13 @@ static void *hart_main(void *arg)
             wh_sbi_call(h);
             break;
         case WH_EXIT_WEDGED:
-            crash(h);
+            wh_run_crash(h);
             break;
         case WH_EXIT_PAUSE:
             sched_yield();
             break;
         case WH_EXIT_ATTENTION:
+        case WH_EXIT_LIMIT:
             break;
         }
     }
@@ -174,9 +176,10 @@ static int spawn_all(wh_machine *m)
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int e = spawn(m, &m->io_thread, wh_io_main, m);
+    bool icount = wh_icount_on(m); /* then one thread does all */
+    int e = spawn(m, &m->io_thread, icount ? wh_icount_main : wh_io_main, m);
     m->io_made = !e;
-    for (; !e && m->hart_threads < m->config.harts; m->hart_threads += !e) {
+    for (; !icount && !e && m->hart_threads < m->config.harts; m->hart_threads += !e) {
         wh_board_hart *h = &m->hart[m->hart_threads];
         e = spawn(m, &h->thread, hart_main, h);
     }
@@ -184,7 +187,8 @@ static int spawn_all(wh_machine *m)
     return e;
 }
 
-int wh_machine_start(wh_machine *m, wh_error *err)
+/* spawned: with threads of its own. */
+static int start(wh_machine *m, bool spawned, wh_error *err)
 {
     pthread_mutex_lock(&m->run_lock);
     if (m->run_state != WH_READY) {
@@ -192,7 +196,7 @@ int wh_machine_start(wh_machine *m, wh_error *err)
         return wh_fail(err, WH_E_STATE, "machine",
                        m->run_state == WH_NEW ? "nothing is loaded" : "it was started before or its restore failed");
     }
-    int e = spawn_all(m); /* they park: the state is not RUNNING yet */
+    int e = spawned ? spawn_all(m) : 0; /* they park: the state is not RUNNING yet */
     if (e) {
         pthread_mutex_unlock(&m->run_lock);
         wh_machine_stop(m);
@@ -203,6 +207,18 @@ int wh_machine_start(wh_machine *m, wh_error *err)
     set_state(m, WH_RUNNING);
     pthread_mutex_unlock(&m->run_lock);
     return WH_OK;
+}
+
+int wh_machine_start(wh_machine *m, wh_error *err)
+{
+    return start(m, true, err);
+}
+
+int wh_icount_start(wh_machine *m, wh_error *err)
+{
+    if (!wh_icount_on(m))
+        return wh_fail(err, WH_E_STATE, "icount", "the machine was made without it");
+    return start(m, false, err);
 }
 
 /* Frames that wait in the rings belong to the guest: into its RAM, where they are saved and carried along. */

@@ -3,7 +3,8 @@
  *   {"format": 1, "ram_bytes": n, "boot": 0|1, "mtime": n,
  *    "harts": [{"hsm": n, "restarts": 0|1, "start_pc": n, "start_opaque": n, "cpu": {...}}, ...],
  *    "devices": {"plic": {...}, "aclint": {...}, ..., "virtio0:console": {...}, ...},
- *    "input": [bin, bin, bin]}          what channels hold for the guest
+ *    "input": [bin, bin, bin]           what channels hold for the guest
+ *    "icount": {...}}                   only of a machine whose time is its instructions (icount.c)
  *
  * Extra keys are a newer minor version and are passed over; another "format" is refused. */
 #include "board/machine.h"
@@ -47,9 +48,9 @@ static void save_hart(wh_board_hart *h, wh_writer *w)
     wh_hart_save(h->cpu, w);
 }
 
-static void save_all(wh_machine *m, wh_writer *w)
+void wh_snapshot_write(wh_machine *m, wh_writer *w)
 {
-    wh_put_map(w, 7);
+    wh_put_map(w, wh_icount_on(m) ? 8 : 7);
     wh_put_kuint(w, "format", FORMAT);
     wh_put_kuint(w, "ram_bytes", m->ram.bytes);
     wh_put_kuint(w, "boot", m->config.boot);
@@ -71,6 +72,10 @@ static void save_all(wh_machine *m, wh_writer *w)
     wh_put_array(w, WH_CHANNELS);
     for (unsigned i = 0; i < WH_CHANNELS; i++)
         wh_channel_save(&m->channel[i], w);
+    if (wh_icount_on(m)) {
+        wh_put_str(w, "icount");
+        wh_icount_save(m, w);
+    }
 }
 
 int wh_machine_save(wh_machine *m, uint8_t **buf, size_t *len, wh_error *err)
@@ -85,7 +90,7 @@ int wh_machine_save(wh_machine *m, uint8_t **buf, size_t *len, wh_error *err)
     wh_writer w;
     wh_writer_init(&w);
     pthread_mutex_lock(&m->lock);
-    save_all(m, &w);
+    wh_snapshot_write(m, &w);
     pthread_mutex_unlock(&m->lock);
     if (w.status) {
         int status = w.status;
@@ -207,6 +212,11 @@ int wh_machine_load(wh_machine *m, const uint8_t *buf, size_t len, wh_error *err
         status = load_devices(m, &doc, err);
     if (!status)
         status = load_input(m, &doc, err);
+    if (!status && wh_icount_on(m)) {
+        wh_icount_load(m, &doc, &doc);
+        if (doc.status)
+            status = wh_fail(err, WH_E_FORMAT, "icount", "damaged");
+    }
     pthread_mutex_unlock(&m->lock);
     pthread_mutex_lock(&m->run_lock);
     m->run_state = status ? WH_BROKEN : WH_READY; /* half a state must never run */

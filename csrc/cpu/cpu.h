@@ -23,6 +23,11 @@ typedef struct wh_cpu_env {
     int (*mmio_read)(void *ctx, wh_hart *h, uint64_t pa, unsigned size, uint64_t *value);
     int (*mmio_write)(void *ctx, wh_hart *h, uint64_t pa, unsigned size, uint64_t value);
     uint64_t (*time_now)(void *ctx); /* mtime, WH_TIMEBASE_HZ; cheap, any thread */
+    /* NULL, or: mtime comes from the steps of the hart that runs, and this is how many more of them bring it to `mtime`
+     * (0: it is there). Then the hart is exact: it stops at wh_hart_set_limit's count, takes its timer's interrupt
+     * before the first instruction at which it is due, and looks again right after each instruction that may have
+     * changed what is pending or due, whatever the engine. */
+    uint64_t (*steps_until)(void *ctx, uint64_t mtime);
 } wh_cpu_env;
 
 enum wh_exit {
@@ -30,7 +35,8 @@ enum wh_exit {
     WH_EXIT_WFI = 2,       /* nothing to do until an interrupt; wh_hart_next_timer says when time itself wakes it */
     WH_EXIT_SBI = 3,       /* a0-a7 hold an SBI call; sepc is already past the ecall */
     WH_EXIT_WEDGED = 4,    /* trap taken at the trap vector's own first instruction: no progress is possible */
-    WH_EXIT_PAUSE = 5      /* PAUSE, with several harts: this one waits for what another one does */
+    WH_EXIT_PAUSE = 5,     /* PAUSE, with several harts: this one waits for what another one does */
+    WH_EXIT_LIMIT = 6      /* an exact hart has taken the steps that it was given */
 };
 
 int wh_hart_new(const wh_cpu_env *env, unsigned id, wh_hart **out, wh_error *err);
@@ -45,6 +51,11 @@ void wh_hart_enter_supervisor(wh_hart *h, uint64_t pc, uint64_t opaque);
 /* Run until there is a reason not to. Only the hart's own thread. Sees round requests (memory.h), pending interrupts,
  * the timer and attention within a bounded number of instructions. */
 enum wh_exit wh_hart_run(wh_hart *h);
+/* Steps: instructions retired and exceptions taken, so that a guest in a loop of exceptions gets on too. An exact hart
+ * returns WH_EXIT_LIMIT when its count has reached the limit, never later. The limit may be changed by the hart's own
+ * thread, also from within mmio_write. */
+uint64_t wh_hart_steps(const wh_hart *h); /* the hart's own thread, or while it does not run */
+void wh_hart_set_limit(wh_hart *h, uint64_t steps);
 /* True when a WFI may end: an enabled interrupt is pending (whatever the global enable says). */
 bool wh_hart_runnable(wh_hart *h);
 /* mtime of the next timer event that can make it runnable (stimecmp), or UINT64_MAX. */

@@ -332,6 +332,8 @@ static bool write_supervisor(wh_hart *h, unsigned csr, uint64_t v)
         c->stimecmp = v;
         wh_timer_check(h);
         h->recheck = true;
+        if (wh_hart_exact(h)) /* it says how long the slice may be */
+            wh_hart_end_slice(h);
         return true;
     case CSR_SATP:
         write_satp(h, v);
@@ -365,6 +367,8 @@ static void write_menvcfg(wh_hart *h, uint64_t v)
     wh_hart_update_mode(h);
     wh_mmu_flush_all(&h->mmu);
     h->recheck = true;
+    if (wh_hart_exact(h))
+        wh_hart_end_slice(h);
 }
 
 static void write_pmp(wh_hart *h, unsigned csr, uint64_t v)

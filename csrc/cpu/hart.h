@@ -91,6 +91,7 @@ struct wh_hart {
     bool fp_entered, has_fma;
 
     uint64_t retired; /* instructions before the slice */
+    uint64_t limit;   /* steps at which an exact hart (env.steps_until) exits */
     wh_csrs csr;
     _Atomic uint64_t lines; /* mip bits driven from outside; SSIP also by the guest */
     _Atomic uint32_t attention;
@@ -104,6 +105,17 @@ struct wh_hart {
 static inline uint64_t wh_hart_retired(const wh_hart *h)
 {
     return h->retired + (uint64_t)(h->slice - h->budget);
+}
+static inline bool wh_hart_exact(const wh_hart *h)
+{
+    return h->env.steps_until != NULL;
+}
+/* The next look at the world comes right after this instruction. h->budget is right; whoever keeps it elsewhere reads
+ * it back. */
+static inline void wh_hart_end_slice(wh_hart *h)
+{
+    h->retired = wh_hart_retired(h);
+    h->budget = h->slice = 0;
 }
 static inline void wh_count(_Atomic uint64_t *counter) /* only the hart's own thread writes */
 {

@@ -113,10 +113,23 @@ static void serve_fences(wh_hart *h)
     atomic_store(&h->fence_busy, 0);
 }
 
+/* Up to the limit and to the moment at which the hart's own timer is due, so that neither depends on where an engine
+ * looks up in between. */
+static int64_t exact_slice(wh_hart *h)
+{
+    uint64_t steps = wh_hart_steps(h), left = h->limit > steps ? h->limit - steps : 0;
+    if ((h->csr.menvcfg & WH_MENVCFG_STCE) && h->csr.stimecmp != UINT64_MAX) {
+        uint64_t due = h->env.steps_until(h->env.ctx, h->csr.stimecmp);
+        if (due != 0 && due < left)
+            left = due;
+    }
+    return left < WH_SLICE ? (int64_t)left : WH_SLICE;
+}
+
 int wh_hart_poll(wh_hart *h)
 {
-    h->retired = wh_hart_retired(h);
-    h->budget = h->slice = WH_SLICE;
+    wh_hart_end_slice(h);
+    h->budget = h->slice = wh_hart_exact(h) ? exact_slice(h) : WH_SLICE;
     h->recheck = false;
     atomic_store_explicit(&h->stat_instructions, h->retired, memory_order_relaxed);
     atomic_store_explicit(&h->stat_misses, h->mmu.misses, memory_order_relaxed);
@@ -134,6 +147,8 @@ int wh_hart_poll(wh_hart *h)
         atomic_store(&h->attention, 0);
         return WH_EXIT_ATTENTION;
     }
+    if (h->slice == 0)
+        return WH_EXIT_LIMIT;
     wh_timer_check(h);
     uint64_t pending = wh_pending(h);
     if (pending != 0)

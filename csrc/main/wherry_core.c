@@ -7,7 +7,13 @@
  * The UART is stdin and stdout. An ELF starts in M-mode at its entry point; if it has a symbol `tohost` (the HTIF
  * convention of RISC-V test programs) the run ends when the program writes it: 1 is success, an odd value n fails with
  * code n >> 1. --signature writes the words between begin_signature and end_signature, one 32-bit hexadecimal word a
- * line. Exit status: the guest's (0 also for power-off), 2 for usage, 3 when it can't run, 4 when --max-insns were not
+ * line.
+ *
+ * --icount: time from instructions (board/icount.c), so that the same --seed N (default 1) gives the same run;
+ * --hash-every N prints "hash STEPS DIGEST" on standard error each time that so many steps were taken, and at the end.
+ * --max-insns then ends the run at exactly that step.
+ *
+ * Exit status: the guest's (0 also for power-off), 2 for usage, 3 when it can't run, 4 when --max-insns were not
  * enough, 5 when it crashed. */
 #include "board/board.h"
 #include "main/symbols.h"
@@ -29,9 +35,9 @@ enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
 
 struct options {
     const char *elf, *firmware, *kernel, *initrd, *append, *signature;
-    uint64_t memory, max_insns;
+    uint64_t memory, max_insns, seed, hash_every;
     uint32_t smp;
-    bool stats;
+    bool stats, icount;
 };
 
 struct session {
@@ -47,7 +53,8 @@ static int usage(const char *why)
     fprintf(stderr,
             "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE | --firmware FILE [--kernel FILE])\n"
             "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--max-insns N] [--signature FILE] "
-            "[--stats]\n",
+            "[--stats]\n"
+            "       [--seed N] [--icount [--hash-every N]]\n",
             why);
     return EXIT_USAGE;
 }
@@ -76,12 +83,13 @@ static bool parse_number(const char *text, bool units, uint64_t *out)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"elf", 1, NULL, 'e'},    {"kernel", 1, NULL, 'k'},   {"initrd", 1, NULL, 'i'},    {"append", 1, NULL, 'a'},
-        {"memory", 1, NULL, 'm'}, {"smp", 1, NULL, 's'},      {"max-insns", 1, NULL, 'n'}, {"signature", 1, NULL, 'g'},
-        {"stats", 0, NULL, 't'},  {"firmware", 1, NULL, 'f'}, {NULL, 0, NULL, 0}};
+        {"elf", 1, NULL, 'e'},      {"kernel", 1, NULL, 'k'}, {"initrd", 1, NULL, 'i'},     {"append", 1, NULL, 'a'},
+        {"memory", 1, NULL, 'm'},   {"smp", 1, NULL, 's'},    {"max-insns", 1, NULL, 'n'},  {"signature", 1, NULL, 'g'},
+        {"icount", 0, NULL, 'c'},   {"seed", 1, NULL, 'd'},   {"hash-every", 1, NULL, 'h'}, {"stats", 0, NULL, 't'},
+        {"firmware", 1, NULL, 'f'}, {NULL, 0, NULL, 0}};
     uint64_t v;
     int c;
-    *o = (struct options){.memory = 256u << 20, .smp = 1, .append = "console=ttyS0"};
+    *o = (struct options){.memory = 256u << 20, .smp = 1, .seed = 1, .append = "console=ttyS0"};
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
         case 'e':
@@ -105,6 +113,17 @@ static int parse(int argc, char **argv, struct options *o)
         case 't':
             o->stats = true;
             break;
+        case 'c':
+            o->icount = true;
+            break;
+        case 'd':
+            if (!parse_number(optarg, false, &o->seed) || o->seed == 0)
+                return usage("--seed wants a number above 0");
+            break;
+        case 'h':
+            if (!parse_number(optarg, false, &o->hash_every) || o->hash_every == 0)
+                return usage("--hash-every wants a number above 0");
+            break;
         case 'm':
             if (!parse_number(optarg, true, &o->memory))
                 return usage("--memory wants a size such as 256M");
@@ -125,6 +144,8 @@ static int parse(int argc, char **argv, struct options *o)
     bool boots = o->kernel != NULL || o->firmware != NULL;
     if (optind != argc || (o->elf != NULL) == boots)
         return usage("give either --elf, or --kernel, --firmware or both");
+    if (o->hash_every != 0 && !o->icount)
+        return usage("--hash-every goes with --icount");
     return 0;
 }
 
@@ -257,6 +278,65 @@ static int drive(struct session *s)
     }
 }
 
+static bool print_hash(struct session *s)
+{
+    uint8_t digest[16];
+    wh_error err = {0};
+    if (wh_machine_digest(s->machine, digest, &err) != WH_OK) {
+        (void)cannot(&err);
+        return false;
+    }
+    fprintf(stderr, "hash %" PRIu64 " ", wh_icount_steps(s->machine));
+    for (unsigned i = 0; i < sizeof digest; i++)
+        fprintf(stderr, "%02x", digest[i]);
+    fputc('\n', stderr);
+    return true;
+}
+
+enum { LOOK_EVERY = 1000000 }; /* steps between two looks at standard input and at tohost */
+
+/* Where the driver has to come back to, after `at`. */
+static uint64_t next_stop(const struct options *o, uint64_t at)
+{
+    uint64_t stop = at - at % LOOK_EVERY + LOOK_EVERY;
+    uint64_t hash = o->hash_every != 0 ? at - at % o->hash_every + o->hash_every : UINT64_MAX;
+    stop = hash < stop ? hash : stop;
+    return o->max_insns != 0 && o->max_insns < stop ? o->max_insns : stop;
+}
+
+static void await_input(struct session *s, bool block)
+{
+    struct pollfd fd = {.fd = s->input_open ? STDIN_FILENO : -1, .events = POLLIN};
+    if (poll(&fd, 1, block ? -1 : 0) > 0)
+        pass_input(s);
+}
+
+/* The machine on this thread, so that looks at it fall on the same steps each time. */
+static int drive_icount(struct session *s)
+{
+    const struct options *o = s->opt;
+    for (;;) {
+        uint64_t at = wh_icount_steps(s->machine);
+        enum wh_icount_stop why = wh_icount_run(s->machine, next_stop(o, at));
+        at = wh_icount_steps(s->machine);
+        show_output(s);
+        int status = event_status(s);
+        if (status < 0)
+            status = tohost_status(s);
+        bool over = status >= 0 || (o->max_insns != 0 && at >= o->max_insns);
+        if (why == WH_ICOUNT_IDLE && !s->input_open && !over) {
+            fprintf(stderr, "wherry-core: the guest waits for ever\n");
+            status = EXIT_CRASH;
+            over = true;
+        }
+        if (o->hash_every != 0 && (over || at % o->hash_every == 0) && !print_hash(s))
+            return EXIT_CANNOT;
+        if (over)
+            return status >= 0 ? status : EXIT_INSNS;
+        await_input(s, why == WH_ICOUNT_IDLE);
+    }
+}
+
 static int write_signature(struct session *s)
 {
     uint64_t first = s->symbols.begin_signature, end = s->symbols.end_signature;
@@ -294,14 +374,15 @@ static int run(const struct options *o)
     wh_machine_config config = {.ram_bytes = o->memory,
                                 .harts = o->smp,
                                 .boot = o->elf || o->firmware ? WH_BOOT_FIRMWARE : WH_BOOT_LINUX,
-                                .seed = 1};
+                                .seed = o->seed,
+                                .icount = o->icount};
     if (wh_machine_new(&config, &s.machine, &err) != WH_OK)
         return cannot(&err);
     int status = load(&s);
-    if (status == 0 && wh_machine_start(s.machine, &err) != WH_OK)
+    if (status == 0 && (o->icount ? wh_icount_start(s.machine, &err) : wh_machine_start(s.machine, &err)) != WH_OK)
         status = cannot(&err);
     else if (status == 0) {
-        status = drive(&s);
+        status = o->icount ? drive_icount(&s) : drive(&s);
         (void)wh_machine_stop(s.machine);
         show_output(&s);
         if (o->stats)

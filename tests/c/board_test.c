@@ -36,9 +36,13 @@ static void test_config(void)
     static const struct {
         wh_machine_config c;
         const char *field;
-    } bad[] = {{{15 * MIB, 1, 0, 0}, "memory"},    {{16 * MIB + 4096, 1, 0, 0}, "memory"},
-               {{65ull << 30, 1, 0, 0}, "memory"}, {{16 * MIB, 0, 0, 0}, "cpus"},
-               {{16 * MIB, 65, 0, 0}, "cpus"},     {{16 * MIB, 1, 2, 0}, "boot"}};
+    } bad[] = {{{.ram_bytes = 15 * MIB, .harts = 1}, "memory"},
+               {{.ram_bytes = 16 * MIB + 4096, .harts = 1}, "memory"},
+               {{.ram_bytes = 65ull << 30, .harts = 1}, "memory"},
+               {{.ram_bytes = 16 * MIB, .harts = 0}, "cpus"},
+               {{.ram_bytes = 16 * MIB, .harts = 65}, "cpus"},
+               {{.ram_bytes = 16 * MIB, .harts = 1, .boot = 2}, "boot"},
+               {{.ram_bytes = 16 * MIB, .harts = 1, .icount = 1}, "seed"}};
     for (size_t i = 0; i < WH_ARRAY_LEN(bad); i++) {
         wh_machine *m;
         wh_error err;

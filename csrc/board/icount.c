@@ -1,0 +1,256 @@
+/* icount: a machine whose time is the number of its instructions, so that the same seed and the same inputs give the
+ * same run, whatever the host, its load and the engine.
+ *
+ *   virtual ns = steps of all harts + what was skipped;  mtime = virtual ns / 100
+ *
+ * A step is an instruction retired or an exception taken (cpu.h). One thread does everything: harts run in turns of
+ * QUANTUM steps, round robin, those that wait for an interrupt or are stopped left out; so a machine with one busy hart
+ * runs at 1 GHz of its own time, one with n busy harts each at 1/n of that. A turn ends early by WFI, PAUSE or a stop.
+ * Where nobody can run, time jumps to the next timer.
+ *
+ * The order of everything else hangs on turns. Before each turn, and only there: what came from outside is let in
+ * (icount_log.c writes it down, or plays it back), devices that asked to be polled are, in the order of their slots. So
+ * a disk request is complete at the end of the turn in which it was made. Timers of the board (ACLINT, RTC) and of the
+ * hart itself (stimecmp) come in exactly at their step: nobody runs past one (wh_hart_set_limit). A pause, a state
+ * digest or the driver's own stop falls between two steps of a turn, which then goes on: they leave no trace. */
+#include "board/machine.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define NS_PER_TICK (1000000000ull / WH_TIMEBASE_HZ)
+#define QUANTUM     10000u /* steps: 10 us of machine time, the most that an interrupt between harts waits */
+#define MAX_EVENTS  16
+
+uint64_t wh_icount_steps(const wh_machine *m)
+{
+    const wh_icount *c = &m->icount;
+    return c->steps + (c->running ? wh_hart_steps(c->running->cpu) - c->since : 0);
+}
+
+uint64_t wh_icount_ns(const wh_machine *m)
+{
+    return wh_icount_steps(m) + m->icount.skipped;
+}
+
+void wh_icount_set_ns(wh_machine *m, uint64_t ns)
+{
+    m->icount.skipped = ns - wh_icount_steps(m);
+}
+
+uint64_t wh_icount_steps_until(void *ctx, uint64_t mtime)
+{
+    uint64_t now = wh_icount_ns(ctx), then = mtime > UINT64_MAX / NS_PER_TICK ? UINT64_MAX : mtime * NS_PER_TICK;
+    return then > now ? then - now : 0;
+}
+
+/* Steps until the board's own timers have something to do. */
+static uint64_t board_due(wh_machine *m)
+{
+    uint64_t due = UINT64_MAX, mtime = m->cpu_env.direct_boot ? UINT64_MAX : wh_aclint_deadline(m->aclint);
+    uint64_t alarm = wh_rtc_deadline(m->rtc), wall = wh_clock_wall_ns(m);
+    if (mtime != UINT64_MAX)
+        due = wh_icount_steps_until(m, mtime);
+    if (alarm != UINT64_MAX) {
+        uint64_t wait = alarm > wall ? alarm - wall : 0;
+        due = wait < due ? wait : due;
+    }
+    return due;
+}
+
+static void tick(wh_machine *m)
+{
+    pthread_mutex_lock(&m->lock);
+    if (!m->cpu_env.direct_boot)
+        wh_aclint_tick(m->aclint);
+    wh_rtc_tick(m->rtc);
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* Steps of the stretch that may run now: to the end of the turn, the driver's stop or a timer. */
+static uint64_t stretch(wh_machine *m)
+{
+    const wh_icount *c = &m->icount;
+    uint64_t now = wh_icount_steps(m), left = c->turn_left - (now - c->steps), stop = c->stop - now, due = board_due(m);
+    left = stop < left ? stop : left;
+    return due < left ? due : left;
+}
+
+void wh_icount_deadline_moved(wh_machine *m)
+{
+    wh_board_hart *h = m->icount.running;
+    if (h)
+        wh_hart_set_limit(h->cpu, wh_hart_steps(h->cpu) + stretch(m));
+}
+
+/* Devices that rang their own bell, in the order of their slots; NICs always, for theirs is rung from outside too. */
+static void poll_devices(wh_machine *m)
+{
+    struct epoll_event ev[MAX_EVENTS];
+    bool ready[WH_VIRTIO_SLOTS] = {false};
+    int n = epoll_wait(m->io_epoll, ev, MAX_EVENTS, 0);
+    for (int i = 0; i < n; i++)
+        for (unsigned s = 0; s < m->slots_used; s++)
+            ready[s] |= ev[i].data.ptr == m->virtio[s];
+    for (unsigned s = 0; s < m->slots_used; s++) {
+        uint64_t count;
+        if (!ready[s])
+            continue;
+        (void)!read(m->virtio[s]->poll_fd, &count, sizeof count);
+        m->virtio[s]->ops->poll(m->virtio[s]);
+    }
+}
+
+static void let_in(wh_machine *m)
+{
+    pthread_mutex_lock(&m->lock);
+    uint32_t channels = 0;
+    for (unsigned i = 0; i < WH_CHANNELS; i++)
+        channels |= wh_channel_admit(&m->channel[i]) ? 1u << i : 0;
+    if (channels & 1u << WH_CH_UART)
+        m->uart->ops->poll(m->uart);
+    if (channels & (1u << WH_CH_CONSOLE | 1u << WH_CH_AGENT))
+        m->virtio[0]->ops->poll(m->virtio[0]);
+    poll_devices(m);
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* May this one run? If not, *next falls to the mtime at which it may. */
+static bool ready(wh_board_hart *h, uint64_t *next)
+{
+    uint64_t until;
+    if (!wh_hsm_advance(h, &until)) {
+        *next = until < *next ? until : *next;
+        return false;
+    }
+    if (h->waiting && !wh_hart_runnable(h->cpu)) {
+        until = wh_hart_next_timer(h->cpu);
+        *next = until < *next ? until : *next;
+        return false;
+    }
+    h->waiting = false;
+    return true;
+}
+
+/* Whose turn it is; false: nobody's, before time has passed or something came from outside. */
+static bool choose(wh_machine *m, uint64_t *due)
+{
+    uint64_t next = UINT64_MAX;
+    for (unsigned i = 1; i <= m->config.harts; i++) {
+        unsigned index = (m->icount.hart + i) % m->config.harts;
+        if (ready(&m->hart[index], &next)) {
+            m->icount.hart = index;
+            m->icount.turn_left = QUANTUM;
+            return true;
+        }
+    }
+    *due = next == UINT64_MAX ? UINT64_MAX : wh_icount_steps_until(m, next);
+    return false;
+}
+
+/* False: nothing can happen any more before something comes from outside. */
+static bool begin_turn(wh_machine *m)
+{
+    m->icount.turns++;
+    let_in(m);
+    uint64_t due;
+    while (!choose(m, &due)) {
+        uint64_t board = board_due(m);
+        due = board < due ? board : due;
+        if (due == UINT64_MAX)
+            return false;
+        m->icount.skipped += due;
+        tick(m);
+    }
+    return true;
+}
+
+static void run_stretch(wh_machine *m)
+{
+    wh_icount *c = &m->icount;
+    wh_board_hart *h = &m->hart[c->hart];
+    tick(m);
+    c->since = wh_hart_steps(h->cpu);
+    c->running = h;
+    wh_hart_set_limit(h->cpu, c->since + stretch(m));
+    enum wh_exit why = wh_run_execute(h);
+    uint64_t taken = wh_hart_steps(h->cpu) - c->since;
+    c->running = NULL;
+    c->steps += taken;
+    c->turn_left -= taken < c->turn_left ? taken : c->turn_left;
+    if (why == WH_EXIT_SBI)
+        wh_sbi_call(h);
+    else if (why == WH_EXIT_WEDGED)
+        wh_run_crash(h);
+    h->waiting = why == WH_EXIT_WFI;
+    if (why == WH_EXIT_WFI || why == WH_EXIT_PAUSE || h->hsm != WH_HSM_STARTED)
+        c->turn_left = 0;
+}
+
+enum wh_icount_stop wh_icount_run(wh_machine *m, uint64_t until)
+{
+    m->icount.stop = until;
+    while (atomic_load_explicit(&m->go, memory_order_acquire)) {
+        if (m->icount.steps >= until)
+            return WH_ICOUNT_REACHED;
+        if (m->icount.turn_left == 0 && !begin_turn(m))
+            return WH_ICOUNT_IDLE;
+        run_stretch(m);
+    }
+    return WH_ICOUNT_ENDED;
+}
+
+void *wh_icount_main(void *ctx)
+{
+    wh_machine *m = ctx;
+    pthread_setname_np(pthread_self(), "guest icount");
+    while (wh_run_checkpoint(m)) {
+        if (wh_icount_run(m, UINT64_MAX) != WH_ICOUNT_IDLE)
+            continue;
+        struct epoll_event ev;
+        uint64_t count;
+        if (epoll_wait(m->io_epoll, &ev, 1, -1) == 1 && ev.data.ptr == &m->io_event)
+            (void)!read(m->io_event, &count, sizeof count);
+    }
+    return NULL;
+}
+
+void wh_icount_save(const wh_machine *m, wh_writer *w)
+{
+    const wh_icount *c = &m->icount;
+    uint64_t waiting = 0;
+    for (unsigned i = 0; i < m->config.harts; i++)
+        waiting |= (uint64_t)m->hart[i].waiting << i;
+    wh_put_map(w, 6);
+    wh_put_kuint(w, "steps", c->steps);
+    wh_put_kuint(w, "skipped", c->skipped);
+    wh_put_kuint(w, "hart", c->hart);
+    wh_put_kuint(w, "turn_left", c->turn_left);
+    wh_put_kuint(w, "turns", c->turns);
+    wh_put_kuint(w, "waiting", waiting);
+}
+
+/* A machine that did not count before begins to, at its mtime. */
+void wh_icount_load(wh_machine *m, const wh_reader *doc, wh_reader *fail)
+{
+    wh_icount *c = &m->icount;
+    if (!wh_map_has(doc, "icount"))
+        return;
+    wh_reader map = wh_map_find(doc, "icount"), r = map;
+    c->steps = wh_map_uint(&map, "steps", &r);
+    c->skipped = wh_map_uint(&map, "skipped", &r);
+    uint64_t hart = wh_map_uint(&map, "hart", &r), left = wh_map_uint(&map, "turn_left", &r);
+    c->turns = wh_map_uint(&map, "turns", &r);
+    uint64_t waiting = wh_map_uint(&map, "waiting", &r);
+    if (hart >= m->config.harts || left > QUANTUM)
+        wh_reader_fail(&r, "icount");
+    if (r.status) {
+        *fail = r;
+        return;
+    }
+    c->hart = (unsigned)hart;
+    c->turn_left = left;
+    for (unsigned i = 0; i < m->config.harts; i++)
+        m->hart[i].waiting = waiting >> i & 1;
+}
