@@ -69,12 +69,23 @@ int wh_interp_step(wh_hart *h)
     return wh_interp_run_exact(h);
 }
 
+/* An exact hart looks up at the end of every slice, and slices end exactly. */
+static int run_exact(wh_hart *h)
+{
+    int status;
+    do {
+        status = wh_hart_poll(h);
+        if (status == 0)
+            status = wh_interp_run_exact(h);
+    } while (status == WH_EXIT_SLICE);
+    return status;
+}
+
 static enum wh_exit run(wh_hart *h)
 {
     wh_fp_enter(h);
-    h->retired = wh_hart_retired(h);
-    h->budget = h->slice = 0; /* so that it polls first */
-    int status = wh_interp_run(h);
+    wh_hart_end_slice(h); /* so that it polls first */
+    int status = wh_hart_exact(h) ? run_exact(h) : wh_interp_run(h);
     wh_fp_leave(h);
     return (enum wh_exit)status;
 }
