@@ -23,29 +23,38 @@ static void chosen_node(wh_fdt *f, const wh_machine *m, const wh_devtree *t)
     wh_fdt_end(f);
 }
 
-static void isa_extensions(wh_fdt *f)
+static void isa_properties(wh_fdt *f, const wh_machine *m)
 {
-    char list[1024];
+    uint32_t model = m->config.cpu, isa = wh_cpu_model_isa(model);
+    bool svade = !m->cpu_env.direct_boot; /* reset leaves menvcfg.ADUE off; our SBI turns it on */
+    char text[WH_ISA_TEXT], list[WH_ISA_TEXT];
     size_t len = 0;
-    for (const char *const *e = wh_cpu_isa_extensions(); *e && len + strlen(*e) + 1 < sizeof list; e++) {
-        memcpy(list + len, *e, strlen(*e) + 1);
-        len += strlen(*e) + 1;
+    wh_cpu_isa_text(model, svade, text);
+    wh_fdt_str(f, "riscv,isa", text);
+    wh_fdt_str(f, "riscv,isa-base", "rv64i");
+    const char *name;
+    for (unsigned n = 0; (name = wh_cpu_extension(model, svade, n)) != NULL; n++) {
+        memcpy(list + len, name, strlen(name) + 1);
+        len += strlen(name) + 1; /* no more than text: each name has a separator there, too, or is one letter */
     }
-    if (len)
-        wh_fdt_prop(f, "riscv,isa-extensions", list, len);
+    wh_fdt_prop(f, "riscv,isa-extensions", list, len);
+    if (isa & WH_ISA_ZICBOM) {
+        wh_fdt_u32(f, "riscv,cbom-block-size", WH_CACHE_BLOCK);
+        wh_fdt_u32(f, "riscv,cbop-block-size", WH_CACHE_BLOCK);
+    }
+    if (isa & WH_ISA_ZICBOZ)
+        wh_fdt_u32(f, "riscv,cboz-block-size", WH_CACHE_BLOCK);
+    wh_fdt_str(f, "mmu-type", wh_cpu_mmu_type());
 }
 
-static void cpu_node(wh_fdt *f, unsigned hart)
+static void cpu_node(wh_fdt *f, const wh_machine *m, unsigned hart)
 {
     wh_fdt_begin(f, "cpu@%x", hart);
     wh_fdt_str(f, "device_type", "cpu");
     wh_fdt_u32(f, "reg", hart);
     wh_fdt_str(f, "status", "okay");
     wh_fdt_str(f, "compatible", "riscv");
-    wh_fdt_str(f, "riscv,isa", wh_cpu_isa_string());
-    wh_fdt_str(f, "riscv,isa-base", "rv64i");
-    isa_extensions(f);
-    wh_fdt_str(f, "mmu-type", wh_cpu_mmu_type());
+    isa_properties(f, m);
     wh_fdt_begin(f, "interrupt-controller");
     wh_fdt_u32(f, "#interrupt-cells", 1);
     wh_fdt_empty(f, "interrupt-controller");
@@ -62,7 +71,7 @@ static void cpu_nodes(wh_fdt *f, const wh_machine *m)
     wh_fdt_u32(f, "#size-cells", 0);
     wh_fdt_u32(f, "timebase-frequency", (uint32_t)WH_TIMEBASE_HZ);
     for (unsigned i = 0; i < m->config.harts; i++)
-        cpu_node(f, i);
+        cpu_node(f, m, i);
     wh_fdt_end(f);
 }
 

@@ -17,6 +17,8 @@ static int check_config(const wh_machine_config *c, wh_error *err)
         return wh_fail(err, WH_E_INVAL, "boot", "%u: 0 (Linux) or 1 (firmware)", c->boot);
     if (c->icount && !c->seed)
         return wh_fail(err, WH_E_INVAL, "seed", "0: a machine that counts instructions for time needs a seed");
+    if (!wh_cpu_model_known(c->cpu))
+        return wh_fail(err, WH_E_INVAL, "cpu", "%u: no such CPU model", c->cpu);
     return WH_OK;
 }
 
@@ -45,6 +47,7 @@ static int make_harts(wh_machine *m, wh_error *err)
         .ram = &m->ram,
         .ctx = m,
         .hart_count = m->config.harts,
+        .model = m->config.cpu,
         .direct_boot = m->config.boot == WH_BOOT_LINUX,
         .mmio_read = wh_bus_read,
         .mmio_write = wh_bus_write,

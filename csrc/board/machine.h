@@ -10,6 +10,7 @@
 
 #include "board/board.h"
 #include "cpu/cpu.h"
+#include "cpu/model.h"
 #include "dev/devices.h"
 #include "virtio/virtio.h"
 

@@ -1,6 +1,6 @@
 /* The machine state document: one msgpack map of everything but RAM.
  *
- *   {"format": 1, "ram_bytes": n, "boot": 0|1, "mtime": n,
+ *   {"format": 1, "ram_bytes": n, "boot": 0|1, "cpu": name of the CPU model, "mtime": n,
  *    "harts": [{"hsm": n, "restarts": 0|1, "start_pc": n, "start_opaque": n, "cpu": {...}}, ...],
  *    "devices": {"plic": {...}, "aclint": {...}, ..., "virtio0:console": {...}, ...},
  *    "input": [bin, bin, bin]           what channels hold for the guest
@@ -50,10 +50,12 @@ static void save_hart(wh_board_hart *h, wh_writer *w)
 
 void wh_snapshot_write(wh_machine *m, wh_writer *w)
 {
-    wh_put_map(w, wh_icount_on(m) ? 8 : 7);
+    wh_put_map(w, wh_icount_on(m) ? 9 : 8);
     wh_put_kuint(w, "format", FORMAT);
     wh_put_kuint(w, "ram_bytes", m->ram.bytes);
     wh_put_kuint(w, "boot", m->config.boot);
+    wh_put_str(w, "cpu");
+    wh_put_str(w, wh_cpu_model_name(m->config.cpu));
     wh_put_kuint(w, "mtime", wh_clock_now(m));
     wh_put_str(w, "harts");
     wh_put_array(w, m->config.harts);
@@ -172,6 +174,25 @@ static int load_input(wh_machine *m, const wh_reader *doc, wh_error *err)
     return r.status ? wh_fail(err, WH_E_FORMAT, "input", "missing or damaged") : WH_OK;
 }
 
+/* A guest that has seen one model's extensions must not wake up on another. A document without a name is older than
+ * the names, and the model was rva22's forerunner. */
+static int check_model(const wh_machine *m, const wh_reader *doc, wh_error *err)
+{
+    const char *have = wh_cpu_model_name(m->config.cpu);
+    const char *saved = "rva22";
+    size_t len = strlen(saved);
+    if (wh_map_has(doc, "cpu")) {
+        wh_reader r = wh_map_find(doc, "cpu");
+        saved = wh_get_str(&r, &len);
+        if (r.status || len > 32)
+            return wh_fail(err, WH_E_FORMAT, "cpu", "damaged");
+    }
+    if (len != strlen(have) || memcmp(saved, have, len) != 0)
+        return wh_fail(err, WH_E_INVAL, "cpu", "the state is of CPU model %.*s, this machine is %s", (int)len, saved,
+                       have);
+    return WH_OK;
+}
+
 /* What must be right before anything is changed. */
 static int check_document(const wh_machine *m, wh_reader *doc, wh_error *err)
 {
@@ -191,7 +212,7 @@ static int check_document(const wh_machine *m, wh_reader *doc, wh_error *err)
     if (boot != m->config.boot)
         return wh_fail(err, WH_E_INVAL, "boot", "%llu in the state, %u in this machine", (unsigned long long)boot,
                        m->config.boot);
-    return WH_OK;
+    return check_model(m, doc, err);
 }
 
 int wh_machine_load(wh_machine *m, const uint8_t *buf, size_t len, wh_error *err)

@@ -104,6 +104,7 @@ wh_code_page *wh_code_get(wh_hart *h, uint64_t pa, const uint8_t *host)
     }
     wh_code_page *page = take_slot(h);
     page->pfn = pfn;
+    page->isa = h->isa;
     page->checked = c->epoch;
     page->used = 1;
     page->next = c->buckets[pfn % c->count];
@@ -136,7 +137,7 @@ void wh_code_decode(wh_code_page *page, unsigned slot)
     } else {
         bits = low;
     }
-    unsigned length = wh_decode(bits, 2 * slot, &page->insn[slot]);
+    unsigned length = wh_decode_for(page->isa, bits, 2 * slot, &page->insn[slot]);
     pair_up(page, slot, slot + length / 2);
     if (slot >= 1)
         pair_up(page, slot - 1, slot);

@@ -17,6 +17,7 @@ typedef struct wh_cpu_env {
     wh_ram *ram;
     void *ctx;
     unsigned hart_count;
+    uint32_t model;   /* enum wh_cpu_model; a known one */
     bool direct_boot; /* SBI is built in: ecall from S-mode exits with WH_EXIT_SBI, M-mode is never entered */
     /* pa outside RAM; size 1,2,4,8, naturally aligned. Non-zero: access fault. Called without locks held by the hart.
      */
@@ -81,11 +82,6 @@ typedef struct wh_hart_stats {
     uint64_t instructions, traps, interrupts, mmio, tlb_misses;
 } wh_hart_stats;
 void wh_hart_get_stats(const wh_hart *h, wh_hart_stats *out); /* any thread, relaxed */
-
-/* The text of riscv,isa and the list for riscv,isa-extensions: what the hart really has. */
-const char *wh_cpu_isa_string(void);
-const char *const *wh_cpu_isa_extensions(void); /* NULL-terminated */
-const char *wh_cpu_mmu_type(void);              /* "riscv,sv57" */
 
 void wh_hart_save(wh_hart *h, wh_writer *w); /* one msgpack map */
 void wh_hart_load(wh_hart *h, wh_reader *r);

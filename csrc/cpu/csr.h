@@ -47,10 +47,15 @@ typedef struct wh_csrs {
 #define WH_IRQ_ALL      (WH_IRQ_S_MASK | WH_MIP(MSI) | WH_MIP(MTI) | WH_MIP(MEI))
 #define WH_MEDELEG_MASK 0xb3ffull
 
-#define WH_ENVCFG_FIOM  1ull
-#define WH_MENVCFG_ADUE (1ull << 61)
-#define WH_MENVCFG_STCE (1ull << 63)
+#define WH_ENVCFG_FIOM   1ull
+#define WH_ENVCFG_CBIE   (3ull << 4)
+#define WH_ENVCFG_CBCFE  (1ull << 6)
+#define WH_ENVCFG_CBZE   (1ull << 7)
+#define WH_MENVCFG_ADUE  (1ull << 61)
+#define WH_MENVCFG_PBMTE (1ull << 62)
+#define WH_MENVCFG_STCE  (1ull << 63)
 
+#define WH_MISA_B (1ull << 1) /* all of Zba, Zbb, Zbs */
 #define WH_MISA                                                                                                        \
     ((2ull << 62) | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20) /* IMAFDC S U */
 

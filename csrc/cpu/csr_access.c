@@ -38,6 +38,11 @@ enum {
     CSR_PMPCFG2 = 0x3a2,
     CSR_PMPADDR0 = 0x3b0,
     CSR_PMPADDR15 = 0x3bf,
+    CSR_TSELECT = 0x7a0,
+    CSR_TDATA1,
+    CSR_TDATA2,
+    CSR_TDATA3,
+    CSR_TINFO,
     CSR_MCYCLE = 0xb00,
     CSR_MINSTRET = 0xb02,
     CSR_MHPMCOUNTER3 = 0xb03,
@@ -170,7 +175,7 @@ static bool read_machine(wh_hart *h, unsigned csr, uint64_t *v)
         *v = status_value(h);
         return true;
     case CSR_MISA:
-        *v = WH_MISA;
+        *v = WH_MISA | ((h->isa & WH_ISA_ZB) ? WH_MISA_B : 0);
         return true;
     case CSR_MEDELEG:
         *v = c->medeleg;
@@ -222,6 +227,13 @@ static bool read_machine(wh_hart *h, unsigned csr, uint64_t *v)
     case CSR_MHARTID:
         *v = h->id;
         return true;
+    case CSR_TINFO: /* no trigger module: "there is no trigger at this tselect" */
+        *v = 1;
+        return true;
+    case CSR_TSELECT:
+    case CSR_TDATA1:
+    case CSR_TDATA2:
+    case CSR_TDATA3:
     case CSR_MVENDORID:
     case CSR_MARCHID:
     case CSR_MIMPID:
@@ -293,6 +305,12 @@ static bool write_user(wh_hart *h, unsigned csr, uint64_t v)
     return true;
 }
 
+/* CBIE 10 is reserved: WARL, keep what was there. */
+static uint64_t envcfg(uint64_t v, uint64_t old)
+{
+    return (v & WH_ENVCFG_CBIE) == 2ull << 4 ? (v & ~WH_ENVCFG_CBIE) | (old & WH_ENVCFG_CBIE) : v;
+}
+
 static bool write_supervisor(wh_hart *h, unsigned csr, uint64_t v)
 {
     wh_csrs *c = &h->csr;
@@ -311,7 +329,7 @@ static bool write_supervisor(wh_hart *h, unsigned csr, uint64_t v)
         c->scounteren = v & 0xffffffff;
         return true;
     case CSR_SENVCFG:
-        c->senvcfg = v & WH_ENVCFG_FIOM;
+        c->senvcfg = envcfg(v, c->senvcfg) & wh_menvcfg_mask(h) & WH_SENVCFG_BITS;
         return true;
     case CSR_SSCRATCH:
         c->sscratch = v;
@@ -361,8 +379,8 @@ static uint64_t counter_offset(const wh_hart *h, unsigned bit, uint64_t v)
 
 static void write_menvcfg(wh_hart *h, uint64_t v)
 {
-    h->csr.menvcfg = v & (WH_ENVCFG_FIOM | WH_MENVCFG_STCE | WH_MENVCFG_ADUE);
-    if (!(v & WH_MENVCFG_STCE))
+    h->csr.menvcfg = envcfg(v, h->csr.menvcfg) & wh_menvcfg_mask(h);
+    if (!(h->csr.menvcfg & WH_MENVCFG_STCE))
         h->csr.mip &= ~WH_MIP(STI);
     wh_hart_update_mode(h);
     wh_mmu_flush_all(&h->mmu);
@@ -434,6 +452,11 @@ static bool write_machine(wh_hart *h, unsigned csr, uint64_t v)
         c->instret_offset = counter_offset(h, 2, v);
         return true;
     case CSR_MISA:
+    case CSR_TSELECT:
+    case CSR_TDATA1:
+    case CSR_TDATA2:
+    case CSR_TDATA3:
+    case CSR_TINFO:
         return true;
     default:
         break;

@@ -165,6 +165,7 @@ static const struct rtype op_table[] = {
     {0x00, {WH_OP_ADD, WH_OP_SLL, WH_OP_SLT, WH_OP_SLTU, WH_OP_XOR, WH_OP_SRL, WH_OP_OR, WH_OP_AND}},
     {0x20, {WH_OP_SUB, 0, 0, 0, WH_OP_XNOR, WH_OP_SRA, WH_OP_ORN, WH_OP_ANDN}},
     {0x01, {WH_OP_MUL, WH_OP_MULH, WH_OP_MULHSU, WH_OP_MULHU, WH_OP_DIV, WH_OP_DIVU, WH_OP_REM, WH_OP_REMU}},
+    {0x07, {0, 0, 0, 0, 0, WH_OP_CZERO_EQZ, 0, WH_OP_CZERO_NEZ}},
     {0x05, {0, 0, 0, 0, WH_OP_MIN, WH_OP_MINU, WH_OP_MAX, WH_OP_MAXU}},
     {0x10, {0, 0, WH_OP_SH1ADD, 0, WH_OP_SH2ADD, 0, WH_OP_SH3ADD, 0}},
     {0x14, {0, WH_OP_BSET, 0, 0, 0, 0, 0, 0}},
@@ -197,7 +198,11 @@ static void atomic(uint32_t w, wh_insn *i)
     static const uint16_t amo[32] = {[0x00] = WH_OP_AMOADD_W, [0x01] = WH_OP_AMOSWAP_W, [0x04] = WH_OP_AMOXOR_W,
                                      [0x08] = WH_OP_AMOOR_W,  [0x0c] = WH_OP_AMOAND_W,  [0x10] = WH_OP_AMOMIN_W,
                                      [0x14] = WH_OP_AMOMAX_W, [0x18] = WH_OP_AMOMINU_W, [0x1c] = WH_OP_AMOMAXU_W};
-    if (f3 == 2 || f3 == 3) {
+    if (funct == 5 && (f3 == 2 || f3 == 3))
+        op = f3 == 2 ? WH_OP_AMOCAS_W : WH_OP_AMOCAS_D;
+    else if (funct == 5 && f3 == 4 && !(rs2(w) & 1) && !(field(w, 7, 7)))
+        op = WH_OP_AMOCAS_Q; /* pairs of registers, even ones named */
+    else if (f3 == 2 || f3 == 3) {
         bool wide = f3 == 3;
         if (funct == 2 && rs2(w) == 0)
             op = wide ? WH_OP_LR_D : WH_OP_LR_W;
@@ -216,7 +221,11 @@ static void system_op(uint32_t w, wh_insn *i)
 {
     unsigned f3 = field(w, 14, 12);
     if (f3 == 4) {
-        illegal(i, w);
+        bool mop_r = (w & 0xb3c00000) == 0x81c00000, mop_rr = (w & 0xb2000000) == 0x82000000;
+        if (mop_r || mop_rr)
+            set(i, WH_OP_MOP, dest(w), 0, 0);
+        else
+            illegal(i, w);
     } else if (f3 != 0) {
         set(i, WH_OP_CSR, dest(w), rs1(w), (int32_t)(w >> 20 | f3 << 12 | (uint32_t)rs1(w) << 16));
     } else if (field(w, 11, 7) != 0) {
@@ -242,6 +251,10 @@ static void system_op(uint32_t w, wh_insn *i)
         case 0x105:
             set(i, WH_OP_WFI, 0, 0, 0);
             break;
+        case 0x00d: /* wrs.nto */
+        case 0x01d: /* wrs.sto */
+            set(i, WH_OP_WRS, 0, 0, (int32_t)(w >> 20));
+            break;
         case 0x180: /* sfence.w.inval */
         case 0x181: /* sfence.inval.ir */
             set(i, WH_OP_SFENCE_ORDER, 0, 0, 0);
@@ -255,8 +268,11 @@ static void system_op(uint32_t w, wh_insn *i)
 static void misc_mem(uint32_t w, wh_insn *i)
 {
     unsigned f3 = field(w, 14, 12), pred = field(w, 27, 24), succ = field(w, 23, 20);
+    uint32_t kind = w >> 20;
     if (f3 == 1)
         set(i, WH_OP_FENCE_I, 0, 0, 0);
+    else if (f3 == 2 && field(w, 11, 7) == 0 && (kind <= WH_CBO_FLUSH || kind == WH_CBO_ZERO))
+        set(i, WH_OP_CBO, 0, rs1(w), (int32_t)kind);
     else if (w == 0x0100000f)
         set(i, WH_OP_PAUSE, 0, 0, 0);
     else if (f3 == 0) /* only an earlier write before a later read needs more than acquire and release */

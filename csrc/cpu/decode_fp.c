@@ -1,5 +1,5 @@
-/* Decoder for F and D. Operations that the host does with the dynamic rounding mode get handlers of their own;
- * everything else (static modes, rare conversions, min/max/class) is FP_SLOW with the operation in imm. */
+/* Decoder for F, D, Zfhmin and Zfa. Operations that the host does with the dynamic rounding mode get handlers of their
+ * own; everything else (static modes, rare conversions, min/max/class) is FP_SLOW with the operation in imm. */
 #include "cpu/insn.h"
 
 void wh_decode_fp(uint32_t w, wh_insn *out);
@@ -62,6 +62,18 @@ static bool arithmetic(uint32_t w, wh_insn *i)
             fd(w), fs1(w), pack(w, WH_FP_CONVERT));
         return true;
     }
+    if (funct == 0x08 && source == 2) { /* fcvt.s.h, fcvt.d.h: exact */
+        put(i, WH_OP_FP_SLOW, fd(w), fs1(w), pack(w, WH_FP_FROM_H));
+        return true;
+    }
+    if (funct == 0x08 && (source == 4 || source == 5)) {
+        put(i, WH_OP_FP_SLOW, fd(w), fs1(w), pack(w, source == 4 ? WH_FP_ROUND : WH_FP_ROUNDNX));
+        return true;
+    }
+    if (funct == 0x18 && source == 8 && wide && (w >> 12 & 7) == WH_RM_RTZ) {
+        put(i, WH_OP_FP_SLOW, xd(w), fs1(w), pack(w, WH_FP_TO_W_MOD));
+        return true;
+    }
     if (funct == 0x18 && source < 4) {
         static const uint16_t rtz[2][2] = {{WH_OP_FCVT_W_S_RTZ, WH_OP_FCVT_W_D_RTZ},
                                            {WH_OP_FCVT_L_S_RTZ, WH_OP_FCVT_L_D_RTZ}};
@@ -96,11 +108,15 @@ static bool other(uint32_t w, wh_insn *i)
         put(i, sign[wide][f3], fd(w), fs1(w), pack(w, 0));
         return true;
     case 0x05:
-        if (f3 > 1)
+        if (f3 > 3)
             return false;
-        put(i, WH_OP_FP_SLOW, fd(w), fs1(w), pack(w & ~0x7000u, WH_FP_MIN + f3));
+        put(i, WH_OP_FP_SLOW, fd(w), fs1(w), pack(w & ~0x7000u, f3 < 2 ? WH_FP_MIN + f3 : WH_FP_MINM + (f3 - 2)));
         return true;
     case 0x14:
+        if (f3 == 4 || f3 == 5) {
+            put(i, WH_OP_FP_SLOW, xd(w), fs1(w), pack(w & ~0x7000u, WH_FP_LEQ + (f3 - 4)));
+            return true;
+        }
         if (f3 > 2)
             return false;
         put(i, compare[wide][f3], xd(w), fs1(w), pack(w & ~0x7000u, WH_FP_LE + f3));
@@ -114,9 +130,37 @@ static bool other(uint32_t w, wh_insn *i)
             put(i, wide ? WH_OP_FMV_X_D : WH_OP_FMV_X_W, xd(w), fs1(w), 0);
         return true;
     case 0x1e:
+        if (source > 1 || f3 != 0)
+            return false;
+        if (source == 1)
+            put(i, WH_OP_FP_SLOW, fd(w), fs1(w), pack(w, WH_FP_LI));
+        else
+            put(i, wide ? WH_OP_FMV_D_X : WH_OP_FMV_W_X, fd(w), fs1(w), 0);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Format H: conversions and moves only (Zfhmin). */
+static bool half(uint32_t w, wh_insn *i)
+{
+    unsigned source = w >> 20 & 31, f3 = w >> 12 & 7;
+    switch (w >> 27) {
+    case 0x08: /* fcvt.h.s, fcvt.h.d: imm's format is the source's */
+        if (source > 1 || !rm_valid(w))
+            return false;
+        put(i, WH_OP_FP_SLOW, fd(w), fs1(w), pack((w & ~(1u << 25)) | source << 25, WH_FP_TO_H));
+        return true;
+    case 0x1c:
         if (source != 0 || f3 != 0)
             return false;
-        put(i, wide ? WH_OP_FMV_D_X : WH_OP_FMV_W_X, fd(w), fs1(w), 0);
+        put(i, WH_OP_FMV_X_H, xd(w), fs1(w), 0);
+        return true;
+    case 0x1e:
+        if (source != 0 || f3 != 0)
+            return false;
+        put(i, WH_OP_FMV_H_X, fd(w), fs1(w), 0);
         return true;
     default:
         return false;
@@ -130,12 +174,14 @@ void wh_decode_fp(uint32_t w, wh_insn *i)
                                          {WH_OP_FNMSUB_S, WH_OP_FNMSUB_D},
                                          {WH_OP_FNMADD_S, WH_OP_FNMADD_D}};
     unsigned opcode = w & 0x7f, f3 = w >> 12 & 7;
-    if (opcode == 0x07 && (f3 == 2 || f3 == 3)) {
-        put(i, f3 == 2 ? WH_OP_FLW : WH_OP_FLD, fd(w), fs1(w), (int32_t)w >> 20);
+    static const uint16_t load[4] = {0, WH_OP_FLH, WH_OP_FLW, WH_OP_FLD},
+                          store[4] = {0, WH_OP_FSH, WH_OP_FSW, WH_OP_FSD};
+    if (opcode == 0x07 && f3 >= 1 && f3 <= 3) {
+        put(i, load[f3], fd(w), fs1(w), (int32_t)w >> 20);
         return;
     }
-    if (opcode == 0x27 && (f3 == 2 || f3 == 3)) {
-        put(i, f3 == 2 ? WH_OP_FSW : WH_OP_FSD, w >> 20 & 31, fs1(w), ((int32_t)w >> 25) * 32 + (int32_t)(w >> 7 & 31));
+    if (opcode == 0x27 && f3 >= 1 && f3 <= 3) {
+        put(i, store[f3], w >> 20 & 31, fs1(w), ((int32_t)w >> 25) * 32 + (int32_t)(w >> 7 & 31));
         return;
     }
     if (opcode >= 0x43 && opcode <= 0x4f && (w >> 25 & 3) < 2 && rm_valid(w)) {
@@ -144,6 +190,8 @@ void wh_decode_fp(uint32_t w, wh_insn *i)
         return;
     }
     if (opcode == 0x53 && (w >> 25 & 3) < 2 && (arithmetic(w, i) || other(w, i)))
+        return;
+    if (opcode == 0x53 && (w >> 25 & 3) == 2 && half(w, i))
         return;
     put(i, WH_OP_ILLEGAL, 0, 0, (int32_t)w);
 }

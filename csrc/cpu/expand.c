@@ -1,5 +1,5 @@
-/* The C extension (unprivileged spec, chapter "C"): every 2-byte instruction is rewritten as the 4-byte one it stands
- * for, so that there is one place that knows what instructions mean. */
+/* The C extension (unprivileged spec, chapter "C"), Zcb and Zcmop: every 2-byte instruction is rewritten as the 4-byte
+ * one it stands for, so that there is one place that knows what instructions mean. */
 #include "cpu/insn.h"
 
 static uint32_t bit(uint32_t c, unsigned from, unsigned to)
@@ -42,6 +42,24 @@ static uint32_t btype(uint32_t f3, uint32_t rs1, uint32_t imm)
            (imm >> 12 & 1) << 31;
 }
 
+/* Zcb: c.lbu c.lhu c.lh c.sb c.sh */
+static uint32_t bytes_and_halves(uint32_t c, uint32_t reg, uint32_t rs1)
+{
+    uint32_t byte = bit(c, 6, 0) | bit(c, 5, 1), half = bit(c, 5, 1);
+    switch (c >> 10 & 7) {
+    case 0:
+        return itype(0x03, 4, reg, rs1, byte);
+    case 1:
+        return itype(0x03, (c >> 6 & 1) ? 1 : 5, reg, rs1, half);
+    case 2:
+        return stype(0x23, 0, rs1, reg, byte);
+    case 3:
+        return (c >> 6 & 1) ? 0 : stype(0x23, 1, rs1, reg, half);
+    default:
+        return 0;
+    }
+}
+
 static uint32_t quadrant0(uint32_t c)
 {
     uint32_t rd = low_reg(c, 2), rs1 = low_reg(c, 7);
@@ -57,12 +75,35 @@ static uint32_t quadrant0(uint32_t c)
         return itype(0x03, 2, rd, rs1, word);
     case 3:
         return itype(0x03, 3, rd, rs1, twin);
+    case 4:
+        return bytes_and_halves(c, rd, rs1);
     case 5:
         return stype(0x27, 3, rs1, rd, twin);
     case 6:
         return stype(0x23, 2, rs1, rd, word);
     case 7:
         return stype(0x23, 3, rs1, rd, twin);
+    default:
+        return 0;
+    }
+}
+
+/* Zcb on one register: c.zext.b c.sext.b c.zext.h c.sext.h c.zext.w c.not */
+static uint32_t unary(uint32_t which, uint32_t rd)
+{
+    switch (which) {
+    case 0:
+        return itype(0x13, 7, rd, rd, 0xff);
+    case 1:
+        return itype(0x13, 1, rd, rd, 0x604);
+    case 2:
+        return rtype(0x3b, 4, 4, rd, rd, 0);
+    case 3:
+        return itype(0x13, 1, rd, rd, 0x605);
+    case 4:
+        return rtype(0x3b, 0, 4, rd, rd, 0);
+    case 5:
+        return itype(0x13, 4, rd, rd, 0xfff);
     default:
         return 0;
     }
@@ -95,8 +136,10 @@ static uint32_t arithmetic(uint32_t c)
         return rtype(0x3b, 0, 0x20, rd, rd, rs2);
     case 5:
         return rtype(0x3b, 0, 0, rd, rd, rs2);
+    case 6:
+        return rtype(0x33, 0, 1, rd, rd, rs2); /* c.mul */
     default:
-        return 0;
+        return unary(c >> 2 & 7, rd);
     }
 }
 
@@ -112,8 +155,8 @@ static uint32_t quadrant1(uint32_t c)
     case 2:
         return itype(0x13, 0, rd, 0, imm);
     case 3:
-        if (imm == 0)
-            return 0;
+        if (imm == 0) /* Zcmop: c.mop.n does nothing; the rest is reserved */
+            return (rd & 1) && rd < 16 ? itype(0x13, 0, 0, 0, 0) : 0;
         if (rd == 2)
             return itype(0x13, 0, 2, 2,
                          sext(bit(c, 12, 9) | bit(c, 6, 4) | bit(c, 5, 6) | bits(c, 4, 3, 7) | bit(c, 2, 5), 10));

@@ -75,6 +75,19 @@ static uint64_t read_f(const wh_hart *h, unsigned reg, bool wide)
     return wide ? h->f[reg] : wh_unbox(h->f[reg]);
 }
 
+static uint64_t unbox_half(uint64_t v)
+{
+    return v >> 16 == UINT64_MAX >> 16 ? v & 0xffff : 0x7e00; /* the canonical NaN */
+}
+
+/* How the result of an operation stands in an f register: boxed with ones up to 64 bits. */
+static uint64_t boxing(const wh_insn *i)
+{
+    if (WH_FP_OP(i->imm) == WH_FP_TO_H)
+        return ~(uint64_t)0xffff;
+    return WH_FP_DOUBLE(i->imm) ? 0 : WH_BOX;
+}
+
 static uint64_t fused(const wh_fp_format *f, unsigned op, uint64_t a, uint64_t b, uint64_t c, unsigned rm,
                       uint32_t *flags)
 {
@@ -108,6 +121,13 @@ static bool to_integer(wh_hart *h, const wh_insn *i, unsigned rm, uint32_t *flag
     case WH_FP_EQ:
         r = wh_fp_compare(wide ? 64 : 32, a, b, (enum wh_fp_relation)(op - WH_FP_LE), flags);
         break;
+    case WH_FP_LEQ:
+    case WH_FP_LTQ:
+        r = wh_fp_compare_quiet(wide ? 64 : 32, a, b, op == WH_FP_LEQ, flags);
+        break;
+    case WH_FP_TO_W_MOD:
+        r = wh_fp_to_int_modular(a, flags);
+        break;
     default:
         return false;
     }
@@ -132,6 +152,18 @@ static uint64_t to_float(wh_hart *h, const wh_insn *i, unsigned rm, uint32_t *fl
         return wh_fp_convert(f, wide ? &wh_fp32 : &wh_fp64, read_f(h, i->b, !wide), rm, flags);
     uint64_t a = read_f(h, i->b, wide), b = read_f(h, WH_FP_RS2(i->imm), wide), c = read_f(h, WH_FP_RS3(i->imm), wide);
     switch (op) {
+    case WH_FP_FROM_H:
+        return wh_fp_convert(f, &wh_fp16, unbox_half(h->f[i->b]), rm, flags);
+    case WH_FP_TO_H:
+        return wh_fp_convert(&wh_fp16, f, a, rm, flags);
+    case WH_FP_ROUND:
+    case WH_FP_ROUNDNX:
+        return wh_fp_round(f, a, rm, op == WH_FP_ROUNDNX, flags);
+    case WH_FP_MINM:
+    case WH_FP_MAXM:
+        return wh_fp_minmax_nan(f, a, b, op == WH_FP_MAXM, flags);
+    case WH_FP_LI:
+        return wh_fp_constant(f, i->b);
     case WH_FP_ADD:
         return wh_fp_add(f, a, b, rm, flags);
     case WH_FP_SUB:
@@ -162,7 +194,7 @@ bool wh_fp_slow(wh_hart *h, const wh_insn *i)
         return false;
     if (!to_integer(h, i, rm, &flags)) {
         uint64_t r = to_float(h, i, rm, &flags);
-        h->f[i->a] = WH_FP_DOUBLE(i->imm) ? r : r | WH_BOX;
+        h->f[i->a] = r | boxing(i);
     }
     h->fflags |= flags;
     if (!h->fs_dirty)

@@ -18,6 +18,7 @@ int wh_hart_new(const wh_cpu_env *env, unsigned id, wh_hart **out, wh_error *err
     memset(h, 0, sizeof(*h));
     h->env = *env;
     h->id = id;
+    h->isa = wh_cpu_model_isa(env->model);
     h->engine = &wh_engine_interpreter;
 #if defined(__x86_64__)
     h->has_fma = __builtin_cpu_supports("fma") != 0;
@@ -51,8 +52,6 @@ void wh_hart_reset(wh_hart *h, uint64_t pc)
     memset(h->x, 0, sizeof(h->x));
     memset(h->f, 0, sizeof(h->f));
     memset(&h->csr, 0, sizeof(h->csr));
-    h->csr.mcounteren = 0;
-    h->csr.menvcfg = WH_MENVCFG_ADUE;
     h->csr.stimecmp = UINT64_MAX;
     h->fflags = h->frm = 0;
     h->priv = WH_PRIV_M;
@@ -75,7 +74,7 @@ void wh_hart_enter_supervisor(wh_hart *h, uint64_t pc, uint64_t opaque)
     h->csr.mideleg = WH_IRQ_S_MASK;
     h->csr.mcounteren = 0xffffffff;
     h->csr.scounteren = 7;
-    h->csr.menvcfg = WH_MENVCFG_ADUE | WH_MENVCFG_STCE;
+    h->csr.menvcfg = wh_menvcfg_mask(h) & ~WH_ENVCFG_FIOM;
     wh_pmp_set_addr(&h->mmu.pmp, 0, UINT64_MAX);
     wh_pmp_set_cfg(&h->mmu.pmp, 0, 0x1f); /* NAPOT over everything, RWX */
     h->x[10] = h->id;
@@ -105,7 +104,7 @@ void wh_hart_set_limit(wh_hart *h, uint64_t steps)
 
 uint64_t wh_hart_next_timer(wh_hart *h)
 {
-    bool armed = (h->csr.menvcfg & WH_MENVCFG_STCE) && (h->csr.mie & WH_MIP(STI));
+    bool armed = wh_timer_used(h) && (h->csr.mie & WH_MIP(STI));
     return armed ? h->csr.stimecmp : UINT64_MAX;
 }
 
@@ -186,23 +185,4 @@ void wh_hart_get_stats(const wh_hart *h, wh_hart_stats *out)
 enum wh_exit wh_hart_run(wh_hart *h)
 {
     return h->engine->run(h);
-}
-
-static const char *const extensions[] = {"i",      "m",     "a",        "f",           "d",   "c",
-                                         "zicntr", "zicsr", "zifencei", "zihintpause", "zba", "zbb",
-                                         "zbs",    "sstc",  "svadu",    "svinval",     NULL};
-
-const char *wh_cpu_isa_string(void)
-{
-    return "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_zba_zbb_zbs_sstc_svadu_svinval";
-}
-
-const char *const *wh_cpu_isa_extensions(void)
-{
-    return extensions;
-}
-
-const char *wh_cpu_mmu_type(void)
-{
-    return "riscv,sv57";
 }

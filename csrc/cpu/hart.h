@@ -7,6 +7,7 @@
 #include "cpu/cpu.h"
 #include "cpu/csr.h"
 #include "cpu/insn.h"
+#include "cpu/model.h"
 #include "mmu/mmu.h"
 
 /* Instructions between two looks at the outside world (interrupts, timer, rounds, attention): about 5 us of guest work.
@@ -24,6 +25,7 @@ typedef struct wh_code_page {
     uint64_t checked; /* wh_code.epoch at the last comparison */
     uint32_t next;    /* hash chain, index + 1 */
     uint32_t used;    /* fetched since the clock hand passed */
+    uint32_t isa;     /* what the hart's model has: wh_decode_for */
 } wh_code_page;
 
 typedef struct wh_code {
@@ -76,6 +78,7 @@ struct wh_hart {
     wh_cpu_env env;
     const wh_engine *engine;
     unsigned id;
+    uint32_t isa; /* enum wh_isa bits of env.model */
     enum wh_priv priv;
     int trap_cause; /* of the access or CSR that failed last; wh_trap takes them as arguments */
     uint64_t trap_value;
@@ -116,6 +119,23 @@ static inline void wh_hart_end_slice(wh_hart *h)
 {
     h->retired = wh_hart_retired(h);
     h->budget = h->slice = 0;
+}
+/* menvcfg's writable bits; senvcfg's are those among them that it has too. */
+static inline uint64_t wh_menvcfg_mask(const wh_hart *h)
+{
+    uint64_t v = WH_ENVCFG_FIOM;
+    v |= (h->isa & WH_ISA_ZICBOM) ? WH_ENVCFG_CBIE | WH_ENVCFG_CBCFE : 0;
+    v |= (h->isa & WH_ISA_ZICBOZ) ? WH_ENVCFG_CBZE : 0;
+    v |= (h->isa & WH_ISA_SVADU) ? WH_MENVCFG_ADUE : 0;
+    v |= (h->isa & WH_ISA_SVPBMT) ? WH_MENVCFG_PBMTE : 0;
+    v |= (h->isa & WH_ISA_SSTC) ? WH_MENVCFG_STCE : 0;
+    return v;
+}
+#define WH_SENVCFG_BITS (WH_ENVCFG_FIOM | WH_ENVCFG_CBIE | WH_ENVCFG_CBCFE | WH_ENVCFG_CBZE)
+/* stimecmp drives STIP: with Sstc, and always where the SBI is built in, for it sets the timer by it. */
+static inline bool wh_timer_used(const wh_hart *h)
+{
+    return h->env.direct_boot || (h->csr.menvcfg & WH_MENVCFG_STCE);
 }
 static inline void wh_count(_Atomic uint64_t *counter) /* only the hart's own thread writes */
 {
@@ -167,7 +187,12 @@ int wh_hart_poll(wh_hart *h);    /* 0: go on at pc; else enum wh_exit */
 bool wh_sret(wh_hart *h);        /* false: illegal here */
 bool wh_mret(wh_hart *h);
 bool wh_wfi_allowed(const wh_hart *h);
+bool wh_wrs_allowed(const wh_hart *h, bool no_timeout);
 bool wh_sfence_allowed(const wh_hart *h);
+
+/* extra.c: what is too long for the loop. 0; -1 with trap_cause and trap_value set; 1: illegal here. */
+int wh_cbo(wh_hart *h, unsigned kind, uint64_t va); /* enum WH_CBO_x */
+int wh_amocas_q(wh_hart *h, const wh_insn *i);
 
 /* csr_access.c: one CSR instruction as packed by the decoder. False: illegal. */
 bool wh_csr_instruction(wh_hart *h, int32_t imm, uint64_t operand, uint64_t *old);

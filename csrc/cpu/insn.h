@@ -11,7 +11,7 @@
  *   atomic     a=rd b=rs1 imm=rs2           csr        a=rd b=rs1 or zimm, imm=csr | funct3 << 12 | b << 16
  *   float      a=rd b=rs1 imm=rs2 | rs3 << 5 | rm << 10 | enum wh_fp_op << 13 | double << 20; f registers are not
  * remapped illegal    imm=the instruction's bits D() operations exist for 4-byte and 2-byte encodings: the 2-byte one
- * is the next number. */
+ * is the next number. CBO a=0 b=rs1 imm=kind; FLH FSH as loads and stores of f registers. */
 #ifndef WH_INSN_H
 #define WH_INSN_H
 
@@ -29,22 +29,23 @@ typedef struct wh_insn {
 #define WH_OPS(S, D)                                                                                                   \
     S(UNDECODED) S(PAGE_END) S(SPLIT) S(ILLEGAL) D(LUI) S(AUIPC) D(JAL_NEAR) D(JAL_FAR) D(JALR) D(EBREAK)              \
     D(BEQ_NEAR) D(BNE_NEAR) S(BLT_NEAR) S(BGE_NEAR) S(BLTU_NEAR) S(BGEU_NEAR) D(BEQ_FAR) D(BNE_FAR) S(BLT_FAR)         \
-    S(BGE_FAR) S(BLTU_FAR) S(BGEU_FAR) S(LB) S(LH) D(LW) D(LD) S(LBU) S(LHU) S(LWU) S(SB) S(SH) D(SW) D(SD) D(ADDI)    \
-    S(SLTI) S(SLTIU) S(XORI) S(ORI) D(ANDI) D(SLLI) D(SRLI) D(SRAI) D(ADD) D(SUB) S(SLL) S(SLT) S(SLTU) D(XOR)         \
-    S(SRL) S(SRA) D(OR) D(AND) D(ADDIW) S(SLLIW) S(SRLIW) S(SRAIW) D(ADDW) D(SUBW) S(SLLW) S(SRLW) S(SRAW) S(MUL)      \
+    S(BGE_FAR) S(BLTU_FAR) S(BGEU_FAR) S(LB) D(LH) D(LW) D(LD) D(LBU) D(LHU) S(LWU) D(SB) D(SH) D(SW) D(SD) D(ADDI)    \
+    S(SLTI) S(SLTIU) D(XORI) S(ORI) D(ANDI) D(SLLI) D(SRLI) D(SRAI) D(ADD) D(SUB) S(SLL) S(SLT) S(SLTU) D(XOR)         \
+    S(SRL) S(SRA) D(OR) D(AND) D(ADDIW) S(SLLIW) S(SRLIW) S(SRAIW) D(ADDW) D(SUBW) S(SLLW) S(SRLW) S(SRAW) D(MUL)      \
     S(MULH) S(MULHSU) S(MULHU) S(DIV) S(DIVU) S(REM) S(REMU) S(MULW) S(DIVW) S(DIVUW) S(REMW) S(REMUW) S(FENCE)        \
     S(FENCE_LIGHT) S(PAUSE) S(FENCE_I) S(ECALL) S(CSR) S(MRET) S(SRET) S(WFI) S(SFENCE_VMA) S(SFENCE_ORDER) S(LR_W) S(LR_D)     \
     S(SC_W) S(SC_D) S(AMOSWAP_W) S(AMOADD_W) S(AMOXOR_W) S(AMOAND_W) S(AMOOR_W) S(AMOMIN_W) S(AMOMAX_W) S(AMOMINU_W)   \
     S(AMOMAXU_W) S(AMOSWAP_D) S(AMOADD_D) S(AMOXOR_D) S(AMOAND_D) S(AMOOR_D) S(AMOMIN_D) S(AMOMAX_D) S(AMOMINU_D)      \
-    S(AMOMAXU_D) S(ADD_UW) S(SH1ADD) S(SH2ADD) S(SH3ADD) S(SH1ADD_UW) S(SH2ADD_UW) S(SH3ADD_UW) S(SLLI_UW) S(ANDN)     \
-    S(ORN) S(XNOR) S(CLZ) S(CTZ) S(CPOP) S(CLZW) S(CTZW) S(CPOPW) S(MAX) S(MAXU) S(MIN) S(MINU) S(SEXT_B) S(SEXT_H)    \
-    S(ZEXT_H) S(ROL) S(ROR) S(RORI) S(ROLW) S(RORW) S(RORIW) S(ORC_B) S(REV8) S(BCLR) S(BEXT) S(BINV) S(BSET)          \
+    S(AMOMAXU_D) D(ADD_UW) S(SH1ADD) S(SH2ADD) S(SH3ADD) S(SH1ADD_UW) S(SH2ADD_UW) S(SH3ADD_UW) S(SLLI_UW) S(ANDN)     \
+    S(ORN) S(XNOR) S(CLZ) S(CTZ) S(CPOP) S(CLZW) S(CTZW) S(CPOPW) S(MAX) S(MAXU) S(MIN) S(MINU) D(SEXT_B) D(SEXT_H)    \
+    D(ZEXT_H) S(ROL) S(ROR) S(RORI) S(ROLW) S(RORW) S(RORIW) S(ORC_B) S(REV8) S(BCLR) S(BEXT) S(BINV) S(BSET)          \
     S(BCLRI) S(BEXTI) S(BINVI) S(BSETI) S(FLW) D(FLD) S(FSW) D(FSD) S(FADD_S) S(FSUB_S) S(FMUL_S) S(FDIV_S)            \
     S(FSQRT_S) S(FADD_D) S(FSUB_D) S(FMUL_D) S(FDIV_D) S(FSQRT_D) S(FMADD_S) S(FMSUB_S) S(FNMSUB_S) S(FNMADD_S)        \
     S(FMADD_D) S(FMSUB_D) S(FNMSUB_D) S(FNMADD_D) S(FSGNJ_S) S(FSGNJN_S) S(FSGNJX_S) S(FSGNJ_D) S(FSGNJN_D)            \
     S(FSGNJX_D) S(FLE_S) S(FLT_S) S(FEQ_S) S(FLE_D) S(FLT_D) S(FEQ_D) S(FCVT_S_D) S(FCVT_D_S) S(FCVT_D_W)              \
     S(FCVT_D_L) S(FCVT_S_W) S(FCVT_S_L) S(FCVT_W_D_RTZ) S(FCVT_L_D_RTZ) S(FCVT_W_S_RTZ) S(FCVT_L_S_RTZ) S(FMV_X_W)     \
-    S(FMV_W_X) S(FMV_X_D) S(FMV_D_X) S(FP_SLOW)
+    S(FMV_W_X) S(FMV_X_D) S(FMV_D_X) S(FP_SLOW) S(CZERO_EQZ) S(CZERO_NEZ) S(CBO) S(WRS) S(MOP) S(AMOCAS_W)       \
+    S(AMOCAS_D) S(AMOCAS_Q) S(FLH) S(FSH) S(FMV_X_H) S(FMV_H_X)
 /* clang-format on */
 
 /* Pairs that compilers emit often. The first of such a pair gets the pair's operation: its handler does the first and
@@ -98,7 +99,19 @@ enum wh_fp_op {
     WH_FP_LE,
     WH_FP_LT,
     WH_FP_EQ,
+    WH_FP_FROM_H, /* half to this format */
+    WH_FP_TO_H,   /* this format to half */
+    WH_FP_MINM,
+    WH_FP_MAXM,
+    WH_FP_ROUND,
+    WH_FP_ROUNDNX,
+    WH_FP_LEQ,
+    WH_FP_LTQ,
+    WH_FP_LI,       /* rs1 is the constant's number */
+    WH_FP_TO_W_MOD, /* FCVTMOD.W.D */
 };
+/* imm of CBO, as in the encoding */
+enum { WH_CBO_INVAL = 0, WH_CBO_CLEAN = 1, WH_CBO_FLUSH = 2, WH_CBO_ZERO = 4 };
 enum { WH_RM_RNE, WH_RM_RTZ, WH_RM_RDN, WH_RM_RUP, WH_RM_RMM, WH_RM_DYN = 7 };
 #define WH_FP_RS2(imm)    ((unsigned)(imm) & 31)
 #define WH_FP_RS3(imm)    ((unsigned)(imm) >> 5 & 31)
@@ -110,6 +123,9 @@ enum { WH_RM_RNE, WH_RM_RTZ, WH_RM_RDN, WH_RM_RUP, WH_RM_RMM, WH_RM_DYN = 7 };
  * WH_NO_PAGE where near targets make no sense. Returns its length, 2 or 4. Never fails: what is reserved is ILLEGAL. */
 #define WH_NO_PAGE 0xffffffffu
 unsigned wh_decode(uint32_t bits, uint32_t offset, wh_insn *out);
+/* The same for a hart that has only the extensions `isa` (wh_hart.isa, model.h): what a guest executes is decoded by
+ * this. */
+unsigned wh_decode_for(uint32_t isa, uint32_t bits, uint32_t offset, wh_insn *out);
 /* The 4-byte equivalent of a 2-byte instruction, or 0 (which is illegal) where there is none. */
 uint32_t wh_expand(uint16_t bits);
 /* The pair's operation when `second` stands `distance` (2 or 4) bytes after `first`, or 0. */

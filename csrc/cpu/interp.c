@@ -14,7 +14,7 @@ int wh_enter_single(wh_hart *h)
     uint32_t bits;
     if (wh_fetch_bits(h, h->pc, &bits) != 0)
         return h->trap_cause;
-    unsigned length = wh_decode(bits, WH_NO_PAGE, &h->single[0]);
+    unsigned length = wh_decode_for(h->isa, bits, WH_NO_PAGE, &h->single[0]);
     h->single[length / 2].op = WH_OP_PAGE_END;
     return 0;
 }
@@ -28,7 +28,7 @@ bool wh_enter_split(wh_hart *h, wh_insn *ip)
     uint16_t low, high;
     memcpy(&low, wh_page_of(ip - (WH_PAGE_SLOTS - 1))->bytes + WH_PAGE_SIZE - 2, 2);
     memcpy(&high, wh_page_of((wh_insn *)(uintptr_t)e->addend)->bytes, 2);
-    (void)wh_decode(low | (uint32_t)high << 16, WH_NO_PAGE, &h->single[0]);
+    (void)wh_decode_for(h->isa, low | (uint32_t)high << 16, WH_NO_PAGE, &h->single[0]);
     h->single[2].op = WH_OP_PAGE_END;
     return true;
 }

@@ -184,6 +184,8 @@ int INTERP(wh_hart *h)
 #include "cpu/ops_memory.h"
 #include "cpu/ops_pairs.h"
 
+#include "cpu/ops_extra.h" /* uses macros of ops_float.h and ops_memory.h */
+
 #if defined(INTERP_ONE)
 L_UNDECODED:
 L_PAGE_END:

@@ -20,12 +20,15 @@
 #define EXTEND(type)                           RD = (uint64_t)(int64_t)(type)value
 LOAD(LB, 4, int8_t, 8, EXTEND(int8_t))
 LOAD(LH, 4, int16_t, 16, EXTEND(int16_t))
+LOAD(LH_C, 2, int16_t, 16, EXTEND(int16_t))
 LOAD(LW, 4, int32_t, 32, EXTEND(int32_t))
 LOAD(LW_C, 2, int32_t, 32, EXTEND(int32_t))
 LOAD(LD, 4, int64_t, 64, RD = value)
 LOAD(LD_C, 2, int64_t, 64, RD = value)
 LOAD(LBU, 4, uint8_t, 8, RD = (uint8_t)value)
+LOAD(LBU_C, 2, uint8_t, 8, RD = (uint8_t)value)
 LOAD(LHU, 4, uint16_t, 16, RD = (uint16_t)value)
+LOAD(LHU_C, 2, uint16_t, 16, RD = (uint16_t)value)
 LOAD(LWU, 4, uint32_t, 32, RD = (uint32_t)value)
 
 #define STORE_BODY(type, width, value)                                                                                 \
@@ -43,7 +46,9 @@ LOAD(LWU, 4, uint32_t, 32, RD = (uint32_t)value)
     }
 #define STORE(name, length, type, width, value) L_##name : STORE_BODY(type, width, value) NEXT(length);
 STORE(SB, 4, uint8_t, 8, RA)
+STORE(SB_C, 2, uint8_t, 8, RA)
 STORE(SH, 4, uint16_t, 16, RA)
+STORE(SH_C, 2, uint16_t, 16, RA)
 STORE(SW, 4, uint32_t, 32, RA)
 STORE(SW_C, 2, uint32_t, 32, RA)
 STORE(SD, 4, uint64_t, 64, RA)

@@ -1,5 +1,6 @@
 /* Saving and loading a hart. Everything architectural and nothing else: TLBs, decoded code and reservations are made
- * anew. */
+ * anew. A model with the vector extension adds keys (v, vcsr, ...): keys that are not known are passed over, and the
+ * machine's document names the model before any hart is read. */
 #include "cpu/hart.h"
 
 /* One list for both directions, so that they can't differ. */
@@ -84,7 +85,8 @@ static bool sane(wh_hart *h)
     h->csr.mtvec &= ~2ull;
     h->csr.sepc &= ~1ull;
     h->csr.mepc &= ~1ull;
-    h->csr.menvcfg &= WH_ENVCFG_FIOM | WH_MENVCFG_STCE | WH_MENVCFG_ADUE;
+    h->csr.menvcfg &= wh_menvcfg_mask(h);
+    h->csr.senvcfg &= wh_menvcfg_mask(h) & WH_SENVCFG_BITS;
     h->pc &= ~1ull;
     h->x[0] = 0;
     for (unsigned i = 0; i < WH_PMP_ENTRIES; i++)

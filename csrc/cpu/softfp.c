@@ -8,7 +8,7 @@
 
 typedef unsigned __int128 u128;
 
-const wh_fp_format wh_fp32 = {23, 8}, wh_fp64 = {52, 11};
+const wh_fp_format wh_fp16 = {10, 5}, wh_fp32 = {23, 8}, wh_fp64 = {52, 11};
 
 enum kind { ZERO, FINITE, INFINITE, QUIET, SIGNALLING };
 struct value {
@@ -348,6 +348,78 @@ uint64_t wh_fp_minmax(const wh_fp_format *f, uint64_t a, uint64_t b, bool max, u
     if (x.kind == ZERO && y.kind == ZERO)
         less = x.sign && !y.sign; /* -0 counts as the smaller */
     return less != max ? a : b;
+}
+
+uint64_t wh_fp_round(const wh_fp_format *f, uint64_t a, unsigned rm, bool tell_inexact, uint32_t *flags)
+{
+    struct value x = unpack(f, a);
+    bool inexact;
+    uint32_t none = 0;
+    if (is_nan(x))
+        return nan_result(f, x.kind == SIGNALLING, flags);
+    if (x.kind != FINITE || x.exp >= 0)
+        return a;
+    u128 whole = round_at(x.sig, x.exp, 0, x.sign, rm, &inexact);
+    if (inexact && tell_inexact)
+        *flags |= WH_NX;
+    return whole == 0 ? with_sign(f, x.sign, 0) : round_pack(f, x.sign, 0, whole, WH_RM_RNE, &none); /* exact */
+}
+
+uint64_t wh_fp_to_int_modular(uint64_t a, uint32_t *flags)
+{
+    struct value x = unpack(&wh_fp64, a);
+    uint64_t whole = 0;
+    (void)wh_fp_to_int(&wh_fp64, a, true, 32, WH_RM_RTZ, flags);
+    if (x.kind != FINITE)
+        return 0;
+    if (x.exp >= 0)
+        whole = x.exp < 32 ? x.sig << x.exp : 0;
+    else
+        whole = x.exp > -64 ? x.sig >> -x.exp : 0;
+    return (uint64_t)(int64_t)(int32_t)(uint32_t)(x.sign ? 0 - whole : whole);
+}
+
+uint64_t wh_fp_minmax_nan(const wh_fp_format *f, uint64_t a, uint64_t b, bool max, uint32_t *flags)
+{
+    struct value x = unpack(f, a), y = unpack(f, b);
+    if (is_nan(x) || is_nan(y))
+        return nan_result(f, x.kind == SIGNALLING || y.kind == SIGNALLING, flags);
+    return wh_fp_minmax(f, a, b, max, flags);
+}
+
+bool wh_fp_compare_quiet(unsigned width, uint64_t a, uint64_t b, bool or_equal, uint32_t *flags)
+{
+    const wh_fp_format *f = width == 64 ? &wh_fp64 : &wh_fp32;
+    if (is_nan(unpack(f, a)) || is_nan(unpack(f, b)))
+        return wh_fp_compare(width, a, b, WH_REL_EQ, flags); /* false; invalid for a signalling one only */
+    return wh_fp_compare(width, a, b, or_equal ? WH_REL_LE : WH_REL_LT, flags);
+}
+
+uint64_t wh_fp_constant(const wh_fp_format *f, unsigned n)
+{
+    enum { LEAST_NORMAL = 1 };
+    static const uint64_t doubles[32] = {
+        0xbff0000000000000, 0,
+        0x3ef0000000000000, 0x3f00000000000000, /* -1 (1) 2^-16 2^-15 */
+        0x3f70000000000000, 0x3f80000000000000,
+        0x3fb0000000000000, 0x3fc0000000000000, /* 2^-8 2^-7 2^-4 2^-3 */
+        0x3fd0000000000000, 0x3fd4000000000000,
+        0x3fd8000000000000, 0x3fdc000000000000, /* .25 .3125 .375 .4375 */
+        0x3fe0000000000000, 0x3fe4000000000000,
+        0x3fe8000000000000, 0x3fec000000000000, /* .5 .625 .75 .875 */
+        0x3ff0000000000000, 0x3ff4000000000000,
+        0x3ff8000000000000, 0x3ffc000000000000, /* 1 1.25 1.5 1.75 */
+        0x4000000000000000, 0x4004000000000000,
+        0x4008000000000000, 0x4010000000000000, /* 2 2.5 3 4 */
+        0x4020000000000000, 0x4030000000000000,
+        0x4060000000000000, 0x4070000000000000, /* 8 16 128 256 */
+        0x40e0000000000000, 0x40f0000000000000,
+        0x7ff0000000000000, 0x7ff8000000000000, /* 2^15 2^16 inf NaN */
+    };
+    uint32_t none = 0;
+    if (n == LEAST_NORMAL)
+        return 1ull << f->fraction;
+    return wh_fp_convert(f, &wh_fp64, doubles[n], WH_RM_RNE, &none);
 }
 
 uint64_t wh_fp_classify(const wh_fp_format *f, uint64_t a)

@@ -15,7 +15,7 @@ typedef struct wh_fp_format {
     unsigned fraction; /* bits stored of the significand */
     unsigned exponent; /* bits */
 } wh_fp_format;
-extern const wh_fp_format wh_fp32, wh_fp64;
+extern const wh_fp_format wh_fp16, wh_fp32, wh_fp64; /* binary16 is for conversions (Zfhmin) */
 
 uint64_t wh_fp_add(const wh_fp_format *f, uint64_t a, uint64_t b, unsigned rm, uint32_t *flags);
 uint64_t wh_fp_sub(const wh_fp_format *f, uint64_t a, uint64_t b, unsigned rm, uint32_t *flags);
@@ -28,6 +28,13 @@ uint64_t wh_fp_from_int(const wh_fp_format *f, uint64_t v, bool is_signed, unsig
 /* width 32 or 64; a 32-bit result is sign-extended, also the unsigned one, as FCVT.WU.x wants it. */
 uint64_t wh_fp_to_int(const wh_fp_format *f, uint64_t a, bool is_signed, unsigned width, unsigned rm, uint32_t *flags);
 uint64_t wh_fp_minmax(const wh_fp_format *f, uint64_t a, uint64_t b, bool max, uint32_t *flags);
+/* Zfa: to an integral value of the same format; NX only if asked for. */
+uint64_t wh_fp_round(const wh_fp_format *f, uint64_t a, unsigned rm, bool tell_inexact, uint32_t *flags);
+/* Zfa: FCVTMOD.W.D - truncated modulo 2^32, sign-extended; flags as of a truncating FCVT.W.D. */
+uint64_t wh_fp_to_int_modular(uint64_t a, uint32_t *flags);
+uint64_t wh_fp_minmax_nan(const wh_fp_format *f, uint64_t a, uint64_t b, bool max, uint32_t *flags); /* a NaN wins */
+bool wh_fp_compare_quiet(unsigned width, uint64_t a, uint64_t b, bool or_equal, uint32_t *flags);    /* <= or < */
+uint64_t wh_fp_constant(const wh_fp_format *f, unsigned n); /* FLI's table, n < 32 */
 uint64_t wh_fp_classify(const wh_fp_format *f, uint64_t a);
 
 /* Inline because compilers use them in every loop that has a floating-point condition. */

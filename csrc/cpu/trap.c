@@ -7,7 +7,9 @@ void wh_hart_update_mode(wh_hart *h)
     enum wh_priv data = h->priv;
     if (h->priv == WH_PRIV_M && (status & WH_MSTATUS_MPRV))
         data = (enum wh_priv)(status >> 11 & 3);
-    h->mmu.adue = (h->csr.menvcfg & WH_MENVCFG_ADUE) != 0;
+    h->mmu.adue = !(h->isa & WH_ISA_SVADU) || (h->csr.menvcfg & WH_MENVCFG_ADUE);
+    h->mmu.pbmte = (h->csr.menvcfg & WH_MENVCFG_PBMTE) != 0;
+    h->mmu.napot = (h->isa & WH_ISA_SVNAPOT) != 0;
     wh_mmu_context(&h->mmu, h->priv, data, (status & WH_MSTATUS_SUM) != 0, (status & WH_MSTATUS_MXR) != 0, h->csr.satp);
 }
 
@@ -19,7 +21,7 @@ uint64_t wh_mip(wh_hart *h)
 
 void wh_timer_check(wh_hart *h)
 {
-    if (!(h->csr.menvcfg & WH_MENVCFG_STCE))
+    if (!wh_timer_used(h))
         return;
     bool due = h->csr.stimecmp != UINT64_MAX && h->env.time_now(h->env.ctx) >= h->csr.stimecmp;
     h->csr.mip = due ? h->csr.mip | WH_MIP(STI) : h->csr.mip & ~WH_MIP(STI);
@@ -191,6 +193,12 @@ bool wh_mret(wh_hart *h)
 bool wh_wfi_allowed(const wh_hart *h)
 {
     return h->priv == WH_PRIV_M || (h->priv == WH_PRIV_S && !(h->csr.mstatus & WH_MSTATUS_TW));
+}
+
+/* WRS.NTO waits without limit as WFI does, WRS.STO does not (Zawrs; privileged spec 3.1.6.5). */
+bool wh_wrs_allowed(const wh_hart *h, bool no_timeout)
+{
+    return !no_timeout || h->priv == WH_PRIV_M || !(h->csr.mstatus & WH_MSTATUS_TW);
 }
 
 bool wh_sfence_allowed(const wh_hart *h)

@@ -2,7 +2,8 @@
  *
  *   wherry-core run --kernel Image [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N]
  *   wherry-core run --firmware FILE [--kernel Image ...]    firmware in M-mode, which starts the kernel
- *   wherry-core run --elf FILE [--signature FILE] [--max-insns N] ...
+ *   wherry-core run --elf FILE [--signature FILE] [--signature-range BEGIN:END] [--max-insns N] ...
+ *   with any of them: --cpu rva22|rv64gc, the CPU model
  *
  * The UART is stdin and stdout. An ELF starts in M-mode at its entry point; if it has a symbol `tohost` (the HTIF
  * convention of RISC-V test programs) the run ends when the program writes it: 1 is success, an odd value n fails with
@@ -16,6 +17,7 @@
  * Exit status: the guest's (0 also for power-off), 2 for usage, 3 when it can't run, 4 when --max-insns were not
  * enough, 5 when it crashed. */
 #include "board/board.h"
+#include "cpu/model.h"
 #include "main/symbols.h"
 
 #include <errno.h>
@@ -36,7 +38,7 @@ enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
 struct options {
     const char *elf, *firmware, *kernel, *initrd, *append, *signature;
     uint64_t memory, max_insns, seed, hash_every;
-    uint32_t smp;
+    uint32_t smp, cpu;
     bool stats, icount;
 };
 
@@ -52,8 +54,8 @@ static int usage(const char *why)
 {
     fprintf(stderr,
             "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE | --firmware FILE [--kernel FILE])\n"
-            "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--max-insns N] [--signature FILE] "
-            "[--stats]\n"
+            "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--cpu rva22|rv64gc]\n"
+            "       [--max-insns N] [--signature FILE] [--stats]\n"
             "       [--seed N] [--icount [--hash-every N]]\n",
             why);
     return EXIT_USAGE;
@@ -80,13 +82,24 @@ static bool parse_number(const char *text, bool units, uint64_t *out)
     return *end == '\0' && unit != 0 && v <= UINT64_MAX / unit;
 }
 
+static bool parse_model(const char *text, uint32_t *model)
+{
+    for (uint32_t i = 0; wh_cpu_model_known(i); i++)
+        if (strcmp(text, wh_cpu_model_name(i)) == 0) {
+            *model = i;
+            return true;
+        }
+    return false;
+}
+
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"elf", 1, NULL, 'e'},      {"kernel", 1, NULL, 'k'}, {"initrd", 1, NULL, 'i'},     {"append", 1, NULL, 'a'},
-        {"memory", 1, NULL, 'm'},   {"smp", 1, NULL, 's'},    {"max-insns", 1, NULL, 'n'},  {"signature", 1, NULL, 'g'},
-        {"icount", 0, NULL, 'c'},   {"seed", 1, NULL, 'd'},   {"hash-every", 1, NULL, 'h'}, {"stats", 0, NULL, 't'},
-        {"firmware", 1, NULL, 'f'}, {NULL, 0, NULL, 0}};
+        {"elf", 1, NULL, 'e'},       {"kernel", 1, NULL, 'k'},     {"initrd", 1, NULL, 'i'},
+        {"append", 1, NULL, 'a'},    {"memory", 1, NULL, 'm'},     {"smp", 1, NULL, 's'},
+        {"max-insns", 1, NULL, 'n'}, {"signature", 1, NULL, 'g'},  {"icount", 0, NULL, 'c'},
+        {"seed", 1, NULL, 'd'},      {"hash-every", 1, NULL, 'h'}, {"stats", 0, NULL, 't'},
+        {"firmware", 1, NULL, 'f'},  {"cpu", 1, NULL, 'u'},        {NULL, 0, NULL, 0}};
     uint64_t v;
     int c;
     *o = (struct options){.memory = 256u << 20, .smp = 1, .seed = 1, .append = "console=ttyS0"};
@@ -123,6 +136,10 @@ static int parse(int argc, char **argv, struct options *o)
         case 'h':
             if (!parse_number(optarg, false, &o->hash_every) || o->hash_every == 0)
                 return usage("--hash-every wants a number above 0");
+            break;
+        case 'u':
+            if (!parse_model(optarg, &o->cpu))
+                return usage("--cpu wants rva22 or rv64gc");
             break;
         case 'm':
             if (!parse_number(optarg, true, &o->memory))
@@ -375,7 +392,8 @@ static int run(const struct options *o)
                                 .harts = o->smp,
                                 .boot = o->elf || o->firmware ? WH_BOOT_FIRMWARE : WH_BOOT_LINUX,
                                 .seed = o->seed,
-                                .icount = o->icount};
+                                .icount = o->icount,
+                                .cpu = o->cpu};
     if (wh_machine_new(&config, &s.machine, &err) != WH_OK)
         return cannot(&err);
     int status = load(&s);

@@ -72,7 +72,8 @@ typedef struct wh_mmu {
     uint64_t satp;
     enum wh_priv priv, data_priv;
     bool sum, mxr;
-    bool adue; /* the walker sets A and D itself; else a page fault asks software to */
+    bool pbmte, napot; /* Svpbmt is on (menvcfg.PBMTE); Svnapot is there */
+    bool adue;         /* the walker sets A and D itself; else a page fault asks software to */
     wh_pmp pmp;
     uint64_t misses;
 

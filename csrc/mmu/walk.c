@@ -13,8 +13,11 @@ enum {
     PTE_D = 128,
 };
 enum { AGAIN = -1 };
-#define PTE_RESERVED 0xffc0000000000000ull /* N, PBMT and bits kept for later: none implemented */
+#define PTE_N        (1ull << 63)
+#define PTE_PBMT     (3ull << 61)
+#define PTE_RESERVED 0x1fc0000000000000ull
 #define PTE_PPN      0x003ffffffffffc00ull
+enum { NAPOT_PAGES = 16 }; /* the one size that Svnapot has: 64 KiB */
 
 static int levels_of(uint64_t satp)
 {
@@ -64,6 +67,19 @@ static int update_ad(wh_mmu *m, _Atomic uint64_t *slot, uint64_t pte, uint64_t p
     return 0;
 }
 
+/* Bits above the PPN that make a PTE invalid (4.3.2 step 3; Svpbmt, Svnapot). The memory types themselves make no
+ * difference here: RAM is coherent and devices are strongly ordered whatever a page says. */
+static bool upper_bits_valid(const wh_mmu *m, uint64_t pte, bool leaf, int level)
+{
+    if (pte & PTE_RESERVED)
+        return false;
+    if ((pte & PTE_PBMT) && (!leaf || !m->pbmte || (pte & PTE_PBMT) == PTE_PBMT))
+        return false;
+    if (!(pte & PTE_N))
+        return true;
+    return leaf && m->napot && level == 0 && ((pte & PTE_PPN) >> 10) % NAPOT_PAGES == NAPOT_PAGES / 2;
+}
+
 static int walk_once(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv priv, int levels, wh_translation *out)
 {
     uint64_t table = (m->satp & 0xfffffffffffull) << WH_PAGE_SHIFT;
@@ -75,9 +91,10 @@ static int walk_once(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv
             return wh_access_fault(access);
         _Atomic uint64_t *slot = (_Atomic uint64_t *)(void *)host;
         uint64_t pte = atomic_load_explicit(slot, memory_order_acquire);
-        if (!(pte & PTE_V) || (pte & (PTE_R | PTE_W)) == PTE_W || (pte & PTE_RESERVED))
+        bool leaf = (pte & (PTE_R | PTE_X)) != 0;
+        if (!(pte & PTE_V) || (pte & (PTE_R | PTE_W)) == PTE_W || !upper_bits_valid(m, pte, leaf, level))
             return wh_page_fault(access);
-        if (!(pte & (PTE_R | PTE_X))) {
+        if (!leaf) {
             if (pte & (PTE_A | PTE_D | PTE_U)) /* reserved in a pointer */
                 return wh_page_fault(access);
             table = (pte & PTE_PPN) << 2;
@@ -89,6 +106,11 @@ static int walk_once(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv
         int status = update_ad(m, slot, pte, pte_pa, access);
         if (status != 0)
             return status;
+        if (pte & PTE_N) {
+            shift += 4;
+            mask = (1ull << shift) - 1;
+            base &= ~mask;
+        }
         out->pa = base | (va & mask);
         out->shift = shift;
         return 0;

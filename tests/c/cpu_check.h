@@ -68,7 +68,7 @@ static inline uint64_t bench_time(void *ctx)
     return ((struct bench *)ctx)->time;
 }
 
-static inline void bench_open(struct bench *b, bool direct)
+static inline void bench_open_model(struct bench *b, bool direct, uint32_t model)
 {
     wh_error err;
     memset(b, 0, sizeof(*b));
@@ -79,6 +79,7 @@ static inline void bench_open(struct bench *b, bool direct)
     wh_cpu_env env = {.ram = &b->ram,
                       .ctx = b,
                       .hart_count = 1,
+                      .model = model,
                       .direct_boot = direct,
                       .mmio_read = bench_read,
                       .mmio_write = bench_write,
@@ -87,6 +88,10 @@ static inline void bench_open(struct bench *b, bool direct)
         exit(1);
     wh_hart_reset(b->hart, BENCH_CODE);
     b->at = BENCH_CODE;
+}
+static inline void bench_open(struct bench *b, bool direct)
+{
+    bench_open_model(b, direct, WH_CPU_RVA22);
 }
 static inline void bench_close(struct bench *b)
 {

@@ -30,7 +30,11 @@ static void test_linux_layout(void)
     CHECK(!memcmp(m->ram.host + 62 * MIB - 4096, "initrd bytes", 12));
     CHECK(find(tree, total, "console=ttyS0 quiet", 20) && find(tree, total, "linux,initrd-start", 19));
     CHECK(find(tree, total, "cpu@1", 6) && !find(tree, total, "cpu@2", 6) && !find(tree, total, "clint", 5));
-    CHECK(find(tree, total, "virtio_mmio@10008000", 21) && find(tree, total, wh_cpu_isa_string(), 4));
+    char isa[WH_ISA_TEXT];
+    wh_cpu_isa_text(WH_CPU_RVA22, false, isa);
+    CHECK(find(tree, total, "virtio_mmio@10008000", 21) && find(tree, total, isa, strlen(isa) + 1));
+    CHECK(strstr(isa, "_zicbom_") && strstr(isa, "_svadu_") && !strstr(isa, "_svade"));
+    CHECK(find(tree, total, "riscv,cbom-block-size", 22) && find(tree, total, "riscv,cboz-block-size", 22));
     CHECK(m->hart[0].hsm == WH_HSM_START_PENDING && m->hart[1].hsm == WH_HSM_STOPPED);
     uint8_t first[16384];
     memcpy(first, tree, sizeof first);
