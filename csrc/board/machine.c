@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+enum { WH_AUTO_IS_JIT = 0 };
+
 static int check_config(const wh_machine_config *c, wh_error *err)
 {
     if (c->ram_bytes < WH_MIN_RAM || c->ram_bytes > WH_MAX_RAM || c->ram_bytes % (2u << 20))
@@ -19,6 +21,8 @@ static int check_config(const wh_machine_config *c, wh_error *err)
         return wh_fail(err, WH_E_INVAL, "seed", "0: a machine that counts instructions for time needs a seed");
     if (!wh_cpu_model_known(c->cpu))
         return wh_fail(err, WH_E_INVAL, "cpu", "%u: no such CPU model", c->cpu);
+    if (c->engine > WH_ENGINE_JIT)
+        return wh_fail(err, WH_E_INVAL, "engine", "%u: 0 (auto), 1 (interpreter) or 2 (jit)", c->engine);
     return WH_OK;
 }
 
@@ -41,11 +45,24 @@ static int fill_seed(wh_machine *m, wh_error *err)
     return WH_OK;
 }
 
+/* A host that lets us translate is not needed unless the translator was asked for by name. */
+static int make_engine(wh_machine *m, wh_error *err)
+{
+    wh_error ignored;
+    if (m->config.engine == WH_ENGINE_JIT)
+        return wh_jit_new(WH_JIT_BYTES, &m->jit, err);
+    if (m->config.engine == WH_ENGINE_AUTO && WH_AUTO_IS_JIT)
+        (void)wh_jit_new(WH_JIT_BYTES, &m->jit, &ignored);
+    return WH_OK;
+}
+
 static int make_harts(wh_machine *m, wh_error *err)
 {
     m->cpu_env = (wh_cpu_env){
         .ram = &m->ram,
         .ctx = m,
+        .engine = m->jit != NULL ? wh_jit_engine() : NULL,
+        .jit = m->jit,
         .hart_count = m->config.harts,
         .model = m->config.cpu,
         .direct_boot = m->config.boot == WH_BOOT_LINUX,
@@ -106,6 +123,8 @@ static int build(wh_machine *m, wh_error *err)
     if (!status)
         status = make_channels(m, err);
     if (!status)
+        status = make_engine(m, err);
+    if (!status)
         status = make_harts(m, err);
     if (!status)
         status = wh_bus_init(m, err);
@@ -146,6 +165,7 @@ void wh_machine_free(wh_machine *m)
     for (unsigned i = 0; i < m->harts_made; i++)
         wh_hart_free(m->hart[i].cpu);
     free(m->hart);
+    wh_jit_free(m->jit);
     for (unsigned i = 0; i < WH_CHANNELS; i++)
         wh_channel_destroy(&m->channel[i]);
     wh_run_destroy(m);

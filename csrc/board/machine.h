@@ -12,6 +12,7 @@
 #include "cpu/cpu.h"
 #include "cpu/model.h"
 #include "dev/devices.h"
+#include "jit/jit.h"
 #include "virtio/virtio.h"
 
 #include <pthread.h>
@@ -122,6 +123,7 @@ struct wh_machine {
     wh_machine_config config;
     wh_icount icount;
     wh_ram ram;
+    wh_jit *jit; /* NULL: the interpreter */
     wh_cpu_env cpu_env;
     pthread_mutex_t lock;
     wh_board_hart *hart;

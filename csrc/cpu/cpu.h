@@ -16,6 +16,8 @@ typedef struct wh_hart wh_hart;
 typedef struct wh_cpu_env {
     wh_ram *ram;
     void *ctx;
+    const struct wh_engine *engine; /* NULL: the interpreter */
+    struct wh_jit *jit;             /* shared by all harts; NULL with the interpreter */
     unsigned hart_count;
     uint32_t model;   /* enum wh_cpu_model; a known one */
     bool direct_boot; /* SBI is built in: ecall from S-mode exits with WH_EXIT_SBI, M-mode is never entered */

@@ -19,13 +19,19 @@ int wh_hart_new(const wh_cpu_env *env, unsigned id, wh_hart **out, wh_error *err
     h->env = *env;
     h->id = id;
     h->isa = wh_cpu_model_isa(env->model);
-    h->engine = &wh_engine_interpreter;
+    h->engine = env->engine != NULL ? env->engine : &wh_engine_interpreter;
+    h->slice_length = WH_SLICE;
 #if defined(__x86_64__)
     h->has_fma = __builtin_cpu_supports("fma") != 0;
 #endif
     unsigned pages = CODE_PAGES_ALL / (env->hart_count ? env->hart_count : 1);
     int status = wh_code_init(&h->code, pages < CODE_PAGES_MIN ? CODE_PAGES_MIN : pages, err);
     if (status != WH_OK) {
+        free(h);
+        return status;
+    }
+    if (h->engine->attach != NULL && (status = h->engine->attach(h, err)) != WH_OK) {
+        wh_code_free(&h->code);
         free(h);
         return status;
     }
@@ -38,6 +44,8 @@ void wh_hart_free(wh_hart *h)
 {
     if (h == NULL)
         return;
+    if (h->engine->detach != NULL)
+        h->engine->detach(h);
     wh_code_free(&h->code);
     free(h);
 }

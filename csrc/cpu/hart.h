@@ -50,6 +50,8 @@ typedef struct wh_engine {
     const char *name;
     enum wh_exit (*run)(wh_hart *h);
     void (*code_changed)(wh_hart *h); /* FENCE.I or a restored state: recheck before the next fetch */
+    int (*attach)(wh_hart *h, wh_error *err); /* a new hart, and its end; NULL: nothing to do */
+    void (*detach)(wh_hart *h);
 } wh_engine;
 extern const wh_engine wh_engine_interpreter;
 
@@ -68,9 +70,14 @@ enum wh_fp_state {
 struct wh_hart {
     uint64_t x[33]; /* 32: where writes to x0 go */
     uint64_t pc;
-    wh_mmu mmu; /* its first members are hot */
-    uint64_t f[32];
     int64_t budget, slice; /* instructions left of the slice; what it began with */
+    /* Of translated code (jit/backend.h). */
+    uint64_t vpage;                /* the virtual page that runs */
+    uint32_t link_site, link_page; /* the exit that was taken */
+    int leave_status;              /* of a helper that made the code leave: 0, enum wh_exit or wh_private_exit */
+    bool fp_live;                  /* the f registers are in the host's */
+    wh_mmu mmu;                    /* its first members are hot */
+    uint64_t f[32];
     uint32_t fp_state;     /* enum wh_fp_state */
     bool fs_on, fs_dirty;
     bool recheck; /* an interrupt may have become deliverable, or translation changed: look before going on */
@@ -102,6 +109,9 @@ struct wh_hart {
     uint64_t round;
 
     wh_code code;
+    _Atomic uint32_t in_code;  /* inside translated code: the cache must not be reset */
+    uint32_t code_generation;  /* of the cache that jumps and fetch translations lead into */
+    int64_t slice_length;      /* what a slice begins with */
     _Atomic uint64_t stat_instructions, stat_traps, stat_interrupts, stat_mmio, stat_misses;
 };
 

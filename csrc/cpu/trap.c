@@ -125,13 +125,13 @@ static int64_t exact_slice(wh_hart *h)
         if (due != 0 && due < left)
             left = due;
     }
-    return left < WH_SLICE ? (int64_t)left : WH_SLICE;
+    return left < (uint64_t)h->slice_length ? (int64_t)left : h->slice_length;
 }
 
 int wh_hart_poll(wh_hart *h)
 {
     wh_hart_end_slice(h);
-    h->budget = h->slice = wh_hart_exact(h) ? exact_slice(h) : WH_SLICE;
+    h->budget = h->slice = wh_hart_exact(h) ? exact_slice(h) : h->slice_length;
     h->recheck = false;
     atomic_store_explicit(&h->stat_instructions, h->retired, memory_order_relaxed);
     atomic_store_explicit(&h->stat_misses, h->mmu.misses, memory_order_relaxed);

@@ -38,7 +38,7 @@ enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
 struct options {
     const char *elf, *firmware, *kernel, *initrd, *append, *signature;
     uint64_t memory, max_insns, seed, hash_every;
-    uint32_t smp, cpu;
+    uint32_t smp, cpu, engine;
     bool stats, icount;
 };
 
@@ -56,7 +56,7 @@ static int usage(const char *why)
             "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE | --firmware FILE [--kernel FILE])\n"
             "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--cpu rva22|rv64gc]\n"
             "       [--max-insns N] [--signature FILE] [--stats]\n"
-            "       [--seed N] [--icount [--hash-every N]]\n",
+            "       [--seed N] [--icount [--hash-every N]] [--engine interpreter|jit]\n",
             why);
     return EXIT_USAGE;
 }
@@ -92,14 +92,19 @@ static bool parse_model(const char *text, uint32_t *model)
     return false;
 }
 
+static bool parse_engine(const char *text, uint32_t *out)
+{
+    *out = strcmp(text, "jit") == 0 ? WH_ENGINE_JIT : WH_ENGINE_INTERPRETER;
+    return *out == WH_ENGINE_JIT || strcmp(text, "interpreter") == 0;
+}
+
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"elf", 1, NULL, 'e'},       {"kernel", 1, NULL, 'k'},     {"initrd", 1, NULL, 'i'},
-        {"append", 1, NULL, 'a'},    {"memory", 1, NULL, 'm'},     {"smp", 1, NULL, 's'},
-        {"max-insns", 1, NULL, 'n'}, {"signature", 1, NULL, 'g'},  {"icount", 0, NULL, 'c'},
-        {"seed", 1, NULL, 'd'},      {"hash-every", 1, NULL, 'h'}, {"stats", 0, NULL, 't'},
-        {"firmware", 1, NULL, 'f'},  {"cpu", 1, NULL, 'u'},        {NULL, 0, NULL, 0}};
+        {"elf", 1, NULL, 'e'},      {"kernel", 1, NULL, 'k'}, {"initrd", 1, NULL, 'i'},     {"append", 1, NULL, 'a'},
+        {"memory", 1, NULL, 'm'},   {"smp", 1, NULL, 's'},    {"max-insns", 1, NULL, 'n'},  {"signature", 1, NULL, 'g'},
+        {"icount", 0, NULL, 'c'},   {"seed", 1, NULL, 'd'},   {"hash-every", 1, NULL, 'h'}, {"stats", 0, NULL, 't'},
+        {"firmware", 1, NULL, 'f'}, {"cpu", 1, NULL, 'u'},    {"engine", 1, NULL, 'j'},     {NULL, 0, NULL, 0}};
     uint64_t v;
     int c;
     *o = (struct options){.memory = 256u << 20, .smp = 1, .seed = 1, .append = "console=ttyS0"};
@@ -107,6 +112,10 @@ static int parse(int argc, char **argv, struct options *o)
         switch (c) {
         case 'e':
             o->elf = optarg;
+            break;
+        case 'j':
+            if (!parse_engine(optarg, &o->engine))
+                return usage("--engine wants interpreter or jit");
             break;
         case 'f':
             o->firmware = optarg;
@@ -392,6 +401,7 @@ static int run(const struct options *o)
                                 .harts = o->smp,
                                 .boot = o->elf || o->firmware ? WH_BOOT_FIRMWARE : WH_BOOT_LINUX,
                                 .seed = o->seed,
+                                .engine = o->engine,
                                 .icount = o->icount,
                                 .cpu = o->cpu};
     if (wh_machine_new(&config, &s.machine, &err) != WH_OK)

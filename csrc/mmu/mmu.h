@@ -55,6 +55,16 @@ bool wh_pmp_allows(const wh_pmp *p, uint64_t pa, uint64_t size, enum wh_access a
 /* No region border lies within the page of pa, so that one answer holds for all of it. */
 bool wh_pmp_page_uniform(const wh_pmp *p, uint64_t pa);
 
+/* Where translated code for a virtual pc is. Valid only in its fetch context (a number that no two address spaces or
+ * privileges share at a time), so that switching needs no flush. */
+typedef struct wh_jump {
+    uint64_t va;
+    uint32_t context; /* wh_mmu.code_context; 0: free */
+    uint32_t code;    /* host address, below 4 GiB */
+} wh_jump;
+#define WH_JUMPS    4096u
+#define WH_JUMP_MIX 9 /* entry: (va ^ va >> WH_JUMP_MIX) >> 1, modulo WH_JUMPS */
+
 typedef struct wh_tlb_entry {
     uint64_t tag;
     uint64_t addend; /* load, store: host address - va; fetch: whatever the engine put there */
@@ -67,6 +77,9 @@ typedef struct wh_mmu {
     /* What the engine's inline paths read. */
     wh_tlb_entry *load, *store, *fetch; /* arrays of the current mode */
     uint64_t data_context, fetch_context;
+    wh_jump *jumps;        /* of the translator, WH_JUMPS of them; NULL without one */
+    uint32_t code_context; /* context number and privilege of fetches */
+    wh_tlb_entry *code;    /* of the translator, as fetch: addend is its page record */
 
     wh_ram *ram;
     uint64_t satp;
@@ -87,6 +100,8 @@ typedef struct wh_mmu {
     wh_tlb_entry loads[WH_TLB_MODES][WH_TLB_ENTRIES];
     wh_tlb_entry stores[WH_TLB_MODES][WH_TLB_ENTRIES];
     wh_tlb_entry fetches[WH_FTLB_MODES][WH_FTLB_ENTRIES];
+    wh_tlb_entry codes[WH_FTLB_MODES][WH_FTLB_ENTRIES];
+    uint64_t jump_pages[WH_JUMPS / 64]; /* bit page modulo WH_JUMPS: jumps may lead there */
 } wh_mmu;
 
 void wh_mmu_init(wh_mmu *m, wh_ram *ram);
@@ -98,6 +113,7 @@ void wh_mmu_flush_asid(wh_mmu *m, uint32_t asid);
 void wh_mmu_flush_page(wh_mmu *m, uint64_t va); /* every ASID; a superpage's span flushes all */
 void wh_mmu_drop_stores(wh_mmu *m);             /* a new dirty round */
 void wh_mmu_drop_fetches(wh_mmu *m);            /* FENCE.I */
+void wh_mmu_drop_jumps(wh_mmu *m);
 
 typedef struct wh_translation {
     uint64_t pa;
@@ -116,6 +132,20 @@ int wh_mmu_fetch(wh_mmu *m, uint64_t va, unsigned size, uint64_t *pa, uint8_t **
 static inline wh_tlb_entry *wh_mmu_fetch_slot(const wh_mmu *m, uint64_t va)
 {
     return &m->fetch[(va >> WH_PAGE_SHIFT) % WH_FTLB_ENTRIES];
+}
+static inline wh_tlb_entry *wh_mmu_code_slot(const wh_mmu *m, uint64_t va)
+{
+    return &m->code[(va >> WH_PAGE_SHIFT) % WH_FTLB_ENTRIES];
+}
+static inline wh_jump *wh_mmu_jump_slot(const wh_mmu *m, uint64_t va)
+{
+    return &m->jumps[((uint32_t)va ^ (uint32_t)va >> WH_JUMP_MIX) / 2 % WH_JUMPS];
+}
+static inline void wh_mmu_fill_jump(wh_mmu *m, uint64_t va, uint32_t code)
+{
+    uint64_t page = (va >> WH_PAGE_SHIFT) % WH_JUMPS;
+    m->jump_pages[page / 64] |= 1ull << page % 64;
+    *wh_mmu_jump_slot(m, va) = (wh_jump){.va = va, .context = m->code_context, .code = code};
 }
 static inline void wh_mmu_fill_fetch(wh_mmu *m, uint64_t va, uint64_t value)
 {

@@ -23,14 +23,16 @@ static void clear_arrays(wh_mmu *m)
 {
     memset(m->loads, 0, sizeof(m->loads));
     memset(m->stores, 0, sizeof(m->stores));
-    memset(m->fetches, 0, sizeof(m->fetches));
+    wh_mmu_drop_fetches(m);
     m->next_context = 1;
     forget_contexts(m);
 }
 
 void wh_mmu_init(wh_mmu *m, wh_ram *ram)
 {
+    wh_jump *jumps = m->jumps;
     memset(m, 0, sizeof(*m));
+    m->jumps = jumps;
     m->ram = ram;
     m->adue = true;
     clear_arrays(m);
@@ -60,6 +62,7 @@ static void select_contexts(wh_mmu *m)
         clear_arrays(m);
     m->data_context = context_of(m, key_of(m, m->data_priv));
     m->fetch_context = context_of(m, key_of(m, m->priv));
+    m->code_context = (uint32_t)(m->fetch_context >> CONTEXT_SHIFT) << 2 | m->priv;
 }
 
 void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool sum, bool mxr, uint64_t satp)
@@ -87,6 +90,7 @@ void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool s
     m->load = m->loads[mode];
     m->store = m->stores[mode];
     m->fetch = m->fetches[priv == WH_PRIV_M ? 2 : priv];
+    m->code = m->codes[priv == WH_PRIV_M ? 2 : priv];
     select_contexts(m);
 }
 
@@ -124,7 +128,12 @@ void wh_mmu_flush_page(wh_mmu *m, uint64_t va)
         wh_tlb_entry *f = &m->fetches[mode][page % WH_FTLB_ENTRIES];
         if ((f->tag & mask) == page)
             f->tag = 0;
+        wh_tlb_entry *c = &m->codes[mode][page % WH_FTLB_ENTRIES];
+        if ((c->tag & mask) == page)
+            c->tag = 0;
     }
+    if (m->jump_pages[page % WH_JUMPS / 64] >> page % 64 & 1)
+        wh_mmu_drop_jumps(m);
 }
 
 void wh_mmu_drop_stores(wh_mmu *m)
@@ -135,6 +144,16 @@ void wh_mmu_drop_stores(wh_mmu *m)
 void wh_mmu_drop_fetches(wh_mmu *m)
 {
     memset(m->fetches, 0, sizeof(m->fetches));
+    memset(m->codes, 0, sizeof(m->codes));
+    wh_mmu_drop_jumps(m);
+}
+
+void wh_mmu_drop_jumps(wh_mmu *m)
+{
+    if (m->jumps == NULL)
+        return;
+    memset(m->jumps, 0, WH_JUMPS * sizeof(*m->jumps));
+    memset(m->jump_pages, 0, sizeof(m->jump_pages));
 }
 
 static void note_superpage(wh_mmu *m, uint64_t va, unsigned shift)

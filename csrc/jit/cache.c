@@ -1,0 +1,312 @@
+/* cache: records of pages and blocks, and making them. Theory: cache.h. */
+#include "jit/cache.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* A page whose code changes again and again is better interpreted: after so many comparisons that found changes. */
+enum { MAX_CHANGES = 64 };
+
+static int map_arena(wh_jit_arena *a, int fd, uint32_t bytes, wh_error *err)
+{
+    int exec = MAP_SHARED;
+#ifdef MAP_32BIT
+    exec |= MAP_32BIT; /* jump caches keep 32-bit code addresses */
+#endif
+    void *rw = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *rx = mmap(NULL, bytes, PROT_READ | PROT_EXEC, exec, fd, 0);
+    a->rw = rw == MAP_FAILED ? NULL : rw;
+    a->rx = rx == MAP_FAILED ? NULL : rx;
+    a->size = bytes;
+    if (a->rw == NULL || a->rx == NULL)
+        return wh_fail(err, WH_E_UNSUPPORTED, "engine", "no executable memory: %s", strerror(errno));
+    if ((uintptr_t)a->rx + bytes > UINT32_MAX)
+        return wh_fail(err, WH_E_UNSUPPORTED, "engine", "no executable memory below 4 GiB");
+    return WH_OK;
+}
+
+static void start(wh_jit *j)
+{
+    j->arena.code = 0;
+    j->arena.records = j->arena.size & ~7u;
+    wh_backend_start(&j->arena);
+}
+
+int wh_jit_new(uint32_t bytes, wh_jit **out, wh_error *err)
+{
+    *out = NULL;
+    if (!wh_backend_available())
+        return wh_fail(err, WH_E_UNSUPPORTED, "engine", "the translator needs an x86-64 host with BMI2");
+    wh_jit *j = calloc(1, sizeof(*j));
+    if (j == NULL)
+        return wh_fail(err, WH_E_NOMEM, "engine", "no memory");
+    pthread_mutex_init(&j->lock, NULL);
+    atomic_store(&j->epoch, 1);
+    atomic_store(&j->generation, 1);
+    j->fd = memfd_create("wherry-code", MFD_CLOEXEC);
+    int status = WH_OK;
+    if (j->fd < 0 || ftruncate(j->fd, bytes) != 0)
+        status = wh_fail(err, WH_E_UNSUPPORTED, "engine", "no memory for code: %s", strerror(errno));
+    if (status == WH_OK)
+        status = map_arena(&j->arena, j->fd, bytes, err);
+    if (status != WH_OK) {
+        wh_jit_free(j);
+        return status;
+    }
+    start(j);
+    *out = j;
+    return WH_OK;
+}
+
+void wh_jit_free(wh_jit *j)
+{
+    if (j == NULL)
+        return;
+    if (j->arena.rw != NULL)
+        munmap(j->arena.rw, j->arena.size);
+    if (j->arena.rx != NULL)
+        munmap(j->arena.rx, j->arena.size);
+    if (j->fd >= 0)
+        close(j->fd);
+    pthread_mutex_destroy(&j->lock);
+    free(j);
+}
+
+/* Lock held. NULL: full. */
+static void *new_record(wh_jit *j, size_t bytes)
+{
+    bytes = (bytes + 7) & ~(size_t)7;
+    if (j->arena.records - j->arena.code < bytes) {
+        j->full = true;
+        return NULL;
+    }
+    j->arena.records -= (uint32_t)bytes;
+    return j->arena.rw + j->arena.records;
+}
+
+static uint32_t bucket_of(uint64_t pa)
+{
+    return (uint32_t)((pa * 0x9e3779b97f4a7c15ull) >> 51) % WH_JIT_BUCKETS;
+}
+
+wh_jit_block *wh_jit_find(wh_jit *j, const wh_jit_page *page, uint32_t offset)
+{
+    uint64_t pa = page->pfn << WH_PAGE_SHIFT | offset;
+    uint32_t ref = atomic_load_explicit(&j->bucket[bucket_of(pa)], memory_order_acquire);
+    while (ref != 0) {
+        wh_jit_block *b = wh_jit_at(j, ref);
+        if (b->pa == pa && !atomic_load_explicit(&b->dead, memory_order_acquire))
+            return b;
+        ref = atomic_load_explicit(&b->next, memory_order_acquire);
+    }
+    return NULL;
+}
+
+static bool unchanged(const wh_jit_block *b, const uint8_t *host)
+{
+    const uint8_t *bytes = (const uint8_t *)&b->segment[b->segments];
+    for (unsigned i = 0; i < b->segments; i++) {
+        if (memcmp(bytes, host + b->segment[i].at, b->segment[i].length) != 0)
+            return false;
+        bytes += b->segment[i].length;
+    }
+    return true;
+}
+
+/* Lock held. */
+static void recheck(wh_jit *j, wh_jit_page *page, const uint8_t *host)
+{
+    bool changed = false;
+    for (uint32_t ref = page->blocks; ref != 0;) {
+        wh_jit_block *b = wh_jit_at(j, ref);
+        ref = b->page_next;
+        if (atomic_load_explicit(&b->dead, memory_order_relaxed) || unchanged(b, host))
+            continue;
+        atomic_store_explicit(&b->dead, true, memory_order_release);
+        wh_backend_divert(&j->arena, b->code.entry, b->code.stale);
+        j->discarded++;
+        changed = true;
+    }
+    page->changes += changed;
+}
+
+/* Lock held. */
+static wh_jit_page *page_record(wh_jit *j, uint64_t pfn)
+{
+    uint32_t *head = &j->page_bucket[pfn % WH_JIT_PAGE_BUCKETS];
+    for (uint32_t ref = *head; ref != 0;) {
+        wh_jit_page *page = wh_jit_at(j, ref);
+        if (page->pfn == pfn)
+            return page;
+        ref = page->next;
+    }
+    wh_jit_page *page = new_record(j, sizeof(*page));
+    if (page == NULL)
+        return NULL;
+    *page = (wh_jit_page){.pfn = pfn, .checked = atomic_load(&j->epoch), .next = *head};
+    *head = wh_jit_ref(j, page);
+    return page;
+}
+
+wh_jit_page *wh_jit_enter_page(wh_hart *h, int *status)
+{
+    wh_jit *j = h->env.jit;
+    uint64_t pa;
+    uint8_t *host;
+    bool whole;
+    *status = wh_mmu_fetch(&h->mmu, h->pc, 2, &pa, &host, &whole);
+    if (*status != 0) {
+        h->trap_value = h->pc;
+        return NULL;
+    }
+    if (!whole)
+        return NULL;
+    pthread_mutex_lock(&j->lock);
+    wh_jit_page *page = page_record(j, pa >> WH_PAGE_SHIFT);
+    uint64_t epoch = atomic_load(&j->epoch);
+    if (page != NULL && page->checked != epoch) {
+        recheck(j, page, host - (pa & (WH_PAGE_SIZE - 1)));
+        page->checked = epoch;
+    }
+    pthread_mutex_unlock(&j->lock);
+    if (page != NULL)
+        *wh_mmu_code_slot(&h->mmu, h->pc) =
+            (wh_tlb_entry){.tag = (h->pc >> WH_PAGE_SHIFT) | h->mmu.fetch_context, .addend = (uintptr_t)page};
+    return page;
+}
+
+struct site {
+    wh_jit *jit;
+    wh_jit_page *page;
+};
+static bool known(void *ctx, uint32_t offset)
+{
+    const struct site *s = ctx;
+    return wh_jit_find(s->jit, s->page, offset) != NULL;
+}
+
+/* The guest bytes of a block as runs, in trace order. */
+static unsigned find_segments(const wh_jit_ir *ir, wh_jit_segment *out)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < ir->count; i++) {
+        const wh_jit_op *o = &ir->op[i];
+        if (n != 0 && out[n - 1].at + out[n - 1].length == o->at)
+            out[n - 1].length = (uint16_t)(out[n - 1].length + o->length);
+        else
+            out[n++] = (wh_jit_segment){.at = o->at, .length = o->length};
+    }
+    return n;
+}
+
+static wh_jit_block *new_block(wh_jit *j, wh_jit_page *page, const wh_jit_ir *ir, const uint8_t *bytes)
+{
+    wh_jit_segment segments[WH_JIT_MAX_OPS];
+    unsigned n = find_segments(ir, segments);
+    size_t length = 0;
+    for (unsigned i = 0; i < n; i++)
+        length += segments[i].length;
+    wh_jit_block *b = new_record(j, sizeof(*b) + n * sizeof(*segments) + length);
+    if (b == NULL)
+        return NULL;
+    memset(b, 0, sizeof(*b));
+    b->pa = page->pfn << WH_PAGE_SHIFT | ir->op[0].at;
+    b->segments = (uint16_t)n;
+    memcpy(b->segment, segments, n * sizeof(*segments));
+    uint8_t *to = (uint8_t *)&b->segment[n];
+    for (unsigned i = 0; i < n; i++) {
+        memcpy(to, bytes + segments[i].at, segments[i].length);
+        to += segments[i].length;
+    }
+    return b;
+}
+
+/* Lock held: b takes the place of dead blocks with the same head. */
+static void publish(wh_jit *j, wh_jit_page *page, wh_jit_block *b)
+{
+    for (uint32_t *at = &page->blocks; *at != 0;) {
+        wh_jit_block *old = wh_jit_at(j, *at);
+        if (old->pa == b->pa) {
+            wh_backend_divert(&j->arena, old->code.entry, b->code.entry);
+            *at = old->page_next;
+        } else {
+            at = &old->page_next;
+        }
+    }
+    b->page_next = page->blocks;
+    page->blocks = wh_jit_ref(j, b);
+    _Atomic uint32_t *head = &j->bucket[bucket_of(b->pa)];
+    atomic_store_explicit(&b->next, atomic_load_explicit(head, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(head, wh_jit_ref(j, b), memory_order_release);
+}
+
+/* Lock held. */
+static wh_jit_block *make(wh_jit *j, wh_jit_page *page, uint32_t offset, const uint8_t *bytes)
+{
+    wh_jit_ir ir;
+    struct site site = {j, page};
+    wh_jit_block *b = wh_jit_find(j, page, offset);
+    if (b != NULL || page->changes >= MAX_CHANGES || !wh_jit_form(&ir, bytes, offset, known, &site))
+        return b;
+    b = new_block(j, page, &ir, bytes);
+    if (b == NULL)
+        return NULL;
+    if (!wh_backend_translate(&j->arena, &ir, wh_jit_ref(j, page), &b->code)) {
+        j->full = true;
+        return NULL;
+    }
+    publish(j, page, b);
+    j->blocks++;
+    j->instructions += ir.count;
+    return b;
+}
+
+wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset)
+{
+    wh_jit *j = h->env.jit;
+    uint8_t bytes[WH_PAGE_SIZE]; /* the guest may be writing: one look for everything */
+    const uint8_t *host = wh_ram_at(h->env.ram, page->pfn << WH_PAGE_SHIFT, WH_PAGE_SIZE);
+    if (host == NULL)
+        return NULL;
+    memcpy(bytes, host, WH_PAGE_SIZE);
+    pthread_mutex_lock(&j->lock);
+    wh_jit_block *b = j->full ? NULL : make(j, page, offset, bytes);
+    pthread_mutex_unlock(&j->lock);
+    return b;
+}
+
+void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_block *to)
+{
+    wh_jit *j = h->env.jit;
+    pthread_mutex_lock(&j->lock);
+    const wh_jit_page *page = wh_jit_at(j, page_ref);
+    if (h->code_generation == atomic_load(&j->generation) && to->pa >> WH_PAGE_SHIFT == page->pfn)
+        wh_backend_link(&j->arena, site, to->code.entry);
+    pthread_mutex_unlock(&j->lock);
+}
+
+/* Harts look at `resetting` after they have said that they enter code (run.c), and this looks whether they are in there
+ * after it has said that it resets: one of them sees the other. Slices are short, so the wait is. */
+void wh_jit_reset(wh_jit *j)
+{
+    pthread_mutex_lock(&j->lock);
+    if (j->full) {
+        atomic_store(&j->resetting, 1);
+        for (unsigned i = 0; i < WH_MAX_HARTS; i++)
+            while (j->hart[i] != NULL && atomic_load(&j->hart[i]->in_code) != 0)
+                sched_yield();
+        for (unsigned i = 0; i < WH_JIT_BUCKETS; i++)
+            atomic_store_explicit(&j->bucket[i], 0, memory_order_relaxed);
+        memset(j->page_bucket, 0, sizeof(j->page_bucket));
+        start(j);
+        j->full = false;
+        j->resets++;
+        atomic_fetch_add(&j->generation, 1);
+        atomic_store(&j->resetting, 0);
+    }
+    pthread_mutex_unlock(&j->lock);
+}

@@ -1,0 +1,78 @@
+/* cache: what is translated. Blocks are keyed by the guest physical address of their head and shared by all harts.
+ *
+ * Everything lives in one arena: code upward, records downward, nothing is freed one by one. When it is full, all harts
+ * leave translated code and everything is dropped (wh_jit_reset).
+ *
+ * Changed code: a block keeps the bytes it was made from. FENCE.I of any hart raises the epoch; a hart's first fetch of
+ * a page afterwards compares the page's blocks with RAM. A block that changed is dead: its entry is diverted to a stub
+ * that looks its head up again, later to the block that takes its place, so that links to it need no list.
+ *
+ * The lock guards every record. Readers without it: wh_jit_find (chains only ever get longer at the front, and nothing
+ * is reused before a reset). */
+#ifndef WH_JIT_CACHE_H
+#define WH_JIT_CACHE_H
+
+#include "cpu/hart.h"
+#include "jit/backend.h"
+#include "jit/jit.h"
+
+#include <pthread.h>
+
+typedef struct wh_jit_page {
+    uint64_t pfn;
+    uint64_t checked; /* epoch of the last comparison */
+    uint32_t next;    /* hash chain; references are offsets in the arena, 0: none */
+    uint32_t blocks;  /* list of its blocks, dead ones too */
+    uint32_t changes; /* comparisons that found dead blocks */
+} wh_jit_page;
+
+typedef struct wh_jit_segment {
+    uint16_t at, length; /* a run of guest bytes in the page */
+} wh_jit_segment;
+
+typedef struct wh_jit_block {
+    uint64_t pa; /* of the head */
+    _Atomic uint32_t next;
+    uint32_t page_next;
+    wh_jit_code code;
+    uint16_t segments;
+    _Atomic bool dead;
+    wh_jit_segment segment[]; /* then the bytes of all segments */
+} wh_jit_block;
+
+#define WH_JIT_BUCKETS      8192u
+#define WH_JIT_PAGE_BUCKETS 1024u
+
+struct wh_jit {
+    wh_jit_arena arena;
+    int fd;
+    pthread_mutex_t lock;
+    _Atomic uint64_t epoch;
+    _Atomic uint32_t generation, resetting;
+    bool full;
+    wh_hart *hart[WH_MAX_HARTS];
+    _Atomic uint32_t bucket[WH_JIT_BUCKETS];
+    uint32_t page_bucket[WH_JIT_PAGE_BUCKETS];
+    uint64_t blocks, instructions, resets, discarded; /* under lock; since the machine was made */
+};
+
+/* pc's page record; *status is a trap cause, with trap_value set, or 0. NULL with status 0: not a page of RAM that can
+ * be executed as a whole. */
+wh_jit_page *wh_jit_enter_page(wh_hart *h, int *status);
+wh_jit_block *wh_jit_find(wh_jit *j, const wh_jit_page *page, uint32_t offset);
+/* Translate at this offset; NULL: not possible there, or the arena is full (j->full). */
+wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset);
+void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_block *to);
+/* Drop everything. The caller is not inside translated code. */
+void wh_jit_reset(wh_jit *j);
+
+static inline void *wh_jit_at(const wh_jit *j, uint32_t ref)
+{
+    return j->arena.rw + ref;
+}
+static inline uint32_t wh_jit_ref(const wh_jit *j, const void *record)
+{
+    return (uint32_t)((const uint8_t *)record - j->arena.rw);
+}
+
+#endif

@@ -1,0 +1,50 @@
+/* ir: what the front end hands to a back end: one superblock, an array of decoded guest instructions in trace order.
+ *
+ * A superblock lies within one guest page and knows no virtual address: `at` and every target are offsets in the page;
+ * the virtual base of the page that runs is in wh_hart.vpage. It begins at its head only. From there control goes
+ * straight on; conditional branches may leave it (side exits) or jump to another instruction of it. A JAL inside the
+ * page is followed: the instruction behind it in the array is its target. */
+#ifndef WH_JIT_IR_H
+#define WH_JIT_IR_H
+
+#include "cpu/insn.h"
+
+#define WH_JIT_MAX_OPS 96u /* fits the 8-bit charge of a slow path (backend.h) */
+
+/* Operations that the front end makes out of several instructions; numbered behind the decoder's. */
+enum wh_jit_fused {
+    WH_JOP_FIRST = WH_OP_COUNT,
+    WH_JOP_COUNT,
+};
+
+enum { WH_JIT_TARGET = 1 }; /* wh_jit_op.flags: a branch of this block jumps here */
+
+typedef struct wh_jit_op {
+    wh_insn in;
+    uint16_t at;    /* offset in the page */
+    uint8_t length; /* guest bytes */
+    uint8_t flags;
+    int32_t target; /* branch or JAL: byte offset from the page's start, maybe outside 0..4095 */
+    int16_t jump;   /* index of the op at `target`, or -1: it is not in the block */
+} wh_jit_op;
+
+enum wh_jit_end {
+    WH_JIT_END_SELF, /* the last op transfers control itself (jalr, far jal, system) */
+    WH_JIT_END_FALL, /* go on at `next` (0..4096), in another block */
+    WH_JIT_END_LOOP, /* go on at op[loop] */
+};
+
+typedef struct wh_jit_ir {
+    wh_jit_op op[WH_JIT_MAX_OPS];
+    unsigned count; /* ops = guest instructions: the block's charge */
+    enum wh_jit_end end;
+    uint16_t next;
+    int16_t loop;
+} wh_jit_ir;
+
+/* Form the superblock whose head is at `offset` (even) of the page with these bytes. known(ctx, offset): another block
+ * begins there, so that the trace ends before it. False: nothing to translate (an instruction across two pages). */
+bool wh_jit_form(wh_jit_ir *ir, const uint8_t *page, uint32_t offset, bool (*known)(void *ctx, uint32_t offset),
+                 void *ctx);
+
+#endif

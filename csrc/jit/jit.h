@@ -1,0 +1,19 @@
+/* jit: translates guest code to the host's. One translator a machine, shared by its harts; the board makes it, gives it
+ * to every hart by wh_cpu_env, and frees it after the last of them. Theory: docs/decisions/0009-jit.md; the parts: ir.h
+ * (superblocks), backend.h (a host), cache.h (what is translated), run.c (the engine). */
+#ifndef WH_JIT_H
+#define WH_JIT_H
+
+#include "base/base.h"
+
+typedef struct wh_jit wh_jit;
+struct wh_engine;
+
+enum { WH_JIT_BYTES = 8 << 20 }; /* code and records of one machine, at most */
+
+/* WH_E_UNSUPPORTED: this host or its kernel does not let us; err says why. Made before the sandbox is entered. */
+int wh_jit_new(uint32_t bytes, wh_jit **out, wh_error *err);
+void wh_jit_free(wh_jit *j);
+const struct wh_engine *wh_jit_engine(void);
+
+#endif

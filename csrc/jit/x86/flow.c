@@ -1,0 +1,178 @@
+/* flow: jumps of every kind, and how control leaves a block. */
+#include "jit/x86/x86.h"
+
+/* The jump cache (mmu.h): an entry is for one virtual pc in one fetch context. Clobbers rcx and rdx. */
+void wh_x86_jump_in_rax(wh_x86 *e)
+{
+    wh_asm *a = &e->a;
+    x_rr(a, X_MOV, false, RCX, RAX);
+    x_shift_ri(a, X_SHR, false, RCX, WH_JUMP_MIX);
+    x_rr(a, X_XOR, false, RCX, RAX);
+    x_rm(a, X_MOV, true, RDX, H(mmu.jumps));
+    x_alu_ri(a, X_AND, false, RCX, 2 * (WH_JUMPS - 1));
+    x_rm(a, X_LEA, true, RDX, x_indexed(RDX, RCX, 3, 0));
+    x_rm(a, X_CMP, true, RAX, x_at(RDX, offsetof(wh_jump, va)));
+    x_jcc_to(a, CC_NE, wh_x86_thunk_at(e, THUNK_LOOKUP));
+    x_rm(a, X_MOV, false, RCX, x_at(RDX, offsetof(wh_jump, context)));
+    x_rm(a, X_CMP, false, RCX, H(mmu.code_context));
+    x_jcc_to(a, CC_NE, wh_x86_thunk_at(e, THUNK_LOOKUP));
+    x_rm(a, X_MOV, false, RCX, x_at(RDX, offsetof(wh_jump, code)));
+    x_alu_ri(a, X_AND, true, RAX, -(int32_t)WH_PAGE_SIZE);
+    x_rm(a, X_MOV_STORE, true, RAX, H(vpage));
+    x_jmp_reg(a, RCX);
+}
+
+/* A target in this page: a jump that begins by falling into the stub behind it and is linked when its target has been
+ * translated. Its displacement is aligned, so that linking is one atomic store. */
+void wh_x86_exit_to(wh_x86 *e, int32_t target)
+{
+    wh_asm *a = &e->a;
+    if (target < 0 || target >= (int32_t)WH_PAGE_SIZE) {
+        x_rm(a, X_MOV, true, RAX, H(vpage));
+        x_alu_ri(a, X_ADD, true, RAX, target);
+        x_jmp_to(a, wh_x86_thunk_at(e, THUNK_JUMP));
+        return;
+    }
+    x_align(a, 4, 1);
+    uint8_t *site = x_jmp(a);
+    x_mov_ri(a, RAX, (uint64_t)(site - e->arena->rw));
+    x_mov_ri(a, RCX, (uint64_t)target);
+    x_mov_ri(a, RDX, e->page_ref);
+    x_jmp_to(a, wh_x86_thunk_at(e, THUNK_LINK));
+}
+
+void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_bind_late(e, l);
+    x_alu_ri(&e->a, X_ADD, true, BUDGET, (int32_t)l->v[0]);
+    x_mov_ri(&e->a, RCX, (uint64_t)l->v[1]);
+    x_jmp_to(&e->a, wh_x86_thunk_at(e, THUNK_BUDGET));
+}
+
+static void adjust_budget(wh_x86 *e, unsigned back)
+{
+    if (back != 0)
+        x_alu_ri(&e->a, X_ADD, true, BUDGET, (int32_t)back);
+}
+
+void wh_x86_internal_jump(wh_x86 *e, unsigned from, unsigned to)
+{
+    wh_asm *a = &e->a;
+    if (to > from) {
+        adjust_budget(e, to - from - 1);
+        x_jmp_to(a, e->label[to]);
+        return;
+    }
+    x_alu_ri(a, X_SUB, true, BUDGET, (int32_t)(from + 1 - to));
+    x_jcc_to(a, CC_NS, e->label[to]);
+    wh_x86_late *l = wh_x86_defer(e, x_jmp(a), &e->ir->op[from], wh_x86_budget_stub);
+    l->v[0] = e->ir->count - to;
+    l->v[1] = e->ir->op[to].at;
+}
+
+static void late_taken(wh_x86 *e, const wh_x86_late *l)
+{
+    unsigned i = wh_x86_index(e, l->op);
+    wh_x86_bind_late(e, l);
+    if (l->op->jump >= 0) {
+        wh_x86_internal_jump(e, i, (unsigned)l->op->jump);
+    } else {
+        adjust_budget(e, e->ir->count - i - 1);
+        wh_x86_exit_to(e, l->op->target);
+    }
+}
+
+/* Flags are set; the branch is taken on cc. */
+static void take_branch(wh_x86 *e, const wh_jit_op *o, unsigned cc)
+{
+    unsigned i = wh_x86_index(e, o);
+    if (o->jump >= 0 && (unsigned)o->jump <= i) {
+        uint8_t *skip = x_jcc(&e->a, cc ^ 1);
+        wh_x86_internal_jump(e, i, (unsigned)o->jump);
+        x_bind(&e->a, skip, e->a.p);
+        return;
+    }
+    wh_x86_defer(e, x_jcc(&e->a, cc), o, late_taken);
+}
+
+static void compare(wh_x86 *e, unsigned left, unsigned right)
+{
+    int l = wh_x86_host[left];
+    if (right == 0 && l >= 0)
+        x_rr(&e->a, X_TEST, true, l, l);
+    else if (right == 0 && left != 0)
+        x_alu_mi(&e->a, X_CMP, true, wh_x86_x(left), 0);
+    else
+        wh_x86_op(e, X_CMP, true, wh_x86_use(e, left, RAX), right);
+}
+
+static void put_link(wh_x86 *e, const wh_jit_op *o)
+{
+    if (o->in.a == WH_SINK)
+        return;
+    int d = wh_x86_def(o->in.a, RCX);
+    x_rm(&e->a, X_MOV, true, d, H(vpage));
+    x_alu_ri(&e->a, X_ADD, true, d, o->at + o->length);
+    wh_x86_put(e, o->in.a, d);
+}
+
+static void emit_jalr(wh_x86 *e, const wh_jit_op *o)
+{
+    wh_x86_address(e, o->in.b, o->in.imm);
+    x_alu_ri(&e->a, X_AND, true, RAX, -2);
+    put_link(e, o);
+    wh_x86_jump_in_rax(e);
+}
+
+bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o)
+{
+    unsigned cc;
+    switch (o->in.op) {
+    case WH_OP_BEQ_NEAR:
+    case WH_OP_BEQ_NEAR_C:
+    case WH_OP_BEQ_FAR:
+    case WH_OP_BEQ_FAR_C:
+        cc = CC_E;
+        break;
+    case WH_OP_BNE_NEAR:
+    case WH_OP_BNE_NEAR_C:
+    case WH_OP_BNE_FAR:
+    case WH_OP_BNE_FAR_C:
+        cc = CC_NE;
+        break;
+    case WH_OP_BLT_NEAR:
+    case WH_OP_BLT_FAR:
+        cc = CC_L;
+        break;
+    case WH_OP_BGE_NEAR:
+    case WH_OP_BGE_FAR:
+        cc = CC_GE;
+        break;
+    case WH_OP_BLTU_NEAR:
+    case WH_OP_BLTU_FAR:
+        cc = CC_B;
+        break;
+    case WH_OP_BGEU_NEAR:
+    case WH_OP_BGEU_FAR:
+        cc = CC_AE;
+        break;
+    case WH_OP_JAL_NEAR: /* the target is the next op of the block, or the block's end says how to get there */
+    case WH_OP_JAL_NEAR_C:
+        put_link(e, o);
+        return true;
+    case WH_OP_JAL_FAR:
+    case WH_OP_JAL_FAR_C:
+        put_link(e, o);
+        wh_x86_exit_to(e, o->target);
+        return true;
+    case WH_OP_JALR:
+    case WH_OP_JALR_C:
+        emit_jalr(e, o);
+        return true;
+    default:
+        return false;
+    }
+    compare(e, o->in.b, o->in.a);
+    take_branch(e, o, cc);
+    return true;
+}

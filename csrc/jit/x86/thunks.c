@@ -1,0 +1,139 @@
+/* thunks: the code that all blocks share - in, out, and calls of C. Written once into an empty arena. */
+#include "jit/x86/x86.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+static const int saved[] = {RBX, RBP, R12, R13, R14, R15};
+
+bool wh_backend_available(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("bmi2") != 0;
+#else
+    return false;
+#endif
+}
+
+static void move_x(wh_asm *a, bool out)
+{
+    for (unsigned r = 1; r < 32; r++)
+        if (wh_x86_host[r] >= 0)
+            x_rm(a, out ? X_MOV_STORE : X_MOV, true, wh_x86_host[r], wh_x86_x(r));
+}
+
+/* The f registers, if they are in xmm. */
+static void move_f(wh_asm *a, bool out)
+{
+    x_cmp8_mi(a, H(fp_live), 0);
+    uint8_t *none = x_jcc(a, CC_E);
+    for (unsigned r = 0; r < 32; r++)
+        if (wh_x86_host_f[r] >= 0)
+            x_rm(a, out ? X_66(X_0F(0xd6)) : X_F3(X_0F(0x7e)), false, wh_x86_host_f[r], wh_x86_f(r));
+    x_bind(a, none, a->p);
+}
+
+static void epilogue(wh_asm *a)
+{
+    x_alu_ri(a, X_ADD, true, RSP, 8);
+    for (unsigned i = WH_ARRAY_LEN(saved); i-- > 0;)
+        x_pop(a, saved[i]);
+    x_ret(a);
+}
+
+/* enum wh_leave enter(wh_hart *h, const void *code) */
+static void emit_enter(wh_asm *a)
+{
+    for (unsigned i = 0; i < WH_ARRAY_LEN(saved); i++)
+        x_push(a, saved[i]);
+    x_alu_ri(a, X_SUB, true, RSP, 8);
+    x_rm(a, X_LEA, true, HART, x_at(RDI, WH_X86_BIAS));
+    x_mov_rr(a, RAX, RSI);
+    x_rm(a, X_MOV, true, BUDGET, H(budget));
+    move_x(a, false);
+    x_jmp_reg(a, RAX);
+}
+
+static void emit_leave(wh_asm *a) /* eax: reason */
+{
+    move_x(a, true);
+    x_rm(a, X_MOV_STORE, true, BUDGET, H(budget));
+    move_f(a, true);
+    x_mov_mi8(a, H(fp_live), 0);
+    epilogue(a);
+}
+
+/* rax, ecx: the helper's second and third argument */
+static void emit_call(wh_asm *a, uint64_t helper)
+{
+    x_alu_ri(a, X_SUB, true, RSP, 8);
+    move_x(a, true);
+    x_rm(a, X_MOV_STORE, true, BUDGET, H(budget));
+    move_f(a, true);
+    x_rm(a, X_LEA, true, RDI, x_at(HART, -WH_X86_BIAS));
+    x_mov_rr(a, RSI, RAX);
+    x_rr(a, X_MOV, false, RDX, RCX);
+    x_mov_ri(a, RAX, helper);
+    x_call_reg(a, RAX);
+    x_rr(a, X_TEST, false, RAX, RAX);
+    uint8_t *out = x_jcc(a, CC_NE);
+    move_x(a, false);
+    move_f(a, false);
+    x_alu_ri(a, X_ADD, true, RSP, 8);
+    x_ret(a);
+    x_bind(a, out, a->p);
+    x_mov_mi8(a, H(fp_live), 0);
+    x_mov_ri(a, RAX, WH_LEAVE_HELPER);
+    x_alu_ri(a, X_ADD, true, RSP, 16);
+    epilogue(a);
+}
+
+static void begin(wh_x86 *e, enum wh_x86_thunk t)
+{
+    x_align(&e->a, 16, 0);
+    e->arena->thunk[t] = (uint32_t)(e->a.p - e->arena->rw);
+}
+
+static void leave_with(wh_x86 *e, enum wh_leave why)
+{
+    x_mov_ri(&e->a, RAX, why);
+    x_jmp_to(&e->a, wh_x86_thunk_at(e, THUNK_LEAVE));
+}
+
+static void emit_leaves(wh_x86 *e)
+{
+    wh_asm *a = &e->a;
+    begin(e, THUNK_LEAVE);
+    emit_leave(a);
+    begin(e, THUNK_LOOKUP); /* rax: pc */
+    x_rm(a, X_MOV_STORE, true, RAX, H(pc));
+    leave_with(e, WH_LEAVE_LOOKUP);
+    begin(e, THUNK_LINK); /* eax: site, ecx: offset of the target, edx: page */
+    x_rm(a, X_MOV_STORE, false, RAX, H(link_site));
+    x_rm(a, X_MOV_STORE, false, RDX, H(link_page));
+    x_rm(a, X_ADD, true, RCX, H(vpage));
+    x_rm(a, X_MOV_STORE, true, RCX, H(pc));
+    leave_with(e, WH_LEAVE_LINK);
+    begin(e, THUNK_BUDGET); /* ecx: offset of the next instruction */
+    x_rm(a, X_ADD, true, RCX, H(vpage));
+    x_rm(a, X_MOV_STORE, true, RCX, H(pc));
+    leave_with(e, WH_LEAVE_BUDGET);
+}
+
+void wh_backend_start(wh_jit_arena *arena)
+{
+    wh_x86 e = {.arena = arena, .a = {.p = arena->rw, .limit = arena->rw + arena->records}};
+    emit_enter(&e.a);
+    emit_leaves(&e);
+    begin(&e, THUNK_MEMORY);
+    emit_call(&e.a, (uintptr_t)wh_jit_help_memory);
+    begin(&e, THUNK_ONE);
+    emit_call(&e.a, (uintptr_t)wh_jit_help_one);
+    begin(&e, THUNK_FP);
+    emit_call(&e.a, (uintptr_t)wh_jit_help_fp);
+    begin(&e, THUNK_JUMP);
+    wh_x86_jump_in_rax(&e);
+    arena->thunks = arena->code = (uint32_t)(e.a.p - arena->rw);
+    __extension__ arena->enter = (enum wh_leave (*)(wh_hart *, const void *))(void *)arena->rx;
+}

@@ -1,0 +1,137 @@
+/* translate: one superblock to code - head, instructions in order, end, then the late stubs. Theory: x86.h, backend.h.
+ */
+#include "jit/x86/x86.h"
+
+wh_x86_late *wh_x86_defer(wh_x86 *e, uint8_t *from, const wh_jit_op *o, void (*emit)(wh_x86 *e, const wh_x86_late *l))
+{
+    wh_x86_late *l = &e->late[e->lates];
+    if (e->lates + 1 < WH_X86_MAX_LATE)
+        e->lates++;
+    else
+        e->a.full = true;
+    *l = (wh_x86_late){.emit = emit, .from = from, .back = e->a.p, .op = o};
+    return l;
+}
+
+void wh_x86_bind_late(wh_x86 *e, const wh_x86_late *l)
+{
+    x_bind(&e->a, l->from, e->a.p);
+}
+
+static void call_with_insn(wh_x86 *e, const wh_jit_op *o, enum wh_x86_thunk thunk)
+{
+    uint64_t insn;
+    memcpy(&insn, &o->in, 8);
+    x_mov_ri(&e->a, RAX, insn);
+    x_mov_ri(&e->a, RCX, WH_PACK(o->at, wh_x86_charge(e, o), 0, 0, o->length));
+    x_call_to(&e->a, wh_x86_thunk_at(e, thunk));
+}
+
+void wh_x86_fallback(wh_x86 *e, const wh_jit_op *o)
+{
+    call_with_insn(e, o, THUNK_ONE);
+}
+
+void wh_x86_late_fallback(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_bind_late(e, l);
+    wh_x86_fallback(e, l->op);
+    x_jmp_to(&e->a, l->back);
+}
+
+static void late_need_fp(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_bind_late(e, l);
+    call_with_insn(e, l->op, THUNK_FP);
+    x_jmp_to(&e->a, l->back);
+}
+
+void wh_x86_need_fp(wh_x86 *e, const wh_jit_op *o)
+{
+    if (e->fp_ready)
+        return;
+    x_cmp8_mi(&e->a, H(fp_live), 0);
+    wh_x86_late *l = wh_x86_defer(e, x_jcc(&e->a, CC_E), o, late_need_fp);
+    l->back = e->a.p;
+    e->fp_ready = true;
+}
+
+static void emit_op(wh_x86 *e, const wh_jit_op *o)
+{
+    if (wh_x86_emit_integer(e, o) || wh_x86_emit_memory(e, o) || wh_x86_emit_flow(e, o) || wh_x86_emit_bits(e, o) ||
+        wh_x86_emit_fp(e, o) || wh_x86_emit_atomic(e, o))
+        return;
+    wh_x86_fallback(e, o);
+    if (o->in.op == WH_OP_CSR)
+        e->fp_ready = false;
+}
+
+/* Seven bytes, whatever the count: wh_backend_divert writes a jump over them. */
+static void emit_head(wh_x86 *e)
+{
+    x_head(&e->a, 0x81, true, 0, 0, BUDGET, false);
+    x_byte(&e->a, 0xc0 | X_SUB >> 3 << 3 | (BUDGET & 7));
+    x_imm32(&e->a, e->ir->count);
+    wh_x86_late *l = wh_x86_defer(e, x_jcc(&e->a, CC_S), e->ir->op, wh_x86_budget_stub);
+    l->v[0] = e->ir->count;
+    l->v[1] = e->ir->op[0].at;
+}
+
+static void emit_block(wh_x86 *e)
+{
+    const wh_jit_ir *ir = e->ir;
+    emit_head(e);
+    for (unsigned i = 0; i < ir->count && !e->a.full; i++) {
+        const wh_jit_op *o = &ir->op[i];
+        if (o->flags & WH_JIT_TARGET)
+            e->fp_ready = false;
+        e->label[i] = e->a.p;
+        emit_op(e, o);
+    }
+    if (ir->end == WH_JIT_END_LOOP)
+        wh_x86_internal_jump(e, ir->count - 1, (unsigned)ir->loop);
+    else if (ir->end == WH_JIT_END_FALL)
+        wh_x86_exit_to(e, ir->next);
+    for (unsigned i = 0; i < e->lates && !e->a.full; i++) { /* a stub may defer another one */
+        wh_x86_late l = e->late[i];
+        l.emit(e, &l);
+    }
+}
+
+bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t page_ref, wh_jit_code *out)
+{
+    wh_x86 e;
+    memset(&e, 0, offsetof(wh_x86, label));
+    e.lates = 0;
+    e.arena = arena;
+    e.ir = ir;
+    e.page_ref = page_ref;
+    e.a = (wh_asm){.p = arena->rw + arena->code, .limit = arena->rw + arena->records};
+#if defined(__x86_64__)
+    e.has_fma = __builtin_cpu_supports("fma") != 0;
+#endif
+    x_align(&e.a, 16, 0);
+    out->entry = (uint32_t)(e.a.p - arena->rw);
+    emit_block(&e);
+    out->stale = (uint32_t)(e.a.p - arena->rw);
+    x_rm(&e.a, X_MOV, true, RAX, H(vpage));
+    x_alu_ri(&e.a, X_ADD, true, RAX, ir->op[0].at);
+    x_jmp_to(&e.a, wh_x86_thunk_at(&e, THUNK_LOOKUP));
+    if (e.a.full)
+        return false;
+    arena->code = (uint32_t)(e.a.p - arena->rw);
+    return true;
+}
+
+void wh_backend_link(wh_jit_arena *arena, uint32_t site, uint32_t entry)
+{
+    atomic_store_explicit((_Atomic uint32_t *)(void *)(arena->rw + site), entry - (site + 4), memory_order_release);
+}
+
+/* The entry is 16-byte aligned and its first instruction 7 bytes long: a hart is before or behind it. */
+void wh_backend_divert(wh_jit_arena *arena, uint32_t entry, uint32_t to)
+{
+    _Atomic uint64_t *head = (_Atomic uint64_t *)(void *)(arena->rw + entry);
+    uint64_t code = atomic_load_explicit(head, memory_order_relaxed) & ~0xffffffffffull;
+    atomic_store_explicit(head, code | 0xe9 | (uint64_t)(to - (entry + 5)) << 8, memory_order_release);
+}

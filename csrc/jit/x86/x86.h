@@ -1,0 +1,139 @@
+/* x86: the translator's back end for x86-64 with BMI2. Private to jit/x86/.
+ *
+ * Registers in translated code:
+ *   rbp  hart + 128, so that x[] is in reach of an 8-bit displacement        r15  budget of the slice
+ *   rax rcx rdx  scratch of one guest instruction                             r14  scratch that helpers keep
+ * (emit_memory.c) rbx rsi rdi r8-r13  guest registers (wh_x86_host), in every block         xmm0-xmm2  scratch
+ *   xmm3-xmm15  guest f registers (wh_x86_host_f) while h->fp_live
+ * All other guest registers are operands in memory, [rbp + ...]. rsp is 16-byte aligned between instructions.
+ *
+ * How an emitter is written: bool emit_x(wh_x86 *e, const wh_jit_op *o) puts the code for one guest instruction at
+ * e->a; false means "not mine", and the instruction runs in C (wh_interp_one) in the middle of the block. It may use
+ * the scratch registers freely, keeps nothing in them, and says what is rare with wh_x86_late: code that stands behind
+ * the block. read an x register    wh_x86_use(e, reg, scratch): the host register that has it (scratch if it is in
+ * memory); x0 is 0 or as an operand      wh_x86_op(e, X_ADD, w, host, reg): host op= reg write one             d =
+ * wh_x86_def(o->in.a, RAX); ...compute in d...; wh_x86_put(e, o->in.a, d) FP registers          wh_x86_need_fp(e, o)
+ * first (once a stretch of code; it also makes FS dirty), then wh_x86_use_f, wh_x86_def_f, wh_x86_put_f in the same way
+ *   run in C instead      wh_x86_fallback(e, o), also from a late stub: jump to a late item with wh_x86_late_fallback
+ * Emitters of emit_fp.c (F, D, Zfa, Zfhmin), emit_atomic.c (A, fences, Zacas) and emit_bits.c (Zb*) are asked in turn
+ * after the integer ones (translate.c). */
+#ifndef WH_JIT_X86_H
+#define WH_JIT_X86_H
+
+#include "jit/backend.h"
+#include "jit/x86/asm.h"
+
+enum { HART = RBP, BUDGET = R15, KEEP = R14 };
+#define WH_X86_BIAS 128
+#define H(member)   x_at(HART, (int64_t)offsetof(struct wh_hart, member) - WH_X86_BIAS)
+
+enum wh_x86_thunk {
+    THUNK_LEAVE,
+    THUNK_LOOKUP,
+    THUNK_LINK,
+    THUNK_BUDGET,
+    THUNK_MEMORY,
+    THUNK_ONE,
+    THUNK_FP,
+    THUNK_JUMP
+};
+
+struct wh_x86;
+typedef struct wh_x86_late {
+    void (*emit)(struct wh_x86 *e, const struct wh_x86_late *l);
+    uint8_t *from;       /* displacement of the jump that comes here */
+    const uint8_t *back; /* where to go on */
+    const wh_jit_op *op;
+    int64_t v[2];
+} wh_x86_late;
+
+#define WH_X86_MAX_LATE (4 * WH_JIT_MAX_OPS)
+
+typedef struct wh_x86 {
+    wh_asm a;
+    wh_jit_arena *arena;
+    const wh_jit_ir *ir;
+    uint32_t page_ref;
+    bool fp_ready; /* every way here has passed wh_x86_need_fp */
+    uint8_t *label[WH_JIT_MAX_OPS];
+    wh_x86_late late[WH_X86_MAX_LATE];
+    unsigned lates;
+    bool has_fma;
+} wh_x86;
+
+extern const int8_t wh_x86_host[33];   /* host register of a guest x register, or -1 */
+extern const int8_t wh_x86_host_f[32]; /* xmm number of a guest f register, or -1 */
+
+static inline wh_mem wh_x86_x(unsigned reg)
+{
+    return x_at(HART, (int64_t)(offsetof(struct wh_hart, x) + 8 * reg) - WH_X86_BIAS);
+}
+static inline wh_mem wh_x86_f(unsigned reg)
+{
+    return x_at(HART, (int64_t)(offsetof(struct wh_hart, f) + 8 * reg) - WH_X86_BIAS);
+}
+static inline unsigned wh_x86_index(const wh_x86 *e, const wh_jit_op *o)
+{
+    return (unsigned)(o - e->ir->op);
+}
+/* What is to give back when o, and everything behind it, is not executed. */
+static inline unsigned wh_x86_charge(const wh_x86 *e, const wh_jit_op *o)
+{
+    return e->ir->count - wh_x86_index(e, o);
+}
+static inline const uint8_t *wh_x86_thunk_at(const wh_x86 *e, enum wh_x86_thunk t)
+{
+    return e->arena->rw + e->arena->thunk[t];
+}
+
+/* regs.c */
+int wh_x86_use(wh_x86 *e, unsigned reg, int scratch);
+void wh_x86_load(wh_x86 *e, int to, unsigned reg);   /* to = reg, whatever it is in */
+void wh_x86_load32(wh_x86 *e, int to, unsigned reg); /* to = its low half, zero-extended */
+void wh_x86_op(wh_x86 *e, unsigned op, bool w, int host, unsigned reg);
+static inline int wh_x86_def(unsigned reg, int scratch)
+{
+    return wh_x86_host[reg] >= 0 ? wh_x86_host[reg] : scratch;
+}
+void wh_x86_put(wh_x86 *e, unsigned reg, int host);
+void wh_x86_put_constant(wh_x86 *e, unsigned reg, uint64_t value);
+int wh_x86_use_f(wh_x86 *e, unsigned reg, int scratch); /* all 64 bits, in an xmm */
+static inline int wh_x86_def_f(unsigned reg, int scratch)
+{
+    return wh_x86_host_f[reg] >= 0 ? wh_x86_host_f[reg] : scratch;
+}
+void wh_x86_put_f(wh_x86 *e, unsigned reg, int xmm);
+
+/* translate.c */
+wh_x86_late *wh_x86_defer(wh_x86 *e, uint8_t *from, const wh_jit_op *o,
+                          void (*emit)(wh_x86 *e, const wh_x86_late *l)); /* back: here, until the caller sets it */
+void wh_x86_bind_late(wh_x86 *e, const wh_x86_late *l);                   /* begin a late stub: l->from goes here */
+void wh_x86_fallback(wh_x86 *e, const wh_jit_op *o);
+void wh_x86_late_fallback(wh_x86 *e, const wh_x86_late *l); /* an emit function for wh_x86_defer */
+void wh_x86_need_fp(wh_x86 *e, const wh_jit_op *o);
+
+/* Emitters. */
+bool wh_x86_emit_integer(wh_x86 *e, const wh_jit_op *o);
+bool wh_x86_emit_memory(wh_x86 *e, const wh_jit_op *o);
+bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o);
+bool wh_x86_emit_bits(wh_x86 *e, const wh_jit_op *o);
+bool wh_x86_emit_fp(wh_x86 *e, const wh_jit_op *o);
+bool wh_x86_emit_atomic(wh_x86 *e, const wh_jit_op *o);
+/* emit_memory.c, for FP loads and stores and atomics: rax = address of the access; leaves the host address in [rax +
+ * rdx]. A miss goes to a late stub that does the whole access in C (kind, register of o) and comes back behind it: call
+ * wh_x86_access_done when the access itself has been emitted. */
+typedef struct wh_x86_access {
+    wh_x86_late *late;
+} wh_x86_access;
+void wh_x86_address(wh_x86 *e, unsigned base, int32_t offset); /* rax = x[base] + offset */
+wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store,
+                                       enum wh_access_kind kind);
+void wh_x86_access_done(wh_x86 *e, wh_x86_access access);
+
+/* flow.c */
+void wh_x86_jump_in_rax(wh_x86 *e);                               /* go on at the guest address in rax */
+void wh_x86_exit_to(wh_x86 *e, int32_t target);                   /* go on at this offset of the page, or beyond it */
+void wh_x86_internal_jump(wh_x86 *e, unsigned from, unsigned to); /* op[from] is done: op[to] is next */
+void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l); /* v[0]: give back, v[1]: offset of the next instruction */
+
+#endif
