@@ -16,7 +16,6 @@
 #include "board/machine.h"
 
 #include <errno.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #define NS_PER_TICK (1000000000ull / WH_TIMEBASE_HZ)
@@ -205,12 +204,12 @@ void *wh_icount_main(void *ctx)
 {
     wh_machine *m = ctx;
     pthread_setname_np(pthread_self(), "guest icount");
-    while (wh_run_checkpoint(m)) {
+    while (wh_run_checkpoint(m, &m->io_parked)) {
         if (wh_icount_run(m, UINT64_MAX) != WH_ICOUNT_IDLE)
             continue;
         struct epoll_event ev;
         uint64_t count;
-        if (epoll_wait(m->io_epoll, &ev, 1, -1) == 1 && ev.data.ptr == &m->io_event)
+        if (wh_io_wait(m, &ev, 1, -1) == 1 && ev.data.ptr == &m->io_event)
             (void)!read(m->io_event, &count, sizeof count);
     }
     return NULL;

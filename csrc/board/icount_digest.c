@@ -38,7 +38,7 @@ static int digest_ram(wh_machine *m, uint8_t out[16], wh_error *err)
 int wh_machine_digest(wh_machine *m, uint8_t out[16], wh_error *err)
 {
     pthread_mutex_lock(&m->run_lock);
-    bool rests = m->threads == m->parked && m->run_state != WH_NEW;
+    bool rests = wh_run_at_rest(m) && m->run_state != WH_NEW;
     pthread_mutex_unlock(&m->run_lock);
     if (!rests)
         return wh_fail(err, WH_E_STATE, "machine", "it must be paused to be compared");

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -105,18 +104,26 @@ static void serve(wh_machine *m, void *what)
     }
 }
 
+int wh_io_wait(wh_machine *m, struct epoll_event *ev, int max, int timeout_ms)
+{
+    int n = 0;
+    atomic_store(&m->io_sleeping, true);
+    if (atomic_load(&m->go)) /* else a pause may have looked before we said that we sleep, and waits for us to park */
+        n = epoll_wait(m->io_epoll, ev, max, timeout_ms);
+    atomic_store(&m->io_sleeping, false);
+    return atomic_load(&m->go) ? n : 0; /* what is ready stays ready: epoll is level-triggered */
+}
+
 void *wh_io_main(void *ctx)
 {
     wh_machine *m = ctx;
     pthread_setname_np(pthread_self(), "guest io");
-    while (wh_run_checkpoint(m)) {
+    while (wh_run_checkpoint(m, &m->io_parked)) {
         struct epoll_event ev[MAX_EVENTS];
         /* Input is looked for here too: its bell may have been drained on the way into the last pause. */
-        int n = epoll_wait(m->io_epoll, ev, MAX_EVENTS, atomic_load(&m->input_waiting) ? 0 : -1);
-        if (!atomic_load(&m->go)) { /* what is ready stays ready: epoll is level-triggered */
-            drain(m->io_event);
+        int n = wh_io_wait(m, ev, MAX_EVENTS, atomic_load(&m->input_waiting) ? 0 : -1);
+        if (!atomic_load(&m->go))
             continue;
-        }
         pthread_mutex_lock(&m->lock);
         take_input(m);
         for (int i = 0; i < n; i++)

@@ -2,7 +2,7 @@
  *
  * Threads: one per hart and one for I/O (run.c), made by start. Locks, in the order in which they may be taken:
  *   lock      devices, PLIC, HSM states, clock; never held while a hart executes or anything sleeps
- *   run_lock  run state and the count of parked threads
+ *   run_lock  run state and who is parked
  *   channel.lock, events.lock  leaves
  * A thread that is parked holds no lock and touches neither RAM nor devices. */
 #ifndef WH_MACHINE_H
@@ -16,6 +16,7 @@
 #include "virtio/virtio.h"
 
 #include <pthread.h>
+#include <sys/epoll.h>
 
 #define WH_VIRTIO_SLOTS  8u
 #define WH_MAX_NICS      6u
@@ -93,6 +94,7 @@ typedef struct wh_board_hart {
     enum wh_hsm hsm;      /* under machine.lock */
     bool resume_restarts; /* a suspend of the non-retentive kind */
     bool waiting;         /* icount: in WFI */
+    bool parked;          /* under run_lock */
     uint64_t start_pc, start_opaque;
 } wh_board_hart;
 
@@ -150,9 +152,10 @@ struct wh_machine {
     pthread_cond_t run_changed; /* threads wait here to go on */
     pthread_cond_t parked_changed;
     enum wh_run_state run_state;
-    unsigned threads, parked;
-    bool io_made;
-    unsigned hart_threads; /* how many of hart[] have a thread */
+    unsigned threads;
+    bool io_made, io_parked;
+    _Atomic bool io_sleeping; /* in epoll_wait */
+    unsigned hart_threads;    /* how many of hart[] have a thread */
     pthread_t io_thread;
     int io_epoll, io_event, io_timer;
     _Atomic uint32_t input_waiting; /* bit per channel: input, or room for output that was refused */
@@ -191,7 +194,11 @@ int wh_io_watch(wh_machine *m, wh_device *d, wh_error *err);
 void wh_io_arm_timer(void *m); /* lock held, or no thread runs */
 void *wh_io_main(void *m);
 /* True to go on; false when the thread shall end. Parks as long as the machine does not run. */
-bool wh_run_checkpoint(wh_machine *m);
+bool wh_run_checkpoint(wh_machine *m, bool *parked);
+bool wh_run_at_rest(
+    wh_machine *m); /* run_lock held: no thread touches RAM or devices, while the state is not RUNNING */
+/* epoll_wait as a thread at rest; 0 events when the machine does not run, before or behind it. */
+int wh_io_wait(wh_machine *m, struct epoll_event *ev, int max, int timeout_ms);
 /* clock.c */
 uint64_t wh_clock_now(void *m);
 void wh_clock_set(void *m, uint64_t mtime);

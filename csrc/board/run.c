@@ -1,7 +1,10 @@
 /* Threads and the run state: harts, pause, resume, stop.
  *
- * Every thread passes wh_run_checkpoint between two pieces of work and parks there unless the machine runs. Pausing is
- * therefore: say so, make everyone look (attention, futex, eventfd), count the parked. */
+ * Every thread passes wh_run_checkpoint between two pieces of work and parks there unless the machine runs. One that
+ * sleeps (a hart in WFI, the I/O thread in epoll) is at rest already: it looks at `go` after it has said that it sleeps
+ * and again, by the checkpoint, before it touches anything. Pausing is therefore: say so, ask the harts that execute
+ * for attention, wait until the last one of them has parked. It wakes nobody, so that it costs the same with 64 idle
+ * harts as with one. */
 #include "board/machine.h"
 
 #include <errno.h>
@@ -46,23 +49,33 @@ void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until)
         when = wh_clock_host_ns(h->machine, until);
     struct timespec at = {(time_t)(when / 1000000000ull), (long)(when % 1000000000ull)};
     atomic_store(&h->sleeping, 1);
-    syscall(SYS_futex, &h->wake, FUTEX_WAIT_BITSET_PRIVATE, seq, when == UINT64_MAX ? NULL : &at, NULL,
-            FUTEX_BITSET_MATCH_ANY);
+    if (atomic_load(&h->machine->go)) /* else a pause may have looked before we said so, and waits for us to park */
+        syscall(SYS_futex, &h->wake, FUTEX_WAIT_BITSET_PRIVATE, seq, when == UINT64_MAX ? NULL : &at, NULL,
+                FUTEX_BITSET_MATCH_ANY);
     atomic_store(&h->sleeping, 0);
     atomic_fetch_add_explicit(&h->wfi_ns, wh_now_ns() - start, memory_order_relaxed);
 }
 
-bool wh_run_checkpoint(wh_machine *m)
+bool wh_run_at_rest(wh_machine *m)
 {
-    if (WH_LIKELY(atomic_load_explicit(&m->go, memory_order_acquire)))
+    for (unsigned i = 0; i < m->hart_threads; i++)
+        if (!m->hart[i].parked && !atomic_load(&m->hart[i].sleeping))
+            return false;
+    return !m->io_made || m->io_parked || atomic_load(&m->io_sleeping);
+}
+
+bool wh_run_checkpoint(wh_machine *m, bool *parked)
+{
+    if (WH_LIKELY(atomic_load(&m->go)))
         return true;
     pthread_mutex_lock(&m->run_lock);
     if (m->run_state != WH_RUNNING && m->run_state != WH_STOPPED) {
-        m->parked++;
-        pthread_cond_broadcast(&m->parked_changed);
+        *parked = true;
+        if (wh_run_at_rest(m))
+            pthread_cond_signal(&m->parked_changed);
         while (m->run_state != WH_RUNNING && m->run_state != WH_STOPPED)
             pthread_cond_wait(&m->run_changed, &m->run_lock);
-        m->parked--;
+        *parked = false;
     }
     bool on = m->run_state == WH_RUNNING;
     pthread_mutex_unlock(&m->run_lock);
@@ -77,14 +90,18 @@ static void set_state(wh_machine *m, enum wh_run_state state)
     pthread_cond_broadcast(&m->run_changed);
 }
 
-static void make_all_look(wh_machine *m)
+/* wake: the sleepers too, and a pause that waits; for good. */
+static void make_all_look(wh_machine *m, bool wake)
 {
-    unsigned harts = wh_icount_on(m) ? m->config.harts : m->hart_threads;
-    for (unsigned i = 0; i < harts; i++) {
+    for (unsigned i = 0; i < m->config.harts; i++) {
         wh_hart_attention(m->hart[i].cpu);
-        wh_hart_wake(&m->hart[i]);
+        if (wake)
+            wh_hart_wake(&m->hart[i]);
     }
-    wh_run_kick_io(m);
+    if (wake) {
+        pthread_cond_broadcast(&m->parked_changed);
+        wh_run_kick_io(m);
+    }
 }
 
 void wh_run_halt(wh_machine *m)
@@ -92,7 +109,7 @@ void wh_run_halt(wh_machine *m)
     pthread_mutex_lock(&m->run_lock);
     if (m->run_state == WH_RUNNING || m->run_state == WH_PAUSED)
         set_state(m, WH_HALTED);
-    make_all_look(m);
+    make_all_look(m, true);
     pthread_mutex_unlock(&m->run_lock);
 }
 
@@ -134,7 +151,7 @@ static void *hart_main(void *arg)
     char name[16];
     snprintf(name, sizeof name, "hart %u", h->index);
     pthread_setname_np(pthread_self(), name);
-    while (wh_run_checkpoint(h->machine)) {
+    while (wh_run_checkpoint(h->machine, &h->parked)) {
         if (!wh_hsm_step(h))
             continue;
         switch (wh_run_execute(h)) {
@@ -236,8 +253,8 @@ int wh_machine_pause(wh_machine *m, uint64_t *when_ns)
     bool now = m->run_state == WH_RUNNING;
     if (now) {
         set_state(m, WH_PAUSED);
-        make_all_look(m);
-        while (m->run_state == WH_PAUSED && m->parked < m->threads)
+        make_all_look(m, false);
+        while (m->run_state == WH_PAUSED && !wh_run_at_rest(m))
             pthread_cond_wait(&m->parked_changed, &m->run_lock);
         wh_clock_freeze(m);
     }
@@ -271,7 +288,7 @@ int wh_machine_stop(wh_machine *m)
 {
     pthread_mutex_lock(&m->run_lock);
     set_state(m, WH_STOPPED);
-    make_all_look(m);
+    make_all_look(m, true);
     unsigned harts = m->hart_threads;
     bool io = m->io_made;
     m->io_made = false;

@@ -6,6 +6,7 @@ What the program looks for does happen where it may: without its fence the store
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -50,3 +51,26 @@ def test_harts_see_of_each_other_what_they_may(harts: int, disturb) -> None:  # 
         assert int(values["ran"]) >= 200
     finally:
         guest.machine.close()
+
+
+@pytest.mark.parametrize("harts", [1, 3, 64])
+def test_as_many_harts_as_asked_for(harts: int) -> None:
+    """Started, interrupted by timers and by each other, fenced and stopped."""
+    with Guest(harts=harts).boot(build("many")) as guest:
+        guest.wait_end()
+        values = {name: int(value) for name, value in guest.values().items()}
+        assert values == {"harts": harts, "counted": 2000 * harts, "timers": harts, "ipis": harts}
+
+
+def test_a_pause_of_busy_harts_is_short() -> None:
+    """At most 1 ms, unless other processes have the host's cores: then a hart that is not running must get one first,
+    so that only the best quarter of the pauses is judged."""
+    with Guest(harts=4).boot(build("busy")) as guest:
+        guest.read_until(b"busy=4\n")
+        took = []
+        for _ in range(200):
+            begun = time.perf_counter()
+            guest.machine.pause()
+            took.append(time.perf_counter() - begun)
+            guest.machine.resume()
+        assert sorted(took)[len(took) // 4] < 0.001

@@ -101,4 +101,4 @@ trap_entry:
     .balign 16
     .globl stacks
 stacks:
-    .space 8 * 16384
+    .space 64 * 16384
