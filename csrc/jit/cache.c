@@ -245,12 +245,12 @@ static void publish(wh_jit *j, wh_jit_page *page, wh_jit_block *b)
 }
 
 /* Lock held. */
-static wh_jit_block *make(wh_jit *j, wh_jit_page *page, uint32_t offset, const uint8_t *bytes)
+static wh_jit_block *make(wh_jit *j, wh_jit_page *page, uint32_t isa, uint32_t offset, const uint8_t *bytes)
 {
     wh_jit_ir ir;
     struct site site = {j, page};
     wh_jit_block *b = wh_jit_find(j, page, offset);
-    if (b != NULL || page->changes >= MAX_CHANGES || !wh_jit_form(&ir, bytes, offset, known, &site))
+    if (b != NULL || page->changes >= MAX_CHANGES || !wh_jit_form(&ir, isa, bytes, offset, known, &site))
         return b;
     b = new_block(j, page, &ir, bytes);
     if (b == NULL)
@@ -274,7 +274,7 @@ wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset)
         return NULL;
     memcpy(bytes, host, WH_PAGE_SIZE);
     pthread_mutex_lock(&j->lock);
-    wh_jit_block *b = j->full ? NULL : make(j, page, offset, bytes);
+    wh_jit_block *b = j->full ? NULL : make(j, page, h->isa, offset, bytes);
     pthread_mutex_unlock(&j->lock);
     return b;
 }

@@ -3,6 +3,15 @@
 
 #include <string.h>
 
+static uint16_t four_byte_twin(unsigned op)
+{
+    static const uint16_t twin[] = {
+#define ONE(name) WH_OP_##name,
+#define TWO(name) WH_OP_##name, WH_OP_##name,
+        WH_OPS(ONE, TWO)};
+    return op < WH_ARRAY_LEN(twin) ? twin[op] : (uint16_t)op;
+}
+
 enum flow { STRAIGHT, BRANCH, JUMP, LAST };
 
 static enum flow flow_of(unsigned op)
@@ -12,15 +21,11 @@ static enum flow flow_of(unsigned op)
     case WH_OP_BEQ_FAR ... WH_OP_BGEU_FAR:
         return BRANCH;
     case WH_OP_JAL_NEAR:
-    case WH_OP_JAL_NEAR_C:
         return JUMP;
     case WH_OP_JAL_FAR:
-    case WH_OP_JAL_FAR_C:
     case WH_OP_JALR:
-    case WH_OP_JALR_C:
     case WH_OP_ILLEGAL:
     case WH_OP_EBREAK:
-    case WH_OP_EBREAK_C:
     case WH_OP_ECALL:
     case WH_OP_MRET:
     case WH_OP_SRET:
@@ -36,13 +41,13 @@ static enum flow flow_of(unsigned op)
 
 static bool is_near(unsigned op)
 {
-    return (op >= WH_OP_BEQ_NEAR && op <= WH_OP_BGEU_NEAR) || op == WH_OP_JAL_NEAR || op == WH_OP_JAL_NEAR_C;
+    return (op >= WH_OP_BEQ_NEAR && op <= WH_OP_BGEU_NEAR) || op == WH_OP_JAL_NEAR;
 }
 
 /* NEAR distances count decoder entries (insn.h), FAR ones bytes. */
 static int32_t target_of(const wh_jit_op *o)
 {
-    int32_t distance = is_near(o->in.op) ? o->in.imm / (int32_t)sizeof(wh_insn) * 2 : o->in.imm;
+    int32_t distance = is_near(o->op) ? o->in.imm / (int32_t)sizeof(wh_insn) * 2 : o->in.imm;
     return (int32_t)o->at + distance;
 }
 
@@ -51,7 +56,7 @@ static void resolve_jumps(wh_jit_ir *ir, const int16_t *index_at)
     for (unsigned i = 0; i < ir->count; i++) {
         wh_jit_op *o = &ir->op[i];
         o->jump = -1;
-        if (flow_of(o->in.op) == BRANCH && o->target >= 0 && o->target < (int32_t)WH_PAGE_SIZE)
+        if (flow_of(o->op) == BRANCH && o->target >= 0 && o->target < (int32_t)WH_PAGE_SIZE)
             o->jump = index_at[o->target / 2];
         if (o->jump >= 0)
             ir->op[o->jump].flags |= WH_JIT_TARGET;
@@ -60,8 +65,8 @@ static void resolve_jumps(wh_jit_ir *ir, const int16_t *index_at)
         ir->op[ir->loop].flags |= WH_JIT_TARGET;
 }
 
-bool wh_jit_form(wh_jit_ir *ir, const uint8_t *page, uint32_t offset, bool (*known)(void *ctx, uint32_t offset),
-                 void *ctx)
+bool wh_jit_form(wh_jit_ir *ir, uint32_t isa, const uint8_t *page, uint32_t offset,
+                 bool (*known)(void *ctx, uint32_t offset), void *ctx)
 {
     int16_t index_at[WH_PAGE_SIZE / 2];
     uint32_t at = offset;
@@ -85,11 +90,12 @@ bool wh_jit_form(wh_jit_ir *ir, const uint8_t *page, uint32_t offset, bool (*kno
         }
         wh_jit_op *o = &ir->op[ir->count];
         *o = (wh_jit_op){.at = (uint16_t)at, .jump = -1};
-        o->length = (uint8_t)wh_decode(bits, at, &o->in);
+        o->length = (uint8_t)wh_decode_for(isa, bits, at, &o->in);
+        o->op = four_byte_twin(o->in.op);
         index_at[at / 2] = (int16_t)ir->count++;
         at += o->length;
-        enum flow flow = flow_of(o->in.op);
-        if (flow == BRANCH || flow == JUMP || o->in.op == WH_OP_JAL_FAR || o->in.op == WH_OP_JAL_FAR_C)
+        enum flow flow = flow_of(o->op);
+        if (flow == BRANCH || flow == JUMP || o->op == WH_OP_JAL_FAR)
             o->target = target_of(o);
         if (flow == JUMP)
             at = (uint32_t)o->target;

@@ -21,6 +21,7 @@ enum { WH_JIT_TARGET = 1 }; /* wh_jit_op.flags: a branch of this block jumps her
 
 typedef struct wh_jit_op {
     wh_insn in;
+    uint16_t op;    /* in.op without the 2-byte twins: what emitters look at */
     uint16_t at;    /* offset in the page */
     uint8_t length; /* guest bytes */
     uint8_t flags;
@@ -44,7 +45,7 @@ typedef struct wh_jit_ir {
 
 /* Form the superblock whose head is at `offset` (even) of the page with these bytes. known(ctx, offset): another block
  * begins there, so that the trace ends before it. False: nothing to translate (an instruction across two pages). */
-bool wh_jit_form(wh_jit_ir *ir, const uint8_t *page, uint32_t offset, bool (*known)(void *ctx, uint32_t offset),
-                 void *ctx);
+bool wh_jit_form(wh_jit_ir *ir, uint32_t isa, const uint8_t *page, uint32_t offset,
+                 bool (*known)(void *ctx, uint32_t offset), void *ctx);
 
 #endif

@@ -127,17 +127,13 @@ static void emit_jalr(wh_x86 *e, const wh_jit_op *o)
 bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o)
 {
     unsigned cc;
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_BEQ_NEAR:
-    case WH_OP_BEQ_NEAR_C:
     case WH_OP_BEQ_FAR:
-    case WH_OP_BEQ_FAR_C:
         cc = CC_E;
         break;
     case WH_OP_BNE_NEAR:
-    case WH_OP_BNE_NEAR_C:
     case WH_OP_BNE_FAR:
-    case WH_OP_BNE_FAR_C:
         cc = CC_NE;
         break;
     case WH_OP_BLT_NEAR:
@@ -157,16 +153,13 @@ bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o)
         cc = CC_AE;
         break;
     case WH_OP_JAL_NEAR: /* the target is the next op of the block, or the block's end says how to get there */
-    case WH_OP_JAL_NEAR_C:
         put_link(e, o);
         return true;
     case WH_OP_JAL_FAR:
-    case WH_OP_JAL_FAR_C:
         put_link(e, o);
         wh_x86_exit_to(e, o->target);
         return true;
     case WH_OP_JALR:
-    case WH_OP_JALR_C:
         emit_jalr(e, o);
         return true;
     default:

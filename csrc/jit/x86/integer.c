@@ -146,8 +146,8 @@ static void multiply_high(wh_x86 *e, const wh_jit_op *o)
 {
     unsigned right = (unsigned)o->in.imm;
     wh_x86_load(e, RAX, o->in.b);
-    group3_with(e, o->in.op == WH_OP_MULH ? X_IMUL1 : X_MUL, true, right);
-    if (o->in.op == WH_OP_MULHSU) { /* signed left: as unsigned, less right << 64 where left is negative */
+    group3_with(e, o->op == WH_OP_MULH ? X_IMUL1 : X_MUL, true, right);
+    if (o->op == WH_OP_MULHSU) { /* signed left: as unsigned, less right << 64 where left is negative */
         wh_x86_load(e, RCX, o->in.b);
         x_shift_ri(&e->a, X_SAR, true, RCX, 63);
         wh_x86_op(e, X_AND, true, RCX, right);
@@ -186,7 +186,7 @@ static void divide(wh_x86 *e, const wh_jit_op *o, bool is_signed, bool word, int
 static void upper(wh_x86 *e, const wh_jit_op *o)
 {
     int d = wh_x86_def(o->in.a, RAX);
-    if (o->in.op != WH_OP_AUIPC) {
+    if (o->op != WH_OP_AUIPC) {
         wh_x86_put_constant(e, o->in.a, (uint64_t)(int64_t)o->in.imm);
         return;
     }
@@ -197,18 +197,15 @@ static void upper(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_immediate(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_LUI:
-    case WH_OP_LUI_C:
     case WH_OP_AUIPC:
         upper(e, o);
         return true;
     case WH_OP_ADDI:
-    case WH_OP_ADDI_C:
         add_immediate(e, o, false);
         return true;
     case WH_OP_ADDIW:
-    case WH_OP_ADDIW_C:
         add_immediate(e, o, true);
         return true;
     case WH_OP_SLTI:
@@ -224,19 +221,15 @@ static bool emit_immediate(wh_x86 *e, const wh_jit_op *o)
         logic_immediate(e, o, X_OR);
         return true;
     case WH_OP_ANDI:
-    case WH_OP_ANDI_C:
         logic_immediate(e, o, X_AND);
         return true;
     case WH_OP_SLLI:
-    case WH_OP_SLLI_C:
         shift_immediate(e, o, X_SHL, false);
         return true;
     case WH_OP_SRLI:
-    case WH_OP_SRLI_C:
         shift_immediate(e, o, X_SHR, false);
         return true;
     case WH_OP_SRAI:
-    case WH_OP_SRAI_C:
         shift_immediate(e, o, X_SAR, false);
         return true;
     case WH_OP_SLLIW:
@@ -255,33 +248,26 @@ static bool emit_immediate(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_register(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_ADD:
-    case WH_OP_ADD_C:
         add(e, o);
         return true;
     case WH_OP_ADDW:
-    case WH_OP_ADDW_C:
         binary(e, o, X_ADD, true, true);
         return true;
     case WH_OP_SUB:
-    case WH_OP_SUB_C:
         binary(e, o, X_SUB, false, false);
         return true;
     case WH_OP_SUBW:
-    case WH_OP_SUBW_C:
         binary(e, o, X_SUB, false, true);
         return true;
     case WH_OP_XOR:
-    case WH_OP_XOR_C:
         binary(e, o, X_XOR, true, false);
         return true;
     case WH_OP_OR:
-    case WH_OP_OR_C:
         binary(e, o, X_OR, true, false);
         return true;
     case WH_OP_AND:
-    case WH_OP_AND_C:
         binary(e, o, X_AND, true, false);
         return true;
     case WH_OP_SLL:
@@ -315,7 +301,7 @@ static bool emit_register(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_multiply(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_MUL:
         binary(e, o, X_IMUL, true, false);
         return true;
@@ -358,7 +344,7 @@ static bool emit_multiply(wh_x86 *e, const wh_jit_op *o)
 
 bool wh_x86_emit_integer(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_LUI ... WH_OP_AUIPC:
     case WH_OP_ADDI ... WH_OP_REMUW:
         if (o->in.a == WH_SINK)

@@ -76,11 +76,9 @@ static bool kind_of(unsigned op, enum wh_access_kind *kind)
         *kind = WH_KIND_LH;
         return true;
     case WH_OP_LW:
-    case WH_OP_LW_C:
         *kind = WH_KIND_LW;
         return true;
     case WH_OP_LD:
-    case WH_OP_LD_C:
         *kind = WH_KIND_LD;
         return true;
     case WH_OP_LBU:
@@ -99,11 +97,9 @@ static bool kind_of(unsigned op, enum wh_access_kind *kind)
         *kind = WH_KIND_SH;
         return true;
     case WH_OP_SW:
-    case WH_OP_SW_C:
         *kind = WH_KIND_SW;
         return true;
     case WH_OP_SD:
-    case WH_OP_SD_C:
         *kind = WH_KIND_SD;
         return true;
     default:
@@ -114,7 +110,7 @@ static bool kind_of(unsigned op, enum wh_access_kind *kind)
 bool wh_x86_emit_memory(wh_x86 *e, const wh_jit_op *o)
 {
     enum wh_access_kind kind;
-    if (!kind_of(o->in.op, &kind))
+    if (!kind_of(o->op, &kind))
         return false;
     const struct form *f = &forms[kind];
     wh_x86_address(e, o->in.b, o->in.imm);

@@ -62,8 +62,9 @@ static void emit_op(wh_x86 *e, const wh_jit_op *o)
         wh_x86_emit_fp(e, o) || wh_x86_emit_atomic(e, o))
         return;
     wh_x86_fallback(e, o);
-    if (o->in.op == WH_OP_CSR)
-        e->fp_ready = false;
+    e->fp_ready = false; /* a CSR may have changed FS or the rounding mode */
+    if (e->ir->end == WH_JIT_END_SELF && wh_x86_index(e, o) + 1 == e->ir->count)
+        wh_x86_exit_to(e, o->at + o->length); /* it may go straight on after all (PAUSE) */
 }
 
 /* Seven bytes, whatever the count: wh_backend_divert writes a jump over them. */
