@@ -159,7 +159,7 @@ void wh_machine_free(wh_machine *m)
 {
     if (!m)
         return;
-    if (m->threads || m->hart_threads)
+    if (m->threads || m->hart_threads || m->restore.filling)
         wh_machine_stop(m);
     wh_bus_destroy(m);
     for (unsigned i = 0; i < m->harts_made; i++)
@@ -170,6 +170,7 @@ void wh_machine_free(wh_machine *m)
         wh_channel_destroy(&m->channel[i]);
     wh_run_destroy(m);
     wh_events_destroy(&m->events);
+    wh_restore_free(m);
     wh_ram_free(&m->ram);
     pthread_mutex_destroy(&m->lock);
     free(m);
@@ -275,5 +276,10 @@ void wh_machine_get_stats(wh_machine *m, wh_machine_stats *out)
         out->wfi_ns += atomic_load_explicit(&m->hart[i].wfi_ns, memory_order_relaxed);
         out->run_ns += atomic_load_explicit(&m->hart[i].run_ns, memory_order_relaxed);
     }
+    wh_door_stats door;
+    wh_ram_door_stats(&m->ram, &door);
+    out->pages_restored = door.named;
+    out->pages_faulted = door.faulted;
+    out->pages_absent = door.absent;
     add_device_stats(m, out);
 }

@@ -98,6 +98,17 @@ typedef struct wh_board_hart {
     uint64_t start_pc, start_opaque;
 } wh_board_hart;
 
+/* ---- restore.c: where absent pages come from, and the thread that brings them in */
+typedef struct wh_restore {
+    struct wh_snapfile *file; /* NULL: none, or every page is there */
+    int how;
+    bool filling; /* the thread was made */
+    pthread_t filler;
+    _Atomic bool stop;
+    _Atomic uint32_t failed; /* why is set */
+    wh_error why;            /* why a page was lost */
+} wh_restore;
+
 /* ---- run.c */
 enum wh_run_state {
     WH_NEW,   /* nothing loaded */
@@ -142,6 +153,7 @@ struct wh_machine {
     unsigned regions;
     wh_channel channel[WH_CHANNELS];
     wh_events events;
+    wh_restore restore;
     uint8_t seed[64]; /* for the device tree: kaslr-seed, rng-seed */
 
     _Atomic uint64_t clock_base; /* host ns at mtime 0, modulo 2^64 */
@@ -213,6 +225,10 @@ int wh_bus_add_virtio(wh_machine *m, wh_device *d, wh_error *err); /* takes d ov
 wh_virtio_env wh_bus_virtio_env(wh_machine *m);                    /* for the next free slot */
 int wh_bus_read(void *m, wh_hart *h, uint64_t pa, unsigned size, uint64_t *value);
 int wh_bus_write(void *m, wh_hart *h, uint64_t pa, unsigned size, uint64_t value);
+/* restore.c */
+int wh_restore_start(wh_machine *m); /* 0 or an errno; the filler, where one is needed */
+void wh_restore_stop(wh_machine *m); /* no other thread of the machine runs any more */
+void wh_restore_free(wh_machine *m);
 /* sbi.c */
 void wh_sbi_call(wh_board_hart *h);
 /* hsm.c */

@@ -213,7 +213,9 @@ static int start(wh_machine *m, bool spawned, wh_error *err)
         return wh_fail(err, WH_E_STATE, "machine",
                        m->run_state == WH_NEW ? "nothing is loaded" : "it was started before or its restore failed");
     }
-    int e = spawned ? spawn_all(m) : 0; /* they park: the state is not RUNNING yet */
+    int e = wh_restore_start(m);
+    if (!e && spawned)
+        e = spawn_all(m); /* they park: the state is not RUNNING yet */
     if (e) {
         pthread_mutex_unlock(&m->run_lock);
         wh_machine_stop(m);
@@ -298,5 +300,6 @@ int wh_machine_stop(wh_machine *m)
         pthread_join(m->hart[i].thread, NULL);
     if (io)
         pthread_join(m->io_thread, NULL);
+    wh_restore_stop(m);
     return WH_OK;
 }

@@ -139,11 +139,11 @@ static struct reply srst_call(wh_board_hart *h, uint64_t fid)
 static struct reply console_write(wh_board_hart *h, uint64_t len, uint64_t pa)
 {
     wh_machine *m = h->machine;
-    const uint8_t *from = wh_ram_at(&m->ram, pa, len);
+    uint64_t n = len < CHUNK ? len : CHUNK; /* the caller repeats; our stay outside guest code is bounded */
+    const uint8_t *from = wh_ram_has(&m->ram, pa, len) ? wh_ram_at(&m->ram, pa, n) : NULL;
     if (!from)
         return (struct reply){ERR_INVALID_PARAM, 0};
     wh_channel_end end = wh_channel_device_end(&m->channel[WH_CH_UART]);
-    uint64_t n = len < CHUNK ? len : CHUNK; /* the caller repeats; our stay outside guest code is bounded */
     end.output(end.ctx, from, n);
     return (struct reply){0, n};
 }
@@ -166,10 +166,11 @@ static size_t take_input(wh_machine *m, uint8_t *to, size_t cap)
 static struct reply console_read(wh_board_hart *h, uint64_t len, uint64_t pa)
 {
     wh_machine *m = h->machine;
-    uint8_t *to = wh_ram_at(&m->ram, pa, len);
+    uint64_t most = len < CHUNK ? len : CHUNK;
+    uint8_t *to = wh_ram_has(&m->ram, pa, len) ? wh_ram_at(&m->ram, pa, most) : NULL;
     if (!to)
         return (struct reply){ERR_INVALID_PARAM, 0};
-    size_t n = take_input(m, to, len < CHUNK ? len : CHUNK);
+    size_t n = take_input(m, to, most);
     wh_ram_mark_dirty_range(&m->ram, pa, n);
     return (struct reply){0, n};
 }

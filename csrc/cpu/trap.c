@@ -76,6 +76,8 @@ static void enter_machine(wh_hart *h, uint64_t cause, uint64_t value)
 
 bool wh_trap(wh_hart *h, uint64_t cause, uint64_t value)
 {
+    if (WH_UNLIKELY(cause == WH_CAUSE_LOST))
+        return true;
     bool interrupt = (cause & WH_CAUSE_INTERRUPT) != 0;
     uint64_t at = h->pc, delegated = interrupt ? h->csr.mideleg : h->csr.medeleg;
     enum wh_priv from = h->priv;

@@ -4,7 +4,12 @@
  *   wherry-core run --firmware FILE [--kernel Image ...]    firmware in M-mode, which starts the kernel
  *   wherry-core run --elf FILE [--signature FILE] [--signature-range BEGIN:END] [--max-insns N] ...
  *   with any of them: --cpu rva22|rv64gc, the CPU model
+ *   wherry-core run ... --snapshot-to FILE (--snapshot-at-insns N | --on-marker TEXT)
+ *   wherry-core run --restore FILE [--lazy | --on-demand | --eager] [--elf FILE]
  *
+ * A snapshot is taken once that many instructions were executed or the text has come out of the UART; the run ends with
+ * it. --restore goes on from one: lazily (the default: pages come from the file when they are touched, the rest in the
+ * background), on demand (no background) or after everything was read; an --elf is read for its symbols only then.
  * The UART is stdin and stdout. An ELF starts in M-mode at its entry point; if it has a symbol `tohost` (the HTIF
  * convention of RISC-V test programs) the run ends when the program writes it: 1 is success, an odd value n fails with
  * code n >> 1. --signature writes the words between begin_signature and end_signature, one 32-bit hexadecimal word a
@@ -18,6 +23,7 @@
  * enough, 5 when it crashed. */
 #include "board/board.h"
 #include "cpu/model.h"
+#include "main/snapshots.h"
 #include "main/symbols.h"
 
 #include <errno.h>
@@ -37,9 +43,12 @@ enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
 
 struct options {
     const char *elf, *firmware, *kernel, *initrd, *append, *signature;
-    uint64_t memory, max_insns, seed, hash_every;
+    const char *snapshot_to, *restore;
+    uint64_t memory, max_insns, seed, hash_every, snapshot_at;
     uint32_t smp, cpu, engine;
+    int restore_how;
     bool stats, icount;
+    struct wh_marker marker;
 };
 
 struct session {
@@ -47,7 +56,10 @@ struct session {
     wh_machine *machine;
     struct wh_symbols symbols;
     uint64_t shown; /* UART bytes written to stdout */
+    struct wh_marker marker;
+    bool marker_seen;
     bool input_open;
+    uint64_t begun, ran; /* host ns: when the command began, when the first instructions had been executed */
 };
 
 static int usage(const char *why)
@@ -56,7 +68,9 @@ static int usage(const char *why)
             "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE | --firmware FILE [--kernel FILE])\n"
             "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--cpu rva22|rv64gc]\n"
             "       [--max-insns N] [--signature FILE] [--stats]\n"
-            "       [--seed N] [--icount [--hash-every N]] [--engine interpreter|jit]\n",
+            "       [--seed N] [--icount [--hash-every N]] [--engine interpreter|jit]\n"
+            "       [--snapshot-to FILE (--snapshot-at-insns N | --on-marker TEXT)]\n"
+            "       wherry-core run --restore FILE [--lazy | --on-demand | --eager] [--elf FILE] ...\n",
             why);
     return EXIT_USAGE;
 }
@@ -98,16 +112,53 @@ static bool parse_engine(const char *text, uint32_t *out)
     return *out == WH_ENGINE_JIT || strcmp(text, "interpreter") == 0;
 }
 
+static int check(const struct options *o, bool more)
+{
+    bool boots = o->kernel != NULL || o->firmware != NULL;
+    if (o->restore != NULL && (boots || o->initrd != NULL))
+        return usage("--restore takes everything but the symbols of an --elf from its file");
+    if (more || (o->restore == NULL && (o->elf != NULL) == boots))
+        return usage("give either --elf, or --kernel, --firmware or both, or --restore");
+    if ((o->snapshot_to != NULL) != (o->snapshot_at != 0 || o->marker.text != NULL))
+        return usage("--snapshot-to wants --snapshot-at-insns or --on-marker, and they want it");
+    if (o->hash_every != 0 && !o->icount && o->restore == NULL)
+        return usage("--hash-every goes with --icount");
+    return 0;
+}
+
 static int parse(int argc, char **argv, struct options *o)
 {
+    /* clang-format off: a line each, for easy merges */
     static const struct option longs[] = {
-        {"elf", 1, NULL, 'e'},      {"kernel", 1, NULL, 'k'}, {"initrd", 1, NULL, 'i'},     {"append", 1, NULL, 'a'},
-        {"memory", 1, NULL, 'm'},   {"smp", 1, NULL, 's'},    {"max-insns", 1, NULL, 'n'},  {"signature", 1, NULL, 'g'},
-        {"icount", 0, NULL, 'c'},   {"seed", 1, NULL, 'd'},   {"hash-every", 1, NULL, 'h'}, {"stats", 0, NULL, 't'},
-        {"firmware", 1, NULL, 'f'}, {"cpu", 1, NULL, 'u'},    {"engine", 1, NULL, 'j'},     {NULL, 0, NULL, 0}};
+        {"elf", 1, NULL, 'e'},
+        {"kernel", 1, NULL, 'k'},
+        {"initrd", 1, NULL, 'i'},
+        {"append", 1, NULL, 'a'},
+        {"memory", 1, NULL, 'm'},
+        {"smp", 1, NULL, 's'},
+        {"max-insns", 1, NULL, 'n'},
+        {"signature", 1, NULL, 'g'},
+        {"icount", 0, NULL, 'c'},
+        {"seed", 1, NULL, 'd'},
+        {"hash-every", 1, NULL, 'h'},
+        {"stats", 0, NULL, 't'},
+        {"firmware", 1, NULL, 'f'},
+        {"cpu", 1, NULL, 'u'},
+        {"snapshot-to", 1, NULL, 1000},
+        {"snapshot-at-insns", 1, NULL, 1001},
+        {"on-marker", 1, NULL, 1002},
+        {"restore", 1, NULL, 1003},
+        {"eager", 0, NULL, 1004},
+        {"lazy", 0, NULL, 1005},
+        {"on-demand", 0, NULL, 1006},
+        {"engine", 1, NULL, 'j'},
+        {NULL, 0, NULL, 0},
+    };
+    /* clang-format on */
     uint64_t v;
     int c;
-    *o = (struct options){.memory = 256u << 20, .smp = 1, .seed = 1, .append = "console=ttyS0"};
+    *o = (struct options){
+        .memory = 256u << 20, .smp = 1, .seed = 1, .append = "console=ttyS0", .restore_how = WH_RESTORE_LAZY};
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         switch (c) {
         case 'e':
@@ -150,6 +201,30 @@ static int parse(int argc, char **argv, struct options *o)
             if (!parse_model(optarg, &o->cpu))
                 return usage("--cpu wants rva22 or rv64gc");
             break;
+        case 1000:
+            o->snapshot_to = optarg;
+            break;
+        case 1001:
+            if (!parse_number(optarg, false, &o->snapshot_at) || o->snapshot_at == 0)
+                return usage("--snapshot-at-insns wants a number above 0");
+            break;
+        case 1002:
+            if (optarg[0] == '\0' || strlen(optarg) > WH_MARKER_MAX)
+                return usage("--on-marker wants a text of at most 255 bytes");
+            o->marker.text = optarg;
+            break;
+        case 1003:
+            o->restore = optarg;
+            break;
+        case 1004:
+            o->restore_how = WH_RESTORE_EAGER;
+            break;
+        case 1005:
+            o->restore_how = WH_RESTORE_LAZY;
+            break;
+        case 1006:
+            o->restore_how = WH_RESTORE_ON_DEMAND;
+            break;
         case 'm':
             if (!parse_number(optarg, true, &o->memory))
                 return usage("--memory wants a size such as 256M");
@@ -167,12 +242,7 @@ static int parse(int argc, char **argv, struct options *o)
             return usage("unknown option");
         }
     }
-    bool boots = o->kernel != NULL || o->firmware != NULL;
-    if (optind != argc || (o->elf != NULL) == boots)
-        return usage("give either --elf, or --kernel, --firmware or both");
-    if (o->hash_every != 0 && !o->icount)
-        return usage("--hash-every goes with --icount");
-    return 0;
+    return check(o, optind != argc);
 }
 
 static int open_file(const char *path, int *fd)
@@ -208,6 +278,23 @@ static int load_files(struct session *s, int main_fd, int kernel, int initrd)
     return status == WH_OK ? 0 : cannot(&err);
 }
 
+/* A whole machine from a snapshot; the ELF, where one is given, says where tohost and the signature are. */
+static int restore(struct session *s, int snapshot)
+{
+    wh_error err = {0};
+    int fd, status = wh_machine_restore(s->machine, snapshot, s->opt->restore_how, NULL, NULL, &err);
+    if (status != WH_OK)
+        return cannot(&err);
+    if (s->opt->elf == NULL)
+        return 0;
+    status = open_file(s->opt->elf, &fd);
+    if (status == 0) {
+        wh_symbols_read(fd, &s->symbols);
+        close(fd);
+    }
+    return status;
+}
+
 static int load(struct session *s)
 {
     const char *path[] = {s->opt->elf ? s->opt->elf : s->opt->firmware, s->opt->kernel, s->opt->initrd};
@@ -233,6 +320,7 @@ static void show_output(struct session *s)
                 return;
             at += n > 0 ? (size_t)n : 0;
         }
+        s->marker_seen = s->marker_seen || wh_marker_seen(&s->marker, buf, got);
         s->shown += got;
         got = 0;
     }
@@ -281,12 +369,39 @@ static int event_status(struct session *s)
     return -1;
 }
 
+static bool snapshot_due(const struct session *s, uint64_t instructions)
+{
+    return s->opt->snapshot_to != NULL &&
+           (s->marker_seen || (s->opt->snapshot_at != 0 && instructions >= s->opt->snapshot_at));
+}
+
+static int take_snapshot(struct session *s)
+{
+    wh_error err = {0};
+    return wh_snapshot_save_as(s->machine, s->opt->snapshot_to, &err) == WH_OK ? 0 : cannot(&err);
+}
+
+/* When a restored machine has executed its first instructions; figures are told every few thousand of them. */
+static void watch_first(struct session *s)
+{
+    wh_machine_stats first, now;
+    wh_machine_get_stats(s->machine, &first);
+    do {
+        usleep(20);
+        wh_machine_get_stats(s->machine, &now);
+        s->ran = wh_now_ns();
+    } while (now.instructions == first.instructions && s->ran - s->begun < 1000000000ull);
+}
+
 static int drive(struct session *s)
 {
+    if (s->opt->restore != NULL && s->opt->stats)
+        watch_first(s);
     for (;;) {
         struct pollfd fds[2] = {{.fd = wh_machine_event_fd(s->machine), .events = POLLIN},
                                 {.fd = s->input_open ? STDIN_FILENO : -1, .events = POLLIN}};
-        bool watch = s->symbols.tohost != 0 || s->opt->max_insns != 0; /* nobody tells us about these */
+        /* nobody tells us about these */
+        bool watch = s->symbols.tohost != 0 || s->opt->max_insns != 0 || s->opt->snapshot_at != 0;
         if (poll(fds, 2, watch ? 2 : -1) < 0 && errno != EINTR)
             return EXIT_CANNOT;
         if (fds[1].revents)
@@ -299,6 +414,8 @@ static int drive(struct session *s)
             return status;
         wh_machine_stats stats;
         wh_machine_get_stats(s->machine, &stats);
+        if (snapshot_due(s, stats.instructions))
+            return take_snapshot(s);
         if (s->opt->max_insns != 0 && stats.instructions > s->opt->max_insns)
             return EXIT_INSNS;
     }
@@ -327,6 +444,7 @@ static uint64_t next_stop(const struct options *o, uint64_t at)
     uint64_t stop = at - at % LOOK_EVERY + LOOK_EVERY;
     uint64_t hash = o->hash_every != 0 ? at - at % o->hash_every + o->hash_every : UINT64_MAX;
     stop = hash < stop ? hash : stop;
+    stop = o->snapshot_at > at && o->snapshot_at < stop ? o->snapshot_at : stop;
     return o->max_insns != 0 && o->max_insns < stop ? o->max_insns : stop;
 }
 
@@ -359,6 +477,8 @@ static int drive_icount(struct session *s)
             return EXIT_CANNOT;
         if (over)
             return status >= 0 ? status : EXIT_INSNS;
+        if (snapshot_due(s, at))
+            return take_snapshot(s);
         await_input(s, why == WH_ICOUNT_IDLE);
     }
 }
@@ -391,12 +511,17 @@ static void print_stats(struct session *s)
             t.instructions, t.run_ns / 1000000, t.wfi_ns / 1000000,
             t.run_ns ? (double)t.instructions * 1000.0 / (double)t.run_ns : 0.0, t.traps, t.interrupts, t.mmio,
             t.tlb_misses);
+    if (s->opt->restore != NULL)
+        fprintf(stderr,
+                "restore_ms %.3f pages_restored %" PRIu64 " pages_faulted %" PRIu64 " pages_absent %" PRIu64 "\n",
+                (double)(s->ran - s->begun) / 1e6, t.pages_restored, t.pages_faulted, t.pages_absent);
 }
 
 static int run(const struct options *o)
 {
-    struct session s = {.opt = o, .input_open = o->elf == NULL};
+    struct session s = {.opt = o, .input_open = o->elf == NULL, .marker = o->marker, .begun = wh_now_ns()};
     wh_error err = {0};
+    int snapshot = -1;
     wh_machine_config config = {.ram_bytes = o->memory,
                                 .harts = o->smp,
                                 .boot = o->elf || o->firmware ? WH_BOOT_FIRMWARE : WH_BOOT_LINUX,
@@ -404,13 +529,19 @@ static int run(const struct options *o)
                                 .engine = o->engine,
                                 .icount = o->icount,
                                 .cpu = o->cpu};
+    if (o->restore != NULL && wh_snapshot_open(o->restore, &config, &snapshot, &err) != WH_OK)
+        return cannot(&err);
+    config.icount |= o->icount;
+    config.engine = o->engine;
     if (wh_machine_new(&config, &s.machine, &err) != WH_OK)
         return cannot(&err);
-    int status = load(&s);
-    if (status == 0 && (o->icount ? wh_icount_start(s.machine, &err) : wh_machine_start(s.machine, &err)) != WH_OK)
+    int status = o->restore != NULL ? restore(&s, snapshot) : load(&s);
+    if (snapshot >= 0)
+        close(snapshot);
+    if (status == 0 && (config.icount ? wh_icount_start(s.machine, &err) : wh_machine_start(s.machine, &err)) != WH_OK)
         status = cannot(&err);
     else if (status == 0) {
-        status = o->icount ? drive_icount(&s) : drive(&s);
+        status = config.icount ? drive_icount(&s) : drive(&s);
         (void)wh_machine_stop(s.machine);
         show_output(&s);
         if (o->stats)

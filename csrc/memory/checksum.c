@@ -5,6 +5,7 @@
  * then folded with the page number into 128 bits, and pages are added up, so that neither the order of the walk nor
  * holes matter. It finds accidents, it is no MAC. */
 #include "memory/extent.h"
+#include "memory/snapformat.h"
 #include "memory/view.h"
 
 #include <endian.h>
@@ -62,9 +63,38 @@ static VECTORISED void add_page(const uint8_t *page, uint64_t pfn, uint64_t sum[
     sum[1] += b;
 }
 
+void wh_sum_page(const uint8_t *page, uint64_t pfn, uint64_t sum[2])
+{
+    add_page(page, pfn, sum);
+}
+
+static void put_sum(const uint64_t sum[2], uint8_t out[16])
+{
+    uint64_t le[2] = {htole64(sum[0]), htole64(sum[1])};
+    memcpy(out, le, sizeof le);
+}
+
+void wh_sum_bytes(const void *data, size_t len, uint8_t out[16])
+{
+    uint64_t sum[2] = {mix(len), mix(~(uint64_t)len)};
+    const uint8_t *p = data;
+    size_t whole = len / WH_PAGE_SIZE;
+    for (size_t i = 0; i < whole; i++)
+        add_page(p + i * WH_PAGE_SIZE, i, sum);
+    if (len % WH_PAGE_SIZE) {
+        uint8_t last[WH_PAGE_SIZE] = {0};
+        memcpy(last, p + whole * WH_PAGE_SIZE, len % WH_PAGE_SIZE);
+        add_page(last, whole, sum);
+    }
+    put_sum(sum, out);
+}
+
 int wh_ramview_checksum(wh_ramview *v, uint8_t out[16])
 {
     uint64_t sum[2] = {0, 0}, first, end;
+    int status = wh_view_wait_present(v);
+    if (status)
+        return status;
     for (uint64_t pfn = 0; wh_extent_next(v->ram_fd, v->pages, pfn, &first, &end); pfn = end) {
 #ifdef MADV_POPULATE_READ
         madvise(v->host + (first << WH_PAGE_SHIFT), (end - first) << WH_PAGE_SHIFT, MADV_POPULATE_READ);
@@ -72,8 +102,6 @@ int wh_ramview_checksum(wh_ramview *v, uint8_t out[16])
         for (uint64_t p = first; p < end; p++)
             add_page(v->host + (p << WH_PAGE_SHIFT), p, sum);
     }
-    sum[0] = htole64(sum[0]);
-    sum[1] = htole64(sum[1]);
-    memcpy(out, sum, sizeof sum);
+    put_sum(sum, out);
     return WH_OK;
 }

@@ -93,6 +93,9 @@ int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
     memset(out, 0, sizeof *out);
     if (cap < 8192)
         return WH_E_INVAL;
+    int status = wh_view_wait_present(v); /* before extents are looked at: an absent page looks like a hole */
+    if (status)
+        return status;
     wh_writer w;
     wh_writer_fixed(&w, buf, cap);
     w.len = BATCH_HEADER;

@@ -1,4 +1,5 @@
 /* Guest RAM and its share page: two sealed memfds, made by the guest process. */
+#include "memory/door.h"
 #include "memory/memory.h"
 #include "memory/view.h"
 
@@ -72,6 +73,7 @@ int wh_ram_new(uint64_t bytes, uint32_t harts, wh_ram *out, wh_error *err)
 
 void wh_ram_free(wh_ram *ram)
 {
+    wh_door_free(ram->door);
     if (ram->host)
         munmap(ram->host, ram->bytes);
     if (ram->share)

@@ -4,20 +4,25 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 /* How long to sleep between two looks at the harts' acknowledgements. A hart looks at the round number every few
  * thousand instructions, thus within tens of microseconds. */
 #define ACK_POLL_NS 50000
+/* The same for absent pages, which come from a file; and how long none may come before we give up. */
+#define PRESENT_POLL_NS  1000000
+#define PRESENT_STALL_NS 5000000000ull
 
 uint64_t wh_share_bytes(uint64_t pages)
 {
-    uint64_t bytes = offsetof(struct wh_share, dirty) + (pages + 63) / 64 * 8;
+    uint64_t bytes = offsetof(struct wh_share, dirty) + (pages + 63) / 64 * 16;
     return (bytes + WH_PAGE_SIZE - 1) & ~(uint64_t)(WH_PAGE_SIZE - 1);
 }
 
@@ -110,6 +115,36 @@ uint64_t wh_ramview_pages(wh_ramview *v)
     return v->pages;
 }
 
+uint64_t wh_ramview_absent(wh_ramview *v)
+{
+    return atomic_load(&v->share->absent_pages);
+}
+
+/* Absence only ends, so that one look at zero is enough. The other process may be anything: the wait is bounded by
+ * progress, not by its promise. */
+int wh_view_wait_present(const wh_ramview *v)
+{
+    struct wh_share *s = v->share;
+    uint64_t least = UINT64_MAX, deadline = 0;
+    for (;;) {
+        uint64_t absent = atomic_load(&s->absent_pages), now = wh_now_ns();
+        if (!absent)
+            return WH_OK;
+        if (atomic_load(&s->lost))
+            return WH_E_IO;
+        if (absent < least) {
+            least = absent;
+            deadline = now + PRESENT_STALL_NS;
+            uint32_t nobody = 0;
+            atomic_compare_exchange_strong(&s->wanted, &nobody, 1);
+            syscall(SYS_futex, &s->wanted, FUTEX_WAKE, 1, NULL, NULL, 0);
+        }
+        if (now >= deadline)
+            return WH_E_TIMEOUT;
+        nanosleep(&(struct timespec){.tv_nsec = PRESENT_POLL_NS}, NULL);
+    }
+}
+
 uint64_t wh_ramview_resident(wh_ramview *v)
 {
     struct stat st;
@@ -154,9 +189,15 @@ static bool acknowledged(wh_ramview *v, uint64_t round)
     return true;
 }
 
+/* Absent pages have content too. Their bits are read before the file's extents: a page that appears between is in both.
+ */
 static void add_present(wh_ramview *v)
 {
     uint64_t first, end;
+    const _Atomic uint64_t *absent = wh_share_absent(v->share, v->pages);
+    uint64_t tail = v->pages % 64 ? (1ull << v->pages % 64) - 1 : ~0ull;
+    for (uint64_t i = 0; i < v->words; i++)
+        v->set[i] |= atomic_load_explicit(&absent[i], memory_order_acquire) & (i + 1 == v->words ? tail : ~0ull);
     for (uint64_t pfn = 0; wh_extent_next(v->ram_fd, v->pages, pfn, &first, &end); pfn = end)
         for (uint64_t p = first; p < end; p++)
             v->set[p / 64] |= 1ull << p % 64;

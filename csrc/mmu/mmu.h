@@ -26,6 +26,9 @@ enum wh_access { WH_LOAD = 0, WH_STORE = 1, WH_FETCH = 2 };
 /* Exception causes that translation can end in (privileged spec, table of mcause). */
 enum { WH_CAUSE_FETCH_ACCESS = 1, WH_CAUSE_LOAD_ACCESS = 5, WH_CAUSE_STORE_ACCESS = 7 };
 enum { WH_CAUSE_FETCH_PAGE = 12, WH_CAUSE_LOAD_PAGE = 13, WH_CAUSE_STORE_PAGE = 15 };
+/* No trap of the guest's: the page behind the address is lost (memory.h), the access can't be made, and the guest ends
+ * before it sees anything. Travels as a cause; wh_trap answers it with "wedged" and changes nothing. */
+enum { WH_CAUSE_LOST = 63 };
 static inline int wh_access_fault(enum wh_access access)
 {
     return access == WH_LOAD    ? WH_CAUSE_LOAD_ACCESS
@@ -35,6 +38,12 @@ static inline int wh_access_fault(enum wh_access access)
 static inline int wh_page_fault(enum wh_access access)
 {
     return access == WH_LOAD ? WH_CAUSE_LOAD_PAGE : access == WH_STORE ? WH_CAUSE_STORE_PAGE : WH_CAUSE_FETCH_PAGE;
+}
+
+/* What it means that wh_ram_at gave NULL for an address that translation needs. */
+static inline int wh_no_ram(const wh_ram *ram, enum wh_access access)
+{
+    return wh_ram_lost(ram) ? WH_CAUSE_LOST : wh_access_fault(access);
 }
 
 typedef struct wh_pmp {

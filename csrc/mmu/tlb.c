@@ -180,7 +180,7 @@ int wh_mmu_data(wh_mmu *m, uint64_t va, unsigned size, enum wh_access access, ui
         return wh_access_fault(access);
     *host = wh_ram_at(m->ram, t.pa, size);
     if (*host == NULL)
-        return 0;
+        return wh_ram_lost(m->ram) ? WH_CAUSE_LOST : 0;
     if (access == WH_STORE)
         wh_ram_mark_dirty(m->ram, t.pa);
     if (wh_pmp_page_uniform(&m->pmp, t.pa)) {
@@ -204,6 +204,8 @@ int wh_mmu_fetch(wh_mmu *m, uint64_t va, unsigned size, uint64_t *pa, uint8_t **
     if (!wh_pmp_allows(&m->pmp, t.pa, size, WH_FETCH, m->priv))
         return WH_CAUSE_FETCH_ACCESS;
     *host = wh_ram_at(m->ram, t.pa, size);
+    if (*host == NULL && wh_ram_lost(m->ram))
+        return WH_CAUSE_LOST;
     *whole = *host != NULL && wh_pmp_page_uniform(&m->pmp, t.pa);
     if (*whole)
         note_superpage(m, va, t.shift);

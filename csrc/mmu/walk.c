@@ -87,7 +87,9 @@ static int walk_once(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv
         unsigned shift = WH_PAGE_SHIFT + 9 * (unsigned)level;
         uint64_t pte_pa = table + ((va >> shift) & 511) * 8;
         uint8_t *host = wh_ram_at(m->ram, pte_pa, 8);
-        if (host == NULL || !wh_pmp_allows(&m->pmp, pte_pa, 8, WH_LOAD, WH_PRIV_S))
+        if (host == NULL)
+            return wh_no_ram(m->ram, access);
+        if (!wh_pmp_allows(&m->pmp, pte_pa, 8, WH_LOAD, WH_PRIV_S))
             return wh_access_fault(access);
         _Atomic uint64_t *slot = (_Atomic uint64_t *)(void *)host;
         uint64_t pte = atomic_load_explicit(slot, memory_order_acquire);

@@ -31,7 +31,8 @@ static void store16(uint8_t *p, uint16_t v)
     __atomic_store_n((uint16_t *)(void *)p, htole16(v), __ATOMIC_RELEASE);
 }
 
-/* The three areas; their lengths were checked when the queue became ready. */
+/* The three areas. They were checked when the queue became ready, and thereby brought in (memory.h): what is present
+ * stays so, hence wh_ram_at can't fail for them below. */
 static uint64_t desc_bytes(const wh_virtq *q)
 {
     return 16ull * q->num;
