@@ -1,18 +1,18 @@
 """Joining: a token that is good once, for a while, and for this cluster only.
 
 ``ID.SECRET.FINGERPRINT``: the id finds the row, the secret proves the right to join, the fingerprint (base32 of the
-SHA-256 of the CA certificate's DER) lets the joiner know this cluster before it says anything secret. Transactions
-live in ``store/tokens.py``; this file knows the text form and signs.
+SHA-256 of the CA certificate's DER) lets the joiner know this cluster before it says anything secret. New tokens pin
+the CA that signs; while a rotation's overlap lasts, those that pin the old one are good too. Transactions live in
+``store/tokens.py``; this file knows the text form and signs.
 """
 
 from __future__ import annotations
 
-import hmac
 import re
 
 from coordinator.ca import Authority, csr_key_hash
 from coordinator.errors import Forbidden, Invalid
-from coordinator.store import tokens
+from coordinator.store import tokens, trust
 from coordinator.store.db import Db, Tx
 
 _FORM = re.compile(r"([a-z2-7]{1,32})\.([a-z2-7]{16,64})\.([a-z2-7]{52})")
@@ -34,7 +34,9 @@ async def make_token(db: Db, ca: Authority, ttl: float) -> str:
 async def join(db: Db, ca: Authority, *, token: str, name: str, csr_pem: str, now: float) -> tuple[int, str]:
     """Admit a node: its id and its first certificate. Refusals spend nothing."""
     ident, secret, fingerprint = split(token)
-    if not hmac.compare_digest(fingerprint, ca.fingerprint):
+    if fingerprint not in (ca.fingerprint, ca.old_fingerprint):  # no secret: it is told to anybody
+        if fingerprint in await db.run(trust.retired):
+            raise Forbidden("the join token was made before the CA was rotated; ask for a new one", field="token")
         raise Forbidden("the join token is of another cluster", field="token")
     key = csr_key_hash(csr_pem)  # before the token is spent: a bad CSR must not cost it
 

@@ -19,6 +19,7 @@ from coordinator.leases import Heard, LinkLost
 from coordinator.leases import Registered as LeaseRegistered
 from coordinator.migrations import Migrations
 from coordinator.reconcile import Forget, Missing, Observe, Stop, Tell, reconcile
+from coordinator.rollover import Rollover
 from coordinator.store import guests, journal, migrations, nodes
 from coordinator.store.db import Tx
 from protocol import messages as m
@@ -41,9 +42,10 @@ def refused(exc: CoordinatorError) -> Refused:
 class NodeService:
     """Serves all nodes' sessions. ``errands`` outlive every session."""
 
-    def __init__(self, cluster: Cluster, moves: Migrations, errands: Errands) -> None:
+    def __init__(self, cluster: Cluster, moves: Migrations, rollover: Rollover, errands: Errands) -> None:
         self._cluster = cluster
         self._moves = moves
+        self._rollover = rollover
         self._errands = errands
         self._absent: dict[int, set[str]] = {}
 
@@ -139,6 +141,7 @@ class NodeService:
         await self._cluster.lease(LeaseRegistered(node))
         forget = await self._reconcile(link, request.guests, registering=True)
         self._cluster.announce()
+        self._errands.send(self._rollover.tell, node, link)  # it may have been away while the CA was rotated
         log.info("node=%d name=%s registered with %d guests", node, request.name, len(request.guests))
 
         def read(tx: Tx) -> m.Registered:

@@ -19,7 +19,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import trio
-from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve as serve_http
 
 from coordinator import statedir
@@ -27,7 +26,7 @@ from coordinator.api.app import make_app
 from coordinator.api.deps import Services
 from coordinator.background import Errands
 from coordinator.blobs import Blobs
-from coordinator.ca import Authority, OwnFiles
+from coordinator.ca import Authority
 from coordinator.cluster import Cluster
 from coordinator.config import Config, join_host
 from coordinator.drain import Drains
@@ -38,13 +37,14 @@ from coordinator.lifecycle import Lifecycle
 from coordinator.links import NodeService
 from coordinator.migrations import Migrations
 from coordinator.operations import Operations
+from coordinator.owncert import ApiConfig, OwnCertificate
+from coordinator.rollover import Rollover
 from coordinator.store import meta, networks, nodes, tokens
 from coordinator.store.db import Db, Tx
-from protocol.transport import LocalIdentity, TlsFiles, serve_links
+from protocol.transport import LocalIdentity, serve_links
 
 log = logging.getLogger(__name__)
 
-RENEW_CHECK_S = 3600.0
 API_GRACE_S = 1.0  # for calls under way when the coordinator stops
 
 
@@ -171,26 +171,26 @@ async def coordinator(config: Config) -> AsyncIterator[Ready]:
         core = Cluster(db, authority, blobs, leases)
         link = join_host(advertised(config), link_socket.getsockname()[1])
         hosts = [advertised(config), config.api[0], "localhost", "127.0.0.1", "::1", socket.gethostname()]
-        own = core.ca.own([h for h in hosts if h not in ("0.0.0.0", "::")], _wall())
-        tls = TlsFiles(own.certificate, own.key, own.ca)
+        own = _own_certificate(core, hosts)
         async with trio.open_nursery() as nursery:
             operations = Operations(db, nursery)
             errands = Errands(nursery)
             moves = Migrations(core, operations, errands)
             lifecycle = Lifecycle(core, operations)
             drains = Drains(core, operations, moves)
-            service = NodeService(core, moves, errands)
+            rollover = Rollover(core, own, errands)
+            service = NodeService(core, moves, rollover, errands)
             for node in await db.run(nodes.all_nodes):
                 await core.lease(Expected(node.id))
             nursery.start_soon(core.watch_leases, Tick())
             nursery.start_soon(core.send_directories)
-            nursery.start_soon(_renew_own, core, hosts)
+            await nursery.start(rollover.run)
             link_listener = trio.SocketListener(trio.socket.from_stdlib_socket(link_socket.dup()))
             await nursery.start(
                 partial(
                     serve_links,
                     link_listener,
-                    tls=tls,
+                    tls=own.tls,
                     identity=LocalIdentity("coordinator", software()),
                     handlers=service.handlers(),
                     on_link=service.on_link,
@@ -198,7 +198,7 @@ async def coordinator(config: Config) -> AsyncIterator[Ready]:
                 )
             )
             await operations.resume()
-            services = Services(core, operations, lifecycle, moves, drains, link, software())
+            services = Services(core, operations, lifecycle, moves, drains, rollover, link, software())
             stop_api, api_stopped = trio.Event(), trio.Event()
             nursery.start_soon(_serve_api, services, _server_config(config, api_socket, own), stop_api, api_stopped)
             yield await _ready(config, core, api_socket, own, link)
@@ -215,40 +215,40 @@ def _wall() -> float:
     return time.time()
 
 
-async def _ready(config: Config, core: Cluster, api_socket: socket.socket, own: OwnFiles, link: str) -> Ready:
+async def _ready(config: Config, core: Cluster, api_socket: socket.socket, own: OwnCertificate, link: str) -> Ready:
     plain = is_loopback(config.api[0])
     host = advertised(config) if config.api[0] in ("0.0.0.0", "::") else config.api[0]
     api = f"{'http' if plain else 'https'}://{join_host(host, api_socket.getsockname()[1])}"
     present = statedir.read_access(config.cli_file) if config.cli_file else None
     token = await core.db.run(_local_token, present)
     if config.cli_file is not None:
-        statedir.write_access(config.cli_file, api=api, token=token, ca=None if plain else own.ca)
+        statedir.write_access(config.cli_file, api=api, token=token, ca=None if plain else own.files.ca)
     join = await make_token(core.db, core.ca, config.token_ttl_s)
     return Ready(api, link, f"{join}@{link}", token, str(config.cli_file) if config.cli_file else None)
 
 
-def _server_config(config: Config, sock: socket.socket, own: OwnFiles) -> ServerConfig:
-    out = ServerConfig()
+def _server_config(config: Config, sock: socket.socket, own: OwnCertificate) -> ApiConfig:
+    out = ApiConfig(None if is_loopback(config.api[0]) else own)
     out.bind = [f"fd://{os.dup(sock.fileno())}"]
     out.graceful_timeout = API_GRACE_S
     out.include_server_header = False
     out.accesslog = None
     out.errorlog = logging.getLogger("hypercorn.error")
     out.websocket_max_message_size = 1 << 20
-    if not is_loopback(config.api[0]):
-        out.certfile, out.keyfile = str(own.certificate), str(own.key)
     return out
 
 
-async def _serve_api(services: Services, config: ServerConfig, stop: trio.Event, stopped: trio.Event) -> None:
+async def _serve_api(services: Services, config: ApiConfig, stop: trio.Event, stopped: trio.Event) -> None:
     try:
         await serve_http(make_app(services), config, shutdown_trigger=stop.wait, mode="asgi")  # type: ignore[arg-type]
     finally:
         stopped.set()
 
 
-async def _renew_own(core: Cluster, hosts: list[str]) -> None:
-    """Links read the files again by themselves; the API serves the new certificate from its next start on."""
-    while True:
-        await trio.sleep(RENEW_CHECK_S)
-        core.ca.own([h for h in hosts if h not in ("0.0.0.0", "::")], core.wall())
+def _own_certificate(core: Cluster, hosts: list[str]) -> OwnCertificate:
+    if core.ca.expires <= core.wall() and core.ca.old_fingerprint is None:
+        core.ca.rotate(core.wall())  # it was off for too long; what is due besides is Rollover's
+    try:
+        return OwnCertificate(core.ca, hosts, core.wall)
+    except OSError as exc:
+        raise StartError(f"the coordinator's certificate: {exc}") from exc

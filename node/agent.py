@@ -21,7 +21,7 @@ from node.blobs import BlobError, Blobs, Opener
 from node.config import Config, advertised, own_address
 from node.guests import Guests
 from node.host import Host
-from node.identity import Identity, keep_renewed
+from node.identity import Identity, TrustKeeper, keep_renewed
 from node.links import SOFTWARE, Coordinator
 from node.mesh import Mesh
 from node.migration.manager import Migrations
@@ -117,6 +117,7 @@ class Agent:
         self._handlers.on_notice(Directory, self._directory)
         self._handlers.on_stream(RelayAccept, self.peers.relayed)
         self._handlers.on_stream(BlobOpen, self._blob)
+        TrustKeeper(self.identity).register(self._handlers)
         orders.register(self._handlers)
         self.mesh.register(self._handlers)
         self.migrations.register(self._handlers)

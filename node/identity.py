@@ -4,6 +4,9 @@ Joining takes two connections. The first is unverified and asks for the CA certi
 fingerprint in the token, so an impostor learns nothing and changes nothing. The second verifies the coordinator against
 that CA before the token's secret and the CSR are sent. The private key is made here and never leaves.
 
+In a rotation of the CA the coordinator names two: the one of the token is what the second connection is verified with,
+and what that connection then brings is the bundle that is kept. :class:`TrustKeeper` follows later rotations.
+
 Files in ``identity/`` (0700, files 0600): ``node.pem`` holds key and certificate together, so that a renewal replaces
 both by one rename; ``ca.pem``; ``identity.json`` is written last - without it nothing else counts.
 """
@@ -16,7 +19,7 @@ import json
 import logging
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -27,8 +30,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from node.record import write_atomically
-from protocol.errors import LinkError, PeerRejected, RemoteError
-from protocol.messages import CaFetch, CaFetched, Join, Joined, Renew, Renewed
+from protocol.errors import LinkError, PeerRejected, Refused, RemoteError
+from protocol.messages import CaFetch, CaFetched, Join, Joined, Renew, Renewed, Trust, Trusted
 from protocol.tls import TlsFiles, bootstrap_context, client_context, parse_uri
 from protocol.transport import Handlers, Link, LocalIdentity, connect_tls, open_link
 
@@ -75,6 +78,7 @@ class Identity:
     name: str
     cluster: str
     coordinator: str
+    lock: trio.Lock = field(default_factory=trio.Lock, compare=False, repr=False)  # one writer of the files at a time
 
     @property
     def tls(self) -> TlsFiles:
@@ -106,8 +110,18 @@ class Identity:
 
 def fingerprint(ca_pem: str) -> str:
     """Base32 of the SHA-256 of the first certificate's DER, lower case, without padding. ValueError: no certificate."""
-    der = x509.load_pem_x509_certificate(ca_pem.encode()).public_bytes(serialization.Encoding.DER)
-    return base64.b32encode(hashlib.sha256(der).digest()).decode().rstrip("=").lower()
+    return next(iter(roots(ca_pem)))
+
+
+def roots(ca_pem: str) -> dict[str, x509.Certificate]:
+    """The certificates of a bundle by fingerprint, in its order. ValueError: there is none."""
+    found = x509.load_pem_x509_certificates(ca_pem.encode())
+
+    def name(certificate: x509.Certificate) -> str:
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        return base64.b32encode(hashlib.sha256(der).digest()).decode().rstrip("=").lower()
+
+    return {name(certificate): certificate for certificate in found}
 
 
 def make_request(name: str) -> tuple[bytes, str]:
@@ -163,24 +177,30 @@ async def join(folder: Path, token: Token, address: str, name: str, *, timeout: 
         raise IdentityError(f"join refused by {address}: {error.message}") from error
     except LinkError as error:
         raise IdentityError(f"cannot join at {address}: {error}") from error
-    check_certificate(joined.certificate_pem, key_pem, ca_pem, joined.node)
+    check_certificate(joined.certificate_pem, key_pem, joined.ca_pem, joined.node)
     identity = Identity(folder, joined.node, name, joined.cluster, address)
-    _store(identity, key_pem, joined.certificate_pem, ca_pem)
+    _store(identity, key_pem, joined.certificate_pem, joined.ca_pem)
     log.info("node=%d joined cluster %s as %s", identity.node, identity.cluster, name)
     return identity
 
 
 async def _fetch_ca(token: Token, address: str, timeout: float) -> str:
+    """The root that the token pins."""
     try:
         stream = await connect_tls(address, tls=bootstrap_context(), expect=None, timeout=timeout)
         async with open_link(stream, identity=LocalIdentity("joiner"), handlers=Handlers(), client=True) as link:
             fetched: CaFetched = await link.call(CaFetch(), timeout=timeout)
-        found = fingerprint(fetched.ca_pem)
+        found = roots(fetched.ca_pem)
     except (LinkError, ValueError) as error:
         raise IdentityError(f"cannot reach a coordinator at {address}: {error}") from error
-    if found != token.fingerprint:
-        raise IdentityError(f"{address} is another cluster than the token's (CA {found[:12]}..., token's differs)")
-    return fetched.ca_pem
+    if token.fingerprint not in found:
+        theirs = next(iter(found))[:12]
+        raise IdentityError(
+            f"{address} is another cluster than the token's (CA {theirs}..., token's differs), or its CA was rotated"
+            " since the token was made: ask for a new token"
+        )
+    # Nothing proves the rest of what this connection said: the pinned root alone is trusted for the next one.
+    return found[token.fingerprint].public_bytes(serialization.Encoding.PEM).decode()
 
 
 def _store(identity: Identity, key_pem: bytes, certificate_pem: str, ca_pem: str) -> None:
@@ -198,10 +218,16 @@ def _store(identity: Identity, key_pem: bytes, certificate_pem: str, ca_pem: str
 
 
 async def renew(identity: Identity, link: Link) -> None:
-    """One renewal over a live link: new key, new certificate, and the CA bundle of the day (overlapping rollover)."""
+    """One renewal over a live link: new key, new certificate, and the CA bundle of the day."""
+    async with identity.lock:
+        await _renew(identity, link)
+
+
+async def _renew(identity: Identity, link: Link) -> None:
     key_pem, csr_pem = make_request(identity.name)
     renewed: Renewed = await link.call(Renew(csr_pem=csr_pem), timeout=30.0)
     check_certificate(renewed.certificate_pem, key_pem, renewed.ca_pem, identity.node)
+    # The bundle first: a kill in between leaves a certificate that is still trusted, and more roots than needed.
     write_atomically(identity.folder / "ca.pem", renewed.ca_pem.encode(), sync=True)
     write_atomically(identity.folder / "node.pem", key_pem + renewed.certificate_pem.encode(), sync=True)
     log.info("node=%d has a new certificate until %.0f", identity.node, identity.lifetime()[1])
@@ -217,3 +243,43 @@ async def keep_renewed(identity: Identity, link: Link, now: Callable[[], float])
         except (LinkError, IdentityError, OSError) as error:
             log.warning("node=%d: certificate not renewed, again in %.0f s: %s", identity.node, _RETRY_S, error)
             await trio.sleep(_RETRY_S)
+
+
+class TrustKeeper:
+    """Answers ``cluster.trust``: takes over the roots of the day, renews where the certificate is of another one."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def register(self, handlers: Handlers) -> None:
+        handlers.on_request(Trust, self._trust)
+
+    async def _trust(self, link: Link, request: Trust) -> Trusted:
+        """Raises Refused: nothing was changed, or the certificate could not be renewed (it is still trusted then)."""
+        identity = self._identity
+        try:
+            async with identity.lock:
+                wanted = roots(request.ca_pem)
+                if request.issuer not in wanted:
+                    raise ValueError("the root that signs is not in the bundle")
+                if issuer_of(identity, wanted) != request.issuer:
+                    # A bundle without the root of the present certificate may come to a node that was away for long;
+                    # the renewal brings the bundle together with the certificate that is good under it.
+                    await _renew(identity, link)
+                elif (identity.folder / "ca.pem").read_bytes() != request.ca_pem.encode():
+                    write_atomically(identity.folder / "ca.pem", request.ca_pem.encode(), sync=True)
+                    log.info("node=%d trusts %d roots", identity.node, len(wanted))
+                kept = roots((identity.folder / "ca.pem").read_text())
+                return Trusted(issuer=issuer_of(identity, kept), roots=list(kept)[:8])
+        except (IdentityError, ValueError) as error:
+            raise Refused("invalid", f"the roots cannot be used: {error}", field="ca_pem") from error
+        except LinkError as error:
+            raise Refused("unavailable", f"the certificate was not renewed: {error}") from error
+        except OSError as error:
+            raise Refused("full", f"{identity.folder}: {error.strerror}") from error
+
+
+def issuer_of(identity: Identity, known: dict[str, x509.Certificate]) -> str:
+    """Fingerprint of the root that the node's certificate is of; empty when it is none of these."""
+    certificate = x509.load_pem_x509_certificate((identity.folder / "node.pem").read_bytes())
+    return next((name for name, root in known.items() if _issued(certificate, root)), "")

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from node.identity import Identity
-from protocol.errors import LinkClosed, LinkError, WherryError
+from protocol.errors import LinkClosed, LinkError, PeerRejected, WherryError
 from protocol.messages import Notice, Request, StreamOpen
 from protocol.transport import Handlers, Link, LinkStream, LocalIdentity, connect_tls, open_link
 
@@ -82,6 +82,14 @@ class Coordinator:
                     await self._live(link, session)
                     pause = BACKOFF_FIRST
                     log.info("session to the coordinator ended: %s", link.reason)
+            except PeerRejected as error:
+                log.warning(
+                    "no session to the coordinator at %s: %s; if the cluster's CA was rotated while this node was away,"
+                    " remove %s and join again",
+                    self._address,
+                    error,
+                    self._identity.folder,
+                )
             except (WherryError, OSError, trio.BrokenResourceError) as error:
                 log.warning("no session to the coordinator at %s: %s", self._address, error)
             await trio.sleep(pause * random.uniform(0.5, 1.0))

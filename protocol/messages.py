@@ -274,6 +274,25 @@ class Directory(Notice, frozen=True, kw_only=True):
     networks: Annotated[list[NetworkInfo], Meta(max_length=65536)]
 
 
+class Trust(Request, frozen=True, kw_only=True):
+    """The roots to trust from here on, the one that signs first (``issuer`` is its fingerprint). The node keeps them,
+    renews its certificate if it is of another root, and answers with what it then has."""
+
+    method: ClassVar[str] = "cluster.trust"
+    ca_pem: Annotated[str, Meta(max_length=65536)]
+    issuer: Annotated[str, Meta(max_length=64)]
+
+
+class Trusted(Message, frozen=True, kw_only=True):
+    """Fingerprints: of the root that the node's certificate is of, and of all roots that it trusts."""
+
+    issuer: Annotated[str, Meta(max_length=64)]
+    roots: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=8)]
+
+
+Trust.answer = Trusted
+
+
 class GuestRun(Request, frozen=True, kw_only=True):
     """Create the guest's process and start it. Idempotent for the same (guest, generation)."""
 

@@ -175,6 +175,17 @@ class Client:
     async def remove_network(self, name: str) -> None:
         await self.request("DELETE", f"/v1/networks/{quote(name, safe='')}")
 
+    async def ca(self) -> model.Ca:
+        return model.parse(model.Ca, await self._json("GET", "/v1/ca"))
+
+    async def rotate_ca(self) -> model.Ca:
+        """Begin: a new CA signs, both are trusted."""
+        return model.parse(model.Ca, await self._json("POST", "/v1/ca/rotate"))
+
+    async def finish_ca(self, *, force: bool = False) -> model.Ca:
+        """Trust the new CA alone; ``force`` drops the nodes that do not follow it."""
+        return model.parse(model.Ca, await self._json("POST", "/v1/ca/finish", json={"force": force}))
+
     async def create_join_token(self, ttl_s: float) -> model.JoinToken:
         return model.parse(model.JoinToken, await self._json("POST", "/v1/join-tokens", json={"ttl_s": ttl_s}))
 

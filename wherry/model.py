@@ -117,6 +117,20 @@ class JoinToken:
 
 
 @dataclass(frozen=True)
+class Ca:
+    """``state``: ``single`` or ``overlap``. Times in Unix seconds; ``rotates``: when a rotation begins by itself;
+    ``old``: fingerprint and expires, in an overlap; ``nodes``: name, state, follows, reason; ``pem``: what to trust."""
+
+    state: str = ""
+    fingerprint: str = ""
+    expires: float = 0.0
+    rotates: float = 0.0
+    old: dict[str, Any] | None = None
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    pem: str = ""
+
+
+@dataclass(frozen=True)
 class ExecResult:
     """``exit_code`` is negative where a signal ended the command."""
 

@@ -55,6 +55,10 @@ class JoinTokenBody(Body):
     ttl_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 3600.0
 
 
+class CaFinishBody(Body):
+    force: Annotated[bool, Field(description="drop nodes that do not follow the new CA")] = False
+
+
 class ApiTokenBody(Body):
     name: Name
     role: Literal["viewer", "operator", "admin"] = "operator"

@@ -21,6 +21,7 @@ from coordinator.lifecycle import Lifecycle
 from coordinator.migrations import Migrations
 from coordinator.model import ROLES, ApiToken, Role
 from coordinator.operations import Operations
+from coordinator.rollover import Rollover
 from coordinator.store import tokens
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Services:
     lifecycle: Lifecycle
     moves: Migrations
     drains: Drains
+    rollover: Rollover
     link: str
     software: str
 

@@ -155,7 +155,18 @@ CREATE TABLE join_tokens (
 ) STRICT, WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (_V1,)
+# What each node said of its certificate and of the roots that it trusts (fingerprints; roots separated by spaces).
+# dropped: the node was left behind when a rotation of the CA was finished, and must join again.
+_V2 = """
+CREATE TABLE trust (
+    node INTEGER PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    issuer TEXT NOT NULL DEFAULT '',
+    roots TEXT NOT NULL DEFAULT '',
+    dropped INTEGER NOT NULL DEFAULT 0
+) STRICT;
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2)
 VERSION = len(STEPS)
 
 

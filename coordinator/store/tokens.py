@@ -15,7 +15,7 @@ from typing import Any
 
 from coordinator.errors import Forbidden, NotFound, Unauthorized
 from coordinator.model import ApiToken, Role
-from coordinator.store import nodes
+from coordinator.store import nodes, trust
 from coordinator.store.db import Tx
 
 API_PREFIX = "wh"
@@ -77,8 +77,9 @@ def create_join(tx: Tx, ttl: float) -> tuple[str, str]:
 def use_join(tx: Tx, token: str, secret: str, *, name: str, csr_key: bytes) -> int:
     """Spend a token on a new node and return the node's id.
 
-    The same token with the same name and key answers the same node again, for a joiner that lost our answer; anything
-    else gets :class:`Forbidden`. A refusal spends nothing, as the transaction is rolled back.
+    A node that was dropped by a rotation of the CA gets the id that it had. The same token with the same name and key
+    answers the same node again, for a joiner that lost our answer; anything else gets :class:`Forbidden`. A refusal
+    spends nothing, as the transaction is rolled back.
     """
     row = tx.one("SELECT * FROM join_tokens WHERE id = ?", token)
     if row is None or not hmac.compare_digest(bytes(row["hash"]), _hash(secret)):
@@ -90,7 +91,9 @@ def use_join(tx: Tx, token: str, secret: str, *, name: str, csr_key: bytes) -> i
         raise Forbidden("the join token was used already; ask for a new one", field="token")
     if tx.now >= row["expires"]:
         raise Forbidden(f"the join token expired {tx.now - row['expires']:.0f} s ago; ask for a new one", field="token")
-    node = nodes.add(tx, name)
+    present = nodes.find(tx, name)
+    # A node that a rotation of the CA left behind comes back as itself, with its guests.
+    node = (present and trust.readmit(tx, present)) or nodes.add(tx, name)
     tx.execute("UPDATE join_tokens SET used = ?, node = ?, csr_key = ? WHERE id = ?", tx.now, node.id, csr_key, token)
     return node.id
 

@@ -27,6 +27,8 @@ from coordinator.leases import Leases
 from coordinator.lifecycle import Lifecycle
 from coordinator.migrations import Migrations
 from coordinator.operations import Operations
+from coordinator.owncert import OwnCertificate
+from coordinator.rollover import Rollover
 from coordinator.store import journal, tokens
 from coordinator.store.db import Db
 from tests.unit.control import Control, running
@@ -39,9 +41,9 @@ async def api(tmp_path: Path, nursery: trio.Nursery) -> Any:
     cluster = Cluster(db, Authority.open(tmp_path / "ca", "c1", 1.7e9), Blobs(tmp_path / "blobs"), Leases())
     operations = Operations(db, nursery)
     moves = Migrations(cluster, operations, Errands(nursery))
-    services = Services(
-        cluster, operations, Lifecycle(cluster, operations), moves, Drains(cluster, operations, moves), "h:1", "test"
-    )
+    drains = Drains(cluster, operations, moves)
+    rollover = Rollover(cluster, OwnCertificate(cluster.ca, ["h"], lambda: 1.7e9), Errands(nursery))
+    services = Services(cluster, operations, Lifecycle(cluster, operations), moves, drains, rollover, "h:1", "test")
     transport = httpx.ASGITransport(app=make_app(services))
     clients: dict[str, httpx.AsyncClient] = {}
     for role in ("viewer", "operator", "admin"):
