@@ -85,10 +85,7 @@ int wh_jit_help_one(wh_hart *h, uint64_t insn, uint32_t packed)
 int wh_jit_help_fp(wh_hart *h, uint64_t insn, uint32_t packed)
 {
     if (h->fp_state != WH_FP_FAST) {
-        (void)wh_jit_help_one(h, insn, packed);
-        if (h->leave_status != 0)
-            return 1;
-        return leave(h, 0);
+        return wh_jit_help_one(h, insn, packed) ? 1 : leave(h, 0);
     }
     h->fp_live = true;
     return 0;

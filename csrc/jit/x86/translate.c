@@ -84,8 +84,10 @@ static void emit_block(wh_x86 *e)
     emit_head(e);
     for (unsigned i = 0; i < ir->count && !e->a.full; i++) {
         const wh_jit_op *o = &ir->op[i];
-        if (o->flags & WH_JIT_TARGET)
+        if (o->flags & WH_JIT_TARGET) {
             e->fp_ready = false;
+            e->boxed = 0;
+        }
         e->label[i] = e->a.p;
         emit_op(e, o);
     }

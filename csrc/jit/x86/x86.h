@@ -54,7 +54,8 @@ typedef struct wh_x86 {
     wh_jit_arena *arena;
     const wh_jit_ir *ir;
     uint32_t page_ref;
-    bool fp_ready; /* every way here has passed wh_x86_need_fp */
+    bool fp_ready;  /* every way here has passed wh_x86_need_fp */
+    uint32_t boxed; /* f registers known to hold a NaN-boxed single (emit_fp.c) */
     uint8_t *label[WH_JIT_MAX_OPS];
     wh_x86_late late[WH_X86_MAX_LATE];
     unsigned lates;
