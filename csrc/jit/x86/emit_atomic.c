@@ -150,8 +150,8 @@ static void compare_and_swap(wh_x86 *e, const wh_jit_op *o, bool wide)
 
 static bool emit_amo(wh_x86 *e, const wh_jit_op *o)
 {
-    bool wide = o->in.op >= WH_OP_AMOSWAP_D;
-    switch (o->in.op) {
+    bool wide = o->op >= WH_OP_AMOSWAP_D;
+    switch (o->op) {
     case WH_OP_AMOSWAP_W:
     case WH_OP_AMOSWAP_D:
         exchange(e, o, wide, false);
@@ -195,18 +195,18 @@ static bool emit_amo(wh_x86 *e, const wh_jit_op *o)
 
 bool wh_x86_emit_atomic(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_LR_W:
     case WH_OP_LR_D:
-        load_reserved(e, o, o->in.op == WH_OP_LR_D);
+        load_reserved(e, o, o->op == WH_OP_LR_D);
         return true;
     case WH_OP_SC_W:
     case WH_OP_SC_D:
-        store_conditional(e, o, o->in.op == WH_OP_SC_D);
+        store_conditional(e, o, o->op == WH_OP_SC_D);
         return true;
     case WH_OP_AMOCAS_W:
     case WH_OP_AMOCAS_D:
-        compare_and_swap(e, o, o->in.op == WH_OP_AMOCAS_D);
+        compare_and_swap(e, o, o->op == WH_OP_AMOCAS_D);
         return true;
     case WH_OP_FENCE: /* an earlier store is seen before a later load; on x86 only this needs an instruction */
         x_byte(&e->a, 0xf0);

@@ -142,20 +142,19 @@ static void zero_if(wh_x86 *e, const wh_jit_op *o, unsigned cc)
 
 static bool emit_zba(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_ADD_UW:
-    case WH_OP_ADD_UW_C:
         shift_add(e, o, 0, true);
         return true;
     case WH_OP_SH1ADD:
     case WH_OP_SH2ADD:
     case WH_OP_SH3ADD:
-        shift_add(e, o, o->in.op - WH_OP_SH1ADD + 1u, false);
+        shift_add(e, o, o->op - WH_OP_SH1ADD + 1u, false);
         return true;
     case WH_OP_SH1ADD_UW:
     case WH_OP_SH2ADD_UW:
     case WH_OP_SH3ADD_UW:
-        shift_add(e, o, o->in.op - WH_OP_SH1ADD_UW + 1u, true);
+        shift_add(e, o, o->op - WH_OP_SH1ADD_UW + 1u, true);
         return true;
     case WH_OP_SLLI_UW: {
         int d = wh_x86_def(o->in.a, RAX);
@@ -171,7 +170,7 @@ static bool emit_zba(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_zbb_logic(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_ANDN:
         logic_not(e, o, X_AND);
         return true;
@@ -195,15 +194,15 @@ static bool emit_zbb_logic(wh_x86 *e, const wh_jit_op *o)
         return true;
     case WH_OP_ROL:
     case WH_OP_ROLW:
-        rotate(e, o, X_ROL, o->in.op == WH_OP_ROLW);
+        rotate(e, o, X_ROL, o->op == WH_OP_ROLW);
         return true;
     case WH_OP_ROR:
     case WH_OP_RORW:
-        rotate(e, o, X_ROR, o->in.op == WH_OP_RORW);
+        rotate(e, o, X_ROR, o->op == WH_OP_RORW);
         return true;
     case WH_OP_RORI:
     case WH_OP_RORIW:
-        rotate_immediate(e, o, o->in.op == WH_OP_RORIW);
+        rotate_immediate(e, o, o->op == WH_OP_RORIW);
         return true;
     default:
         return false;
@@ -212,29 +211,26 @@ static bool emit_zbb_logic(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_zbb_unary(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_CLZ:
     case WH_OP_CLZW:
-        unary(e, o, LZCNT, o->in.op == WH_OP_CLZ);
+        unary(e, o, LZCNT, o->op == WH_OP_CLZ);
         return true;
     case WH_OP_CTZ:
     case WH_OP_CTZW:
-        unary(e, o, TZCNT, o->in.op == WH_OP_CTZ);
+        unary(e, o, TZCNT, o->op == WH_OP_CTZ);
         return true;
     case WH_OP_CPOP:
     case WH_OP_CPOPW:
-        unary(e, o, POPCNT, o->in.op == WH_OP_CPOP);
+        unary(e, o, POPCNT, o->op == WH_OP_CPOP);
         return true;
     case WH_OP_SEXT_B:
-    case WH_OP_SEXT_B_C:
         unary(e, o, X_MOVSX8, true);
         return true;
     case WH_OP_SEXT_H:
-    case WH_OP_SEXT_H_C:
         unary(e, o, X_MOVSX16, true);
         return true;
     case WH_OP_ZEXT_H:
-    case WH_OP_ZEXT_H_C:
         unary(e, o, X_MOVZX16, false);
         return true;
     case WH_OP_ORC_B:
@@ -250,22 +246,22 @@ static bool emit_zbb_unary(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_zbs(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_BSET:
     case WH_OP_BSETI:
-        bit(e, o, BTS, BTS_IMM, o->in.op == WH_OP_BSETI);
+        bit(e, o, BTS, BTS_IMM, o->op == WH_OP_BSETI);
         return true;
     case WH_OP_BCLR:
     case WH_OP_BCLRI:
-        bit(e, o, BTR, BTR_IMM, o->in.op == WH_OP_BCLRI);
+        bit(e, o, BTR, BTR_IMM, o->op == WH_OP_BCLRI);
         return true;
     case WH_OP_BINV:
     case WH_OP_BINVI:
-        bit(e, o, BTC, BTC_IMM, o->in.op == WH_OP_BINVI);
+        bit(e, o, BTC, BTC_IMM, o->op == WH_OP_BINVI);
         return true;
     case WH_OP_BEXT:
     case WH_OP_BEXTI:
-        bit_extract(e, o, o->in.op == WH_OP_BEXTI);
+        bit_extract(e, o, o->op == WH_OP_BEXTI);
         return true;
     default:
         return false;
@@ -274,13 +270,13 @@ static bool emit_zbs(wh_x86 *e, const wh_jit_op *o)
 
 bool wh_x86_emit_bits(wh_x86 *e, const wh_jit_op *o)
 {
-    bool zicond = o->in.op == WH_OP_CZERO_EQZ || o->in.op == WH_OP_CZERO_NEZ;
-    if (!zicond && (o->in.op < WH_OP_ADD_UW || o->in.op > WH_OP_BSETI))
+    bool zicond = o->op == WH_OP_CZERO_EQZ || o->op == WH_OP_CZERO_NEZ;
+    if (!zicond && (o->op < WH_OP_ADD_UW || o->op > WH_OP_BSETI))
         return false;
     if (o->in.a == WH_SINK)
         return true; /* a hint */
     if (zicond) {
-        zero_if(e, o, o->in.op == WH_OP_CZERO_EQZ ? CC_E : CC_NE);
+        zero_if(e, o, o->op == WH_OP_CZERO_EQZ ? CC_E : CC_NE);
         return true;
     }
     return emit_zba(e, o) || emit_zbb_logic(e, o) || emit_zbb_unary(e, o) || emit_zbs(e, o);

@@ -509,7 +509,7 @@ static bool emit_arithmetic(wh_x86 *e, const wh_jit_op *o)
 {
     static const uint8_t two[4] = {ADD, SUB, MUL, DIV};
     static const uint8_t three[4] = {0xa9, 0xab, 0xad, 0xaf}; /* FNMSUB is the host's fnmadd, FNMADD its fnmsub */
-    unsigned op = o->in.op;
+    unsigned op = o->op;
     switch (op) {
     case WH_OP_FADD_S:
     case WH_OP_FSUB_S:
@@ -548,7 +548,7 @@ static bool emit_arithmetic(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_exact(wh_x86 *e, const wh_jit_op *o)
 {
-    unsigned op = o->in.op;
+    unsigned op = o->op;
     switch (op) {
     case WH_OP_FSGNJ_S:
     case WH_OP_FSGNJN_S:
@@ -585,7 +585,7 @@ static bool emit_exact(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_conversion(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_FCVT_S_D:
         convert_format(e, o, false);
         return true;
@@ -623,19 +623,17 @@ static bool emit_conversion(wh_x86 *e, const wh_jit_op *o)
 
 static bool emit_memory(wh_x86 *e, const wh_jit_op *o)
 {
-    switch (o->in.op) {
+    switch (o->op) {
     case WH_OP_FLW:
         load(e, o, false);
         return true;
     case WH_OP_FLD:
-    case WH_OP_FLD_C:
         load(e, o, true);
         return true;
     case WH_OP_FSW:
         store(e, o, false);
         return true;
     case WH_OP_FSD:
-    case WH_OP_FSD_C:
         store(e, o, true);
         return true;
     default:
