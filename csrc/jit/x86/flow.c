@@ -97,7 +97,7 @@ static void take_branch(wh_x86 *e, const wh_jit_op *o, unsigned cc)
 
 static void compare(wh_x86 *e, unsigned left, unsigned right)
 {
-    int l = wh_x86_host[left];
+    int l = e->host[left];
     if (right == 0 && l >= 0)
         x_rr(&e->a, X_TEST, true, l, l);
     else if (right == 0 && left != 0)
@@ -110,7 +110,7 @@ static void put_link(wh_x86 *e, const wh_jit_op *o)
 {
     if (o->in.a == WH_SINK)
         return;
-    int d = wh_x86_def(o->in.a, RCX);
+    int d = wh_x86_def(e, o->in.a, RCX);
     x_rm(&e->a, X_MOV, true, d, H(vpage));
     x_alu_ri(&e->a, X_ADD, true, d, o->at + o->length);
     wh_x86_put(e, o->in.a, d);

@@ -10,7 +10,7 @@ static void sign_extend(wh_x86 *e, int d)
 static void binary(wh_x86 *e, const wh_jit_op *o, unsigned op, bool commutes, bool word)
 {
     unsigned left = o->in.b, right = (unsigned)o->in.imm;
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     if (o->in.a == right && o->in.a != left) {
         if (commutes) {
             right = left;
@@ -29,7 +29,7 @@ static void binary(wh_x86 *e, const wh_jit_op *o, unsigned op, bool commutes, bo
 static void add(wh_x86 *e, const wh_jit_op *o)
 {
     unsigned left = o->in.b, right = (unsigned)o->in.imm;
-    int d = wh_x86_def(o->in.a, RAX), l = wh_x86_host[left], r = wh_x86_host[right];
+    int d = wh_x86_def(e, o->in.a, RAX), l = e->host[left], r = e->host[right];
     if (left == 0) { /* mv */
         wh_x86_load(e, d, right);
         wh_x86_put(e, o->in.a, d);
@@ -43,7 +43,7 @@ static void add(wh_x86 *e, const wh_jit_op *o)
 
 static void add_immediate(wh_x86 *e, const wh_jit_op *o, bool word)
 {
-    int d = wh_x86_def(o->in.a, RAX), b = wh_x86_host[o->in.b];
+    int d = wh_x86_def(e, o->in.a, RAX), b = e->host[o->in.b];
     if (o->in.b == 0) {
         wh_x86_put_constant(e, o->in.a, (uint64_t)(int64_t)o->in.imm);
         return;
@@ -71,7 +71,7 @@ static void add_immediate(wh_x86 *e, const wh_jit_op *o, bool word)
 
 static void logic_immediate(wh_x86 *e, const wh_jit_op *o, unsigned op)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     if (op == X_AND && o->in.imm == 255) {
         int s = wh_x86_use(e, o->in.b, RAX);
         x_rr(&e->a, X_MOVZX8, false, d, s);
@@ -87,7 +87,7 @@ static void logic_immediate(wh_x86 *e, const wh_jit_op *o, unsigned op)
 
 static void shift_immediate(wh_x86 *e, const wh_jit_op *o, unsigned kind, bool word)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     unsigned count = (unsigned)o->in.imm & (word ? 31 : 63);
     if (word && kind == X_SAR) { /* a sign-extended word shifts as 64 bits */
         wh_x86_op(e, X_MOVSXD, true, d, o->in.b);
@@ -106,7 +106,7 @@ static void shift_immediate(wh_x86 *e, const wh_jit_op *o, unsigned kind, bool w
 
 static void shift(wh_x86 *e, const wh_jit_op *o, unsigned kind, bool word)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     int value = wh_x86_use(e, o->in.b, RAX), count = wh_x86_use(e, (unsigned)o->in.imm, RCX);
     x_shiftx(&e->a, kind, !word, d, value, count);
     if (word)
@@ -116,7 +116,7 @@ static void shift(wh_x86 *e, const wh_jit_op *o, unsigned kind, bool word)
 
 static void set_if(wh_x86 *e, const wh_jit_op *o, unsigned cc)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     x_setcc(&e->a, cc, RAX);
     x_rr(&e->a, X_MOVZX8, false, d, RAX);
     wh_x86_put(e, o->in.a, d);
@@ -136,8 +136,8 @@ static void compare_immediate(wh_x86 *e, const wh_jit_op *o, unsigned cc)
 
 static void group3_with(wh_x86 *e, unsigned ext, bool w, unsigned reg)
 {
-    if (wh_x86_host[reg] >= 0)
-        x_group3(&e->a, ext, w, wh_x86_host[reg]);
+    if (e->host[reg] >= 0)
+        x_group3(&e->a, ext, w, e->host[reg]);
     else
         x_group3_m(&e->a, ext, w, wh_x86_x(reg));
 }
@@ -185,7 +185,7 @@ static void divide(wh_x86 *e, const wh_jit_op *o, bool is_signed, bool word, int
 
 static void upper(wh_x86 *e, const wh_jit_op *o)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     if (o->op != WH_OP_AUIPC) {
         wh_x86_put_constant(e, o->in.a, (uint64_t)(int64_t)o->in.imm);
         return;

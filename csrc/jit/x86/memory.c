@@ -8,8 +8,8 @@ void wh_x86_address(wh_x86 *e, unsigned base, int32_t offset)
 {
     if (base == 0) {
         x_mov_ri(&e->a, RAX, (uint64_t)(int64_t)offset);
-    } else if (wh_x86_host[base] >= 0 && offset != 0) {
-        x_rm(&e->a, X_LEA, true, RAX, x_at(wh_x86_host[base], offset));
+    } else if (e->host[base] >= 0 && offset != 0) {
+        x_rm(&e->a, X_LEA, true, RAX, x_at(e->host[base], offset));
     } else {
         wh_x86_load(e, RAX, base);
         if (offset != 0)
@@ -119,7 +119,7 @@ bool wh_x86_emit_memory(wh_x86 *e, const wh_jit_op *o)
     if (f->store) {
         x_rm(&e->a, f->op, f->wide, wh_x86_use(e, o->in.a, RCX), at);
     } else {
-        int d = wh_x86_def(o->in.a, RCX);
+        int d = wh_x86_def(e, o->in.a, RCX);
         x_rm(&e->a, f->op, f->wide, d, at);
         wh_x86_put(e, o->in.a, d);
     }

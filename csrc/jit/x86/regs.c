@@ -20,8 +20,8 @@ void wh_x86_load(wh_x86 *e, int to, unsigned reg)
 {
     if (reg == 0)
         x_rr(&e->a, X_XOR, false, to, to);
-    else if (wh_x86_host[reg] >= 0)
-        x_mov_rr(&e->a, to, wh_x86_host[reg]);
+    else if (e->host[reg] >= 0)
+        x_mov_rr(&e->a, to, e->host[reg]);
     else
         x_rm(&e->a, X_MOV, true, to, wh_x86_x(reg));
 }
@@ -30,24 +30,24 @@ void wh_x86_load32(wh_x86 *e, int to, unsigned reg)
 {
     if (reg == 0)
         x_rr(&e->a, X_XOR, false, to, to);
-    else if (wh_x86_host[reg] >= 0)
-        x_rr(&e->a, X_MOV, false, to, wh_x86_host[reg]);
+    else if (e->host[reg] >= 0)
+        x_rr(&e->a, X_MOV, false, to, e->host[reg]);
     else
         x_rm(&e->a, X_MOV, false, to, wh_x86_x(reg));
 }
 
 int wh_x86_use(wh_x86 *e, unsigned reg, int scratch)
 {
-    if (wh_x86_host[reg] >= 0)
-        return wh_x86_host[reg];
+    if (e->host[reg] >= 0)
+        return e->host[reg];
     wh_x86_load(e, scratch, reg);
     return scratch;
 }
 
 void wh_x86_op(wh_x86 *e, unsigned op, bool w, int host, unsigned reg)
 {
-    if (wh_x86_host[reg] >= 0)
-        x_rr(&e->a, op, w, host, wh_x86_host[reg]);
+    if (e->host[reg] >= 0)
+        x_rr(&e->a, op, w, host, e->host[reg]);
     else
         x_rm(&e->a, op, w, host, wh_x86_x(reg)); /* h->x[0] is 0 */
 }
@@ -56,8 +56,8 @@ void wh_x86_put(wh_x86 *e, unsigned reg, int host)
 {
     if (reg == WH_SINK)
         return;
-    if (wh_x86_host[reg] >= 0)
-        x_mov_rr(&e->a, wh_x86_host[reg], host);
+    if (e->host[reg] >= 0)
+        x_mov_rr(&e->a, e->host[reg], host);
     else
         x_rm(&e->a, X_MOV_STORE, true, host, wh_x86_x(reg));
 }
@@ -66,8 +66,8 @@ void wh_x86_put_constant(wh_x86 *e, unsigned reg, uint64_t value)
 {
     if (reg == WH_SINK)
         return;
-    if (wh_x86_host[reg] >= 0) {
-        x_mov_ri(&e->a, wh_x86_host[reg], value);
+    if (e->host[reg] >= 0) {
+        x_mov_ri(&e->a, e->host[reg], value);
     } else if (x_is_int32((int64_t)value)) {
         x_mov_mi(&e->a, true, wh_x86_x(reg), (int32_t)value);
     } else {

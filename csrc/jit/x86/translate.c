@@ -106,6 +106,7 @@ bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t pag
     wh_x86 e;
     memset(&e, 0, offsetof(wh_x86, label));
     e.lates = 0;
+    memcpy(e.host, wh_x86_host, sizeof(e.host));
     e.arena = arena;
     e.ir = ir;
     e.page_ref = page_ref;

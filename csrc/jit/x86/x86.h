@@ -3,9 +3,9 @@
  * Registers in translated code:
  *   rbp  hart + 128, so that x[] is in reach of an 8-bit displacement        r15  budget of the slice
  *   rax rcx rdx  scratch of one guest instruction                             r14  scratch that helpers keep
- * (emit_memory.c) rbx rsi rdi r8-r13  guest registers (wh_x86_host), in every block         xmm0-xmm2  scratch
- *   xmm3-xmm15  guest f registers (wh_x86_host_f) while h->fp_live
- * All other guest registers are operands in memory, [rbp + ...]. rsp is 16-byte aligned between instructions.
+ * (emit_memory.c) rbx rsi rdi r8-r13  guest registers (wh_x86.host; wh_x86_host between blocks)         xmm0-xmm2
+ * scratch xmm3-xmm15  guest f registers (wh_x86_host_f) while h->fp_live All other guest registers are operands in
+ * memory, [rbp + ...]. rsp is 16-byte aligned between instructions.
  *
  * How an emitter is written: bool emit_x(wh_x86 *e, const wh_jit_op *o) puts the code for one guest instruction at
  * e->a; false means "not mine", and the instruction runs in C (wh_interp_one) in the middle of the block. It may use
@@ -60,9 +60,10 @@ typedef struct wh_x86 {
     wh_x86_late late[WH_X86_MAX_LATE];
     unsigned lates;
     bool has_fma;
+    int8_t host[33]; /* host register of a guest x register in this block, or -1 */
 } wh_x86;
 
-extern const int8_t wh_x86_host[33];   /* host register of a guest x register, or -1 */
+extern const int8_t wh_x86_host[33];   /* the same between blocks, and in thunks */
 extern const int8_t wh_x86_host_f[32]; /* xmm number of a guest f register, or -1 */
 
 static inline wh_mem wh_x86_x(unsigned reg)
@@ -92,9 +93,9 @@ int wh_x86_use(wh_x86 *e, unsigned reg, int scratch);
 void wh_x86_load(wh_x86 *e, int to, unsigned reg);   /* to = reg, whatever it is in */
 void wh_x86_load32(wh_x86 *e, int to, unsigned reg); /* to = its low half, zero-extended */
 void wh_x86_op(wh_x86 *e, unsigned op, bool w, int host, unsigned reg);
-static inline int wh_x86_def(unsigned reg, int scratch)
+static inline int wh_x86_def(const wh_x86 *e, unsigned reg, int scratch)
 {
-    return wh_x86_host[reg] >= 0 ? wh_x86_host[reg] : scratch;
+    return e->host[reg] >= 0 ? e->host[reg] : scratch;
 }
 void wh_x86_put(wh_x86 *e, unsigned reg, int host);
 void wh_x86_put_constant(wh_x86 *e, unsigned reg, uint64_t value);
