@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fetches the emulators that tests and benches compare with, without root: Debian's packages unpacked into build/tools,
-# commands in build/tools/bin. Usage: deploy/tools.sh qemu-user|qemu-system
+# commands in build/tools/bin. Usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system
 set -eu
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
@@ -34,6 +34,25 @@ case ${1:-} in
         done
         have qemu-riscv64-static || have qemu-riscv64 || fail "qemu-user-static holds no qemu-riscv64"
         ;;
+    qemu-user-new) # build/tools/new/usr/bin/qemu-riscv64: Debian trixie's, statically linked, whatever this host's release is
+        [ ! -x "$tools/new/usr/bin/qemu-riscv64" ] || exit 0
+        command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null || fail "this host has no apt"
+        keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+        [ -r "$keyring" ] || fail "$keyring is missing (package debian-archive-keyring)"
+        echo "tools: fetching qemu-user of Debian trixie"
+        apt=$tools/apt-trixie
+        mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/parts" "$tools/new"
+        printf 'deb [signed-by=%s] %s trixie main\n' "$keyring" "${WHERRY_MIRROR:-http://deb.debian.org/debian}" > "$apt/sources.list"
+        set -- -q -o "Dir::State::Lists=$apt/lists" -o "Dir::Etc::SourceList=$apt/sources.list" \
+            -o "Dir::Etc::SourceParts=$apt/parts" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root
+        apt-get "$@" update > "$apt/log" 2>&1 || fail "apt-get update of trixie failed: $(tail -1 "$apt/log")"
+        (cd "$apt" && apt-get "$@" download qemu-user > "$apt/log" 2>&1) || fail "qemu-user: $(tail -1 "$apt/log")"
+        dpkg-deb -x "$apt"/qemu-user_*.deb "$tools/new"
+        rm -rf "$apt"
+        # one guest of the thirty in the package; the others would be 400 MB
+        find "$tools/new/usr/bin" -type f ! -name qemu-riscv64 -exec rm -f {} +
+        "$tools/new/usr/bin/qemu-riscv64" --version > /dev/null || fail "the unpacked qemu-riscv64 does not start"
+        ;;
     qemu-system)
         have qemu-system-riscv64 && exit 0
         echo "tools: fetching qemu-system-misc and the libraries that this host lacks"
@@ -49,6 +68,6 @@ case ${1:-} in
         "$tools/bin/qemu-system-riscv64" --version > /dev/null || fail "the unpacked qemu-system-riscv64 does not start"
         ;;
     *)
-        fail "usage: deploy/tools.sh qemu-user|qemu-system"
+        fail "usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system"
         ;;
 esac

@@ -46,6 +46,10 @@ def csr(f3: int, rd: int, rs1: int, number: int) -> bytes:
     return i_type(0x73, rd, f3, rs1, number)
 
 
+def word(bits: int) -> bytes:
+    return struct.pack("<I", bits)
+
+
 def half(bits: int) -> bytes:
     return struct.pack("<H", bits)
 

@@ -19,6 +19,11 @@ from tests.isa import generate
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "build" / "csrc" / "wherry-core"
 QEMU = shutil.which("qemu-riscv64") or shutil.which("qemu-riscv64-static")
+CPU = "rv64,zba=true,zbb=true,zbs=true"
+# The extensions after Zb* came to QEMU with 7.1 to 9.1; deploy/tools.sh fetches one that has them all.
+NEWER = ROOT / "build" / "tools" / "new" / "usr" / "bin" / "qemu-riscv64"
+LATER = "zfa zfhmin zicond zca zcb zcd zcmop zimop zaamo zalrsc zacas zawrs zicbom zicboz".split()
+NEWER_CPU = ",".join([CPU, *(f"{name}=true" for name in LATER)])
 PROGRAMS = int(os.environ.get("WHERRY_ISA_PROGRAMS", "120"))
 FIRST = int(os.environ.get("WHERRY_ISA_SEED", "1"))
 BATCH = 20
@@ -30,10 +35,9 @@ def core() -> Path:
     return CORE
 
 
-def run_reference(elf: Path) -> bytes:
-    assert QEMU is not None
-    cpu = "rv64,zba=true,zbb=true,zbs=true"
-    done = subprocess.run([QEMU, "-cpu", cpu, str(elf)], capture_output=True, timeout=20, check=False)
+def run_reference(elf: Path, qemu: str | Path | None = QEMU, cpu: str = CPU) -> bytes:
+    assert qemu is not None
+    done = subprocess.run([str(qemu), "-cpu", cpu, str(elf)], capture_output=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     return done.stdout
 
@@ -67,6 +71,25 @@ def test_random_programs(first: int, core: Path, tmp_path: Path) -> None:
         linux.write_bytes(generate.build(seed, bare=False))
         linux.chmod(0o755)
         found = differences(run_ours(core, bare), run_reference(linux))
+        assert not found, f"seed {seed}:\n" + "\n".join(found[:20])
+
+
+@pytest.fixture(scope="session")
+def newer() -> Path:
+    fetched = subprocess.run(["sh", ROOT / "deploy" / "tools.sh", "qemu-user-new"], capture_output=True, check=False)
+    if fetched.returncode:
+        pytest.skip(f"no QEMU that knows the extensions after Zb*: {fetched.stderr.decode().strip()}")
+    return NEWER
+
+
+@pytest.mark.parametrize("first", range(FIRST, FIRST + PROGRAMS, BATCH))
+def test_random_programs_of_later_extensions(first: int, core: Path, newer: Path, tmp_path: Path) -> None:
+    for seed in range(first, min(first + BATCH, FIRST + PROGRAMS)):
+        bare, linux = tmp_path / f"bare-{seed}.elf", tmp_path / f"linux-{seed}.elf"
+        bare.write_bytes(generate.build(seed, bare=True, extended=True))
+        linux.write_bytes(generate.build(seed, bare=False, extended=True))
+        linux.chmod(0o755)
+        found = differences(run_ours(core, bare), run_reference(linux, newer, NEWER_CPU))
         assert not found, f"seed {seed}:\n" + "\n".join(found[:20])
 
 
