@@ -47,7 +47,7 @@ static void finish(wh_x86 *e, const wh_jit_op *o, struct word w, int host)
     if (host >= 0 && o->in.a != WH_SINK) {
         int d = host;
         if (!w.wide) {
-            d = wh_x86_def(o->in.a, host);
+            d = wh_x86_def(e, o->in.a, host);
             x_rr(&e->a, X_MOVSXD, true, d, host);
         }
         wh_x86_put(e, o->in.a, d);

@@ -10,7 +10,7 @@ enum { BT_IMM = 4, BTS_IMM = 5, BTR_IMM = 6, BTC_IMM = 7, BIT_GROUP = X_0F(0xba)
 static void shift_add(wh_x86 *e, const wh_jit_op *o, unsigned n, bool word)
 {
     unsigned right = (unsigned)o->in.imm;
-    int d = wh_x86_def(o->in.a, RAX), l = RAX;
+    int d = wh_x86_def(e, o->in.a, RAX), l = RAX;
     if (word)
         wh_x86_load32(e, RAX, o->in.b);
     else
@@ -23,7 +23,7 @@ static void shift_add(wh_x86 *e, const wh_jit_op *o, unsigned n, bool word)
 /* x[a] = x[b] op ~x[c] */
 static void logic_not(wh_x86 *e, const wh_jit_op *o, unsigned op)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     wh_x86_load(e, RCX, (unsigned)o->in.imm);
     x_group3(&e->a, X_NOT, true, RCX);
     wh_x86_op(e, op, true, RCX, o->in.b);
@@ -33,7 +33,7 @@ static void logic_not(wh_x86 *e, const wh_jit_op *o, unsigned op)
 
 static void unary(wh_x86 *e, const wh_jit_op *o, uint32_t op, bool w)
 {
-    int d = wh_x86_def(o->in.a, RAX), s = wh_x86_use(e, o->in.b, RCX);
+    int d = wh_x86_def(e, o->in.a, RAX), s = wh_x86_use(e, o->in.b, RCX);
     x_rr(&e->a, op, w, d, s);
     wh_x86_put(e, o->in.a, d);
 }
@@ -50,7 +50,7 @@ static void choose(wh_x86 *e, const wh_jit_op *o, unsigned cc)
 
 static void rotate(wh_x86 *e, const wh_jit_op *o, unsigned kind, bool word)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     wh_x86_load(e, RCX, (unsigned)o->in.imm);
     wh_x86_load(e, RAX, o->in.b);
     x_shift_cl(&e->a, kind, !word, RAX);
@@ -63,7 +63,7 @@ static void rotate(wh_x86 *e, const wh_jit_op *o, unsigned kind, bool word)
 
 static void rotate_immediate(wh_x86 *e, const wh_jit_op *o, bool word)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     wh_x86_load(e, d, o->in.b);
     x_shift_ri(&e->a, X_ROR, !word, d, (unsigned)o->in.imm & (word ? 31 : 63));
     if (word)
@@ -93,7 +93,7 @@ static void or_combine(wh_x86 *e, const wh_jit_op *o)
 
 static void byte_reverse(wh_x86 *e, const wh_jit_op *o)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     wh_x86_load(e, d, o->in.b);
     x_head(&e->a, 0x1c8 | ((unsigned)d & 7), true, 0, 0, d, false); /* bswap */
     wh_x86_put(e, o->in.a, d);
@@ -102,7 +102,7 @@ static void byte_reverse(wh_x86 *e, const wh_jit_op *o)
 /* Set, clear or invert one bit. */
 static void bit(wh_x86 *e, const wh_jit_op *o, uint32_t op, unsigned extension, bool immediate)
 {
-    int d = wh_x86_def(o->in.a, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX);
     if (!immediate && o->in.a == (unsigned)o->in.imm)
         d = RAX; /* the count must not be overwritten first */
     wh_x86_load(e, d, o->in.b);
@@ -117,7 +117,7 @@ static void bit(wh_x86 *e, const wh_jit_op *o, uint32_t op, unsigned extension, 
 
 static void bit_extract(wh_x86 *e, const wh_jit_op *o, bool immediate)
 {
-    int d = wh_x86_def(o->in.a, RAX), s = wh_x86_use(e, o->in.b, RAX);
+    int d = wh_x86_def(e, o->in.a, RAX), s = wh_x86_use(e, o->in.b, RAX);
     if (immediate) {
         x_rr(&e->a, BIT_GROUP, true, BT_IMM, s);
         x_byte(&e->a, (unsigned)o->in.imm & 63);
@@ -157,7 +157,7 @@ static bool emit_zba(wh_x86 *e, const wh_jit_op *o)
         shift_add(e, o, o->op - WH_OP_SH1ADD_UW + 1u, true);
         return true;
     case WH_OP_SLLI_UW: {
-        int d = wh_x86_def(o->in.a, RAX);
+        int d = wh_x86_def(e, o->in.a, RAX);
         wh_x86_load32(e, d, o->in.b);
         x_shift_ri(&e->a, X_SHL, true, d, (unsigned)o->in.imm & 63);
         wh_x86_put(e, o->in.a, d);
