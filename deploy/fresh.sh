@@ -93,15 +93,10 @@ for file in /etc/apt/apt.conf.d/*; do # settings only: hooks call programs that 
 done
 printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$suite" > "$root/etc/apt/sources.list"
 [ ! -e /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/pip.conf"
-mkdir -p "$root/etc/ssl/certs"
-[ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 for place in $(cat /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf 2> /dev/null | tr ' =' '\n\n' \
     | sed -n 's#^\(file://\)\?\(/[^ ]*\)$#\2#p'; printf '%s\n' "${PIP_FIND_LINKS:-}"); do
     place=${place%/simple}
     [ ! -d "$place" ] || grep -q " $root$place " /proc/mounts || mount_in bind "$place" "$place"
-done
-for file in /root/.config/pip/pip.conf /root/.pip/pip.conf; do
-    [ ! -e "$file" ] || cat "$file" >> "$root/etc/pip.conf"
 done
 environment=$(env | grep -E '^(PIP_[A-Z_]*|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|SSL_CERT_FILE|REQUESTS_CA_BUNDLE)=' || true)
 
@@ -115,11 +110,23 @@ printf '%s\n' "$environment" | sed '/^$/d' > "$root/environment.sh"
 say "$suite: apt-get install ${packages:-nothing}"
 inside apt-get update -q > "$dir/$suite.apt.log" 2>&1 || fail "apt-get update failed, see $dir/$suite.apt.log"
 # shellcheck disable=SC2086 # one word per package
-[ -z "$packages" ] || inside apt-get install -y -q --no-install-recommends $packages >> "$dir/$suite.apt.log" 2>&1 \
+[ -z "$packages" ] || inside apt-get install -y -q $packages >> "$dir/$suite.apt.log" 2>&1 \
     || fail "apt-get install failed, see $dir/$suite.apt.log"
 
+# After the packages, as ca-certificates makes the bundle anew; what this machine added to it stays added.
+mkdir -p "$root/etc/ssl/certs" "$root/usr/local/share/ca-certificates"
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+cp -RL /usr/local/share/ca-certificates/. "$root/usr/local/share/ca-certificates/" 2> /dev/null || true
+home=/root
+if [ "$user" != root ]; then
+    inside useradd --create-home "$user"
+    home=/home/$user
+fi
+for file in .config/pip/pip.conf .pip/pip.conf; do
+    [ ! -e "/root/$file" ] || { mkdir -p "$root$home/${file%/*}"; cp "/root/$file" "$root$home/$file"; }
+done
 git clone -q --no-hardlinks --depth 1 "file://$PWD" "$root/wherry"
-[ "$user" = root ] || { inside useradd --create-home "$user"; chown -R --from=0 "$(inside id -u "$user")" "$root/wherry"; }
+inside chown -R "$user:" /wherry "$home"
 command=${FRESH_COMMAND:-make $*}
 say "$suite as $user: $command"
 start=$(date +%s)
@@ -128,7 +135,7 @@ if [ "$user" = root ]; then
     inside sh -c "cd /wherry && $command" || status=$?
 else
     inside setpriv --reuid "$user" --regid "$user" --init-groups --inh-caps=-all --bounding-set=-all --no-new-privs \
-        env HOME="/home/$user" sh -c "cd /wherry && $command" || status=$?
+        env HOME="$home" sh -c "cd /wherry && $command" || status=$?
 fi
 say "$suite as $user: $command: exit status $status after $(($(date +%s) - start)) s"
 exit "$status"
