@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BOOT_LINUX, BOOT_FIRMWARE = 0, 1
 CH_UART, CH_CONSOLE, CH_AGENT = 0, 1, 2
 EV_NONE, EV_POWEROFF, EV_REBOOT, EV_CRASH, EV_OUTPUT, EV_CHANNEL = range(6)
+RESTORE_EAGER, RESTORE_LAZY, RESTORE_ON_DEMAND = range(3)  # csrc/api.cdef says what they mean
 _AGAIN = -10
 _NOBODY = 2**64 - 1
 _CHUNK = 65536
@@ -120,6 +121,19 @@ class Machine:
         err = new_error()
         check(self._lib.wh_machine_load(self._m, state, len(state), err), err)
 
+    def snapshot(self, fd: int, extra: bytes = b"") -> None:
+        """The whole machine, RAM too, into the empty file ``fd``, which is synced then. The machine is paused."""
+        err = new_error()
+        check(self._lib.wh_machine_snapshot(self._m, fd, extra, len(extra), err), err)
+
+    def restore(self, fd: int, how: int = RESTORE_LAZY) -> bytes:
+        """Into a new machine with the same configuration and devices; returns the snapshot's ``extra``. The file must
+        not change until ``stats()["pages_absent"]`` is 0: a page that is lost ends the guest with EV_CRASH. Raises
+        CoreDataError on a damaged or newer file."""
+        out, size, err = ffi.new("uint8_t **"), ffi.new("size_t *"), new_error()
+        check(self._lib.wh_machine_restore(self._m, fd, how, out, size, err), err)
+        return take_buffer(self._lib, out[0], size[0]) if size[0] else b""
+
     # -- what others map
 
     @property
@@ -176,6 +190,15 @@ class Machine:
         stats = ffi.new("wh_machine_stats *")
         self._lib.wh_machine_get_stats(self._m, stats)
         return {name: int(getattr(stats, name)) for name, _ in ffi.typeof("wh_machine_stats").fields}
+
+
+def snapshot_info(fd: int) -> dict[str, int]:
+    """The configuration in a snapshot (``ram_bytes harts boot seed icount cpu ...``) and ``pages``, how many it stores.
+    Raises CoreDataError on a damaged or newer file."""
+    config, pages, err = ffi.new("wh_machine_config *"), ffi.new("uint64_t *"), new_error()
+    check(core().wh_snapshot_info(fd, config, pages, err), err)
+    found = {name: int(getattr(config, name)) for name, _ in ffi.typeof("wh_machine_config").fields}
+    return {**found, "pages": int(pages[0])}
 
 
 def enter_sandbox() -> list[str]:

@@ -48,6 +48,12 @@ class RamView:
         return int(self._lib.wh_ramview_resident(self._v))
 
     @property
+    def absent(self) -> int:
+        """Pages whose content is still in the file that the machine was lazily restored from. They come by themselves,
+        at once when :meth:`pack` or :meth:`checksum` wait for them."""
+        return int(self._lib.wh_ramview_absent(self._v))
+
+    @property
     def dirty_now(self) -> int:
         """Dirty pages since the round began; an estimate while the guest runs."""
         return int(self._lib.wh_ramview_dirty_now(self._v))

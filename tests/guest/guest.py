@@ -132,6 +132,25 @@ class Guest:
         other.machine.start()
         return other
 
+    def snapshot(self, path: Path) -> None:
+        """Pause, and write the whole machine. It stays paused."""
+        self.machine.pause()
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self.machine.snapshot(fd, b"of a test")
+        finally:
+            os.close(fd)
+        self._drain()
+
+    def restored(self, path: Path, how: int) -> Guest:
+        """A new machine from a snapshot of this one; it runs."""
+        other = Guest(**self.config)  # type: ignore[arg-type]
+        with opened(path) as fd:
+            assert other.machine.restore(fd, how) == b"of a test"
+        other.output = self.output
+        other.machine.start()
+        return other
+
     def _drain(self) -> None:
         while True:
             self._offset, data = self.machine.channel_read(CH_UART, self._offset)

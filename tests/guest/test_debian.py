@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import random
 import resource
 import select
+from pathlib import Path
 
 import pytest
 
+from node.machine import RESTORE_LAZY, RESTORE_ON_DEMAND
 from tests.guest.debian import debian_image
 from tests.guest.guest import MIB, Guest
 
@@ -56,6 +60,38 @@ def test_carried_to_a_new_machine_all_along_its_boot() -> None:
         with other:
             assert answer(other, "sha256sum /usr/bin/busybox | cut -c-64").split()[-1] == digest
             assert answer(other, "dmesg | grep -ci -e 'oops' -e 'rcu.*stall' -e 'BUG:'").split()[-1] == "0"
+
+
+def test_goes_on_from_snapshots_at_random_times(tmp_path: Path) -> None:
+    """In the middle of its boot and of a computation, with pages that come in as they are touched."""
+    seed = int(os.environ.get("WHERRY_TEST_SEED", "20261123"))
+    chance = random.Random(seed)
+    guest = boot(harts=2)
+    old = []
+
+    def snapshot_and_go_on(number: int) -> Guest:
+        select.select([], [], [], chance.uniform(0, 0.5))  # a random moment of real time is the point
+        path = tmp_path / str(number)
+        guest.snapshot(path)
+        old.append(guest)
+        return guest.restored(path, chance.choice([RESTORE_LAZY, RESTORE_ON_DEMAND]))
+
+    try:
+        for number, mark in enumerate([b"Memory:", b"Run /init", USER_SPACE]):
+            guest.read_until(mark)
+            guest = snapshot_and_go_on(number)
+        guest.read_until(b"# ")
+        digest = answer(guest, "sha256sum /usr/bin/busybox | cut -c-64").split()[-1]
+        guest.write(b"for i in 1 2 3 4 5 6; do sha256sum /usr/bin/busybox; done; echo all-'done'\n")
+        guest = snapshot_and_go_on(3)
+        guest.read_until(b"all-done")
+        assert guest.output.count(digest.encode() + b"  /usr/bin/busybox") == 6, seed
+        assert answer(guest, "dmesg | grep -ci -e 'oops' -e 'rcu.*stall' -e 'BUG:'").split()[-1] == "0"
+        guest.write(b"poweroff -f\n")
+        assert guest.wait_end().arg == 0
+    finally:
+        for one in [*old, guest]:
+            one.machine.close()
 
 
 def cpu_seconds() -> float:
