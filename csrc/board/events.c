@@ -59,6 +59,15 @@ void wh_events_end(wh_events *e, uint32_t kind, uint32_t arg, const char *text)
     pthread_mutex_unlock(&e->lock);
 }
 
+int wh_events_exit_code(wh_events *e)
+{
+    enum { CRASHED = 134 }; /* what a shell shows for abort() */
+    pthread_mutex_lock(&e->lock);
+    int code = e->end.kind == WH_EV_POWEROFF ? (int)(e->end.arg & 255) : e->end.kind == WH_EV_CRASH ? CRASHED : 0;
+    pthread_mutex_unlock(&e->lock);
+    return code;
+}
+
 /* Output comes before the end, so that a reader has seen a guest's last words when it learns that it is gone. */
 int wh_machine_next_event(wh_machine *m, wh_event *out)
 {

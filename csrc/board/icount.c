@@ -119,6 +119,8 @@ static void let_in(wh_machine *m)
 static bool ready(wh_board_hart *h, uint64_t *next)
 {
     uint64_t until;
+    if (atomic_load(&h->held))
+        return false;
     if (!wh_hsm_advance(h, &until)) {
         *next = until < *next ? until : *next;
         return false;
@@ -182,6 +184,8 @@ static void run_stretch(wh_machine *m)
         wh_sbi_call(h);
     else if (why == WH_EXIT_WEDGED)
         wh_run_crash(h);
+    else if (why == WH_EXIT_DEBUG)
+        wh_debug_hit_by(h);
     h->waiting = why == WH_EXIT_WFI;
     if (why == WH_EXIT_WFI || why == WH_EXIT_PAUSE || h->hsm != WH_HSM_STARTED)
         c->turn_left = 0;
@@ -193,7 +197,8 @@ enum wh_icount_stop wh_icount_run(wh_machine *m, uint64_t until)
     while (atomic_load_explicit(&m->go, memory_order_acquire)) {
         if (m->icount.steps >= until)
             return WH_ICOUNT_REACHED;
-        if (m->icount.turn_left == 0 && !begin_turn(m))
+        bool over = m->icount.turn_left == 0 || atomic_load(&m->hart[m->icount.hart].held);
+        if (over && !begin_turn(m))
             return WH_ICOUNT_IDLE;
         run_stretch(m);
     }

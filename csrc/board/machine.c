@@ -121,6 +121,8 @@ static int build(wh_machine *m, wh_error *err)
     if (!status)
         status = wh_run_init(m, err);
     if (!status)
+        status = wh_debug_init(m, err);
+    if (!status)
         status = make_channels(m, err);
     if (!status)
         status = make_engine(m, err);
@@ -141,7 +143,7 @@ int wh_machine_new(const wh_machine_config *config, wh_machine **out, wh_error *
     if (!m)
         return wh_fail(err, WH_E_NOMEM, "machine", "no memory");
     m->config = *config;
-    m->ram.ram_fd = m->ram.share_fd = m->events.fd = m->io_epoll = m->io_event = m->io_timer = -1;
+    m->ram.ram_fd = m->ram.share_fd = m->events.fd = m->debug.event_fd = m->io_epoll = m->io_event = m->io_timer = -1;
     pthread_mutex_init(&m->lock, NULL);
     wh_clock_freeze(m);
     wh_clock_set(m, 0);
@@ -169,6 +171,7 @@ void wh_machine_free(wh_machine *m)
     for (unsigned i = 0; i < WH_CHANNELS; i++)
         wh_channel_destroy(&m->channel[i]);
     wh_run_destroy(m);
+    wh_debug_destroy(m);
     wh_events_destroy(&m->events);
     wh_restore_free(m);
     wh_ram_free(&m->ram);

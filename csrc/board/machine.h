@@ -72,6 +72,7 @@ void wh_events_destroy(wh_events *e);
 void wh_events_output(wh_events *e, unsigned channel);
 void wh_events_channel(wh_events *e, unsigned channel, bool open);
 void wh_events_end(wh_events *e, uint32_t kind, uint32_t arg, const char *text);
+int wh_events_exit_code(wh_events *e); /* of the end: what a power-off gave; 134 for a crash */
 
 /* ---- bus.c */
 typedef struct wh_region {
@@ -95,6 +96,8 @@ typedef struct wh_board_hart {
     bool resume_restarts; /* a suspend of the non-retentive kind */
     bool waiting;         /* icount: in WFI */
     bool parked;          /* under run_lock */
+    _Atomic bool held;    /* the debugger lets others go on without this one */
+    wh_debug_hit untold;  /* under run_lock: a watchpoint that it met while another hart's stop was being told */
     uint64_t start_pc, start_opaque;
 } wh_board_hart;
 
@@ -171,7 +174,13 @@ struct wh_machine {
     pthread_t io_thread;
     int io_epoll, io_event, io_timer;
     _Atomic uint32_t input_waiting; /* bit per channel: input, or room for output that was refused */
-    _Atomic bool go;                /* run_state is RUNNING: what a thread looks at without the lock */
+    _Atomic bool go;                /* RUNNING and not stopped by a debugger: what a thread looks at without the lock */
+    struct {                        /* under run_lock */
+        bool attached, stopped;
+        int event_fd;
+        wh_debug_stop_reason stop; /* not yet told */
+        wh_debug_points points;
+    } debug;
 };
 
 /* icount.c */
@@ -195,10 +204,20 @@ int wh_run_init(wh_machine *m, wh_error *err);
 void wh_run_destroy(wh_machine *m);
 void wh_run_halt(wh_machine *m); /* from any thread of the machine: everything parks for good */
 void wh_run_kick_io(wh_machine *m);
+/* run_lock held: after run_state or the debugger's word changed. Going on needs everyone at rest, or nobody made. */
+void wh_run_update(wh_machine *m);
+/* wake: the sleepers too, and whoever waits for rest. */
+void wh_run_make_all_look(wh_machine *m, bool wake);
 void wh_hart_wake(wh_board_hart *h);
 /* Waits until mtime `until`, or until someone wakes it after seq was read from h->wake. The caller reads seq, then
  * looks whether there is something to do, then sleeps: so no wake is lost between. */
 void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until);
+/* debug.c */
+int wh_debug_init(wh_machine *m, wh_error *err);
+void wh_debug_destroy(wh_machine *m);
+void wh_debug_tell(wh_machine *m);      /* the debugger has something to look at */
+void wh_debug_hit_by(wh_board_hart *h); /* after WH_EXIT_DEBUG, on the hart's thread */
+bool wh_debug_held(wh_board_hart *h);   /* slept for a while because it shall not run */
 /* io.c */
 int wh_io_init(wh_machine *m, wh_error *err);
 void wh_io_destroy(wh_machine *m);

@@ -64,16 +64,22 @@ bool wh_run_at_rest(wh_machine *m)
     return !m->io_made || m->io_parked || atomic_load(&m->io_sleeping);
 }
 
+/* run_lock held. */
+static bool may_run(const wh_machine *m)
+{
+    return m->run_state == WH_RUNNING && !m->debug.stopped;
+}
+
 bool wh_run_checkpoint(wh_machine *m, bool *parked)
 {
     if (WH_LIKELY(atomic_load(&m->go)))
         return true;
     pthread_mutex_lock(&m->run_lock);
-    if (m->run_state != WH_RUNNING && m->run_state != WH_STOPPED) {
+    if (!may_run(m) && m->run_state != WH_STOPPED) {
         *parked = true;
         if (wh_run_at_rest(m))
-            pthread_cond_signal(&m->parked_changed);
-        while (m->run_state != WH_RUNNING && m->run_state != WH_STOPPED)
+            pthread_cond_broadcast(&m->parked_changed); /* a pause and a debugger may both wait */
+        while (!may_run(m) && m->run_state != WH_STOPPED)
             pthread_cond_wait(&m->run_changed, &m->run_lock);
         *parked = false;
     }
@@ -82,16 +88,28 @@ bool wh_run_checkpoint(wh_machine *m, bool *parked)
     return on;
 }
 
+/* The clock goes on only here, so that time stands still for as long as anybody wants the machine to. */
+void wh_run_update(wh_machine *m)
+{
+    bool go = may_run(m);
+    if (go && !atomic_load(&m->go)) {
+        wh_clock_thaw(m);
+        wh_io_arm_timer(m);
+        if (atomic_load(&m->input_waiting))
+            wh_run_kick_io(m);
+    }
+    atomic_store(&m->go, go);
+    pthread_cond_broadcast(&m->run_changed);
+}
+
 /* run_lock held. */
 static void set_state(wh_machine *m, enum wh_run_state state)
 {
     m->run_state = state;
-    atomic_store(&m->go, state == WH_RUNNING);
-    pthread_cond_broadcast(&m->run_changed);
+    wh_run_update(m);
 }
 
-/* wake: the sleepers too, and a pause that waits; for good. */
-static void make_all_look(wh_machine *m, bool wake)
+void wh_run_make_all_look(wh_machine *m, bool wake)
 {
     for (unsigned i = 0; i < m->config.harts; i++) {
         wh_hart_attention(m->hart[i].cpu);
@@ -109,7 +127,8 @@ void wh_run_halt(wh_machine *m)
     pthread_mutex_lock(&m->run_lock);
     if (m->run_state == WH_RUNNING || m->run_state == WH_PAUSED)
         set_state(m, WH_HALTED);
-    make_all_look(m, true);
+    wh_run_make_all_look(m, true);
+    wh_debug_tell(m);
     pthread_mutex_unlock(&m->run_lock);
 }
 
@@ -152,7 +171,7 @@ static void *hart_main(void *arg)
     snprintf(name, sizeof name, "hart %u", h->index);
     pthread_setname_np(pthread_self(), name);
     while (wh_run_checkpoint(h->machine, &h->parked)) {
-        if (!wh_hsm_step(h))
+        if (wh_debug_held(h) || !wh_hsm_step(h))
             continue;
         switch (wh_run_execute(h)) {
         case WH_EXIT_WFI:
@@ -166,6 +185,9 @@ static void *hart_main(void *arg)
             break;
         case WH_EXIT_PAUSE:
             sched_yield();
+            break;
+        case WH_EXIT_DEBUG:
+            wh_debug_hit_by(h);
             break;
         case WH_EXIT_ATTENTION:
         case WH_EXIT_LIMIT:
@@ -221,8 +243,6 @@ static int start(wh_machine *m, bool spawned, wh_error *err)
         wh_machine_stop(m);
         return wh_fail(err, WH_E_IO, "threads", "%s", strerror(e));
     }
-    wh_clock_thaw(m);
-    wh_io_arm_timer(m);
     set_state(m, WH_RUNNING);
     pthread_mutex_unlock(&m->run_lock);
     return WH_OK;
@@ -255,7 +275,7 @@ int wh_machine_pause(wh_machine *m, uint64_t *when_ns)
     bool now = m->run_state == WH_RUNNING;
     if (now) {
         set_state(m, WH_PAUSED);
-        make_all_look(m, false);
+        wh_run_make_all_look(m, false);
         while (m->run_state == WH_PAUSED && !wh_run_at_rest(m))
             pthread_cond_wait(&m->parked_changed, &m->run_lock);
         wh_clock_freeze(m);
@@ -275,13 +295,8 @@ int wh_machine_resume(wh_machine *m, uint64_t *when_ns)
     int status = m->run_state == WH_PAUSED ? WH_OK : WH_E_STATE;
     if (when_ns)
         *when_ns = wh_now_ns();
-    if (!status) {
-        wh_clock_thaw(m);
-        wh_io_arm_timer(m);
+    if (!status)
         set_state(m, WH_RUNNING);
-        if (atomic_load(&m->input_waiting))
-            wh_run_kick_io(m);
-    }
     pthread_mutex_unlock(&m->run_lock);
     return status;
 }
@@ -290,7 +305,8 @@ int wh_machine_stop(wh_machine *m)
 {
     pthread_mutex_lock(&m->run_lock);
     set_state(m, WH_STOPPED);
-    make_all_look(m, true);
+    wh_run_make_all_look(m, true);
+    wh_debug_tell(m);
     unsigned harts = m->hart_threads;
     bool io = m->io_made;
     m->io_made = false;

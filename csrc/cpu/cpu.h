@@ -39,7 +39,8 @@ enum wh_exit {
     WH_EXIT_SBI = 3,       /* a0-a7 hold an SBI call; sepc is already past the ecall */
     WH_EXIT_WEDGED = 4,    /* trap taken at the trap vector's own first instruction: no progress is possible */
     WH_EXIT_PAUSE = 5,     /* PAUSE, with several harts: this one waits for what another one does */
-    WH_EXIT_LIMIT = 6      /* an exact hart has taken the steps that it was given */
+    WH_EXIT_LIMIT = 6,     /* an exact hart has taken the steps that it was given */
+    WH_EXIT_DEBUG = 7      /* a breakpoint, a watchpoint or a finished step: wh_hart_debug_hit (cpu/debug.h) */
 };
 
 int wh_hart_new(const wh_cpu_env *env, unsigned id, wh_hart **out, wh_error *err);

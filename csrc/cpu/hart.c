@@ -192,5 +192,7 @@ void wh_hart_get_stats(const wh_hart *h, wh_hart_stats *out)
 
 enum wh_exit wh_hart_run(wh_hart *h)
 {
+    if (WH_UNLIKELY(h->debug.on))
+        return wh_debug_run(h);
     return h->engine->run(h);
 }

@@ -6,6 +6,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/csr.h"
+#include "cpu/debug.h"
 #include "cpu/insn.h"
 #include "cpu/model.h"
 #include "mmu/mmu.h"
@@ -113,6 +114,14 @@ struct wh_hart {
     uint32_t code_generation;  /* of the cache that jumps and fetch translations lead into */
     int64_t slice_length;      /* what a slice begins with */
     _Atomic uint64_t stat_instructions, stat_traps, stat_interrupts, stat_mmio, stat_misses;
+
+    struct {
+        bool on; /* wh_hart_run goes to wh_debug_run */
+        bool stepped;
+        const wh_debug_points *points;
+        wh_debug_step step;
+        wh_debug_hit hit;
+    } debug;
 };
 
 static inline uint64_t wh_hart_retired(const wh_hart *h)
@@ -181,6 +190,10 @@ int wh_interp_run_exact(wh_hart *h);
 int wh_interp_one(wh_hart *h, const wh_insn *one);
 int wh_interp_step(wh_hart *h);
 
+/* debug.c, debug_run.c */
+bool wh_debug_breaks_at(const wh_debug_points *p, uint64_t address);
+enum wh_exit wh_debug_run(wh_hart *h);
+
 /* mem.c: the slow ways of memory access. 0, or -1 with trap_cause and trap_value set. */
 int wh_load(wh_hart *h, uint64_t va, unsigned size, uint64_t *value);
 int wh_store(wh_hart *h, uint64_t va, unsigned size, uint64_t value);
@@ -194,6 +207,7 @@ uint64_t wh_pending(wh_hart *h);                          /* deliverable now at 
 uint64_t wh_mip(wh_hart *h);
 void wh_timer_check(wh_hart *h); /* refresh STIP from the clock (Sstc) */
 int wh_hart_poll(wh_hart *h);    /* 0: go on at pc; else enum wh_exit */
+int wh_hart_look(wh_hart *h);    /* the same, but takes no interrupt */
 bool wh_sret(wh_hart *h);        /* false: illegal here */
 bool wh_mret(wh_hart *h);
 bool wh_wfi_allowed(const wh_hart *h);

@@ -130,7 +130,7 @@ static int64_t exact_slice(wh_hart *h)
     return left < (uint64_t)h->slice_length ? (int64_t)left : h->slice_length;
 }
 
-int wh_hart_poll(wh_hart *h)
+int wh_hart_look(wh_hart *h)
 {
     wh_hart_end_slice(h);
     h->budget = h->slice = wh_hart_exact(h) ? exact_slice(h) : h->slice_length;
@@ -151,8 +151,14 @@ int wh_hart_poll(wh_hart *h)
         atomic_store(&h->attention, 0);
         return WH_EXIT_ATTENTION;
     }
-    if (h->slice == 0)
-        return WH_EXIT_LIMIT;
+    return h->slice == 0 ? WH_EXIT_LIMIT : 0;
+}
+
+int wh_hart_poll(wh_hart *h)
+{
+    int status = wh_hart_look(h);
+    if (status != 0)
+        return status;
     wh_timer_check(h);
     uint64_t pending = wh_pending(h);
     if (pending != 0)

@@ -19,10 +19,14 @@
  * --hash-every N prints "hash STEPS DIGEST" on standard error each time that so many steps were taken, and at the end.
  * --max-insns then ends the run at exactly that step.
  *
+ * --gdb PATH: a debugger may connect to the Unix socket PATH (gdb-multiarch: target remote PATH); --wait: the first
+ * instruction waits for it. Not with --icount, whose machine has no thread.
+ *
  * Exit status: the guest's (0 also for power-off), 2 for usage, 3 when it can't run, 4 when --max-insns were not
  * enough, 5 when it crashed. */
 #include "board/board.h"
 #include "cpu/model.h"
+#include "main/gdb_socket.h"
 #include "main/snapshots.h"
 #include "main/symbols.h"
 
@@ -43,11 +47,11 @@ enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
 
 struct options {
     const char *elf, *firmware, *kernel, *initrd, *append, *signature;
-    const char *snapshot_to, *restore;
+    const char *snapshot_to, *restore, *gdb;
     uint64_t memory, max_insns, seed, hash_every, snapshot_at;
     uint32_t smp, cpu, engine;
     int restore_how;
-    bool stats, icount;
+    bool stats, icount, wait;
     struct wh_marker marker;
 };
 
@@ -59,6 +63,7 @@ struct session {
     struct wh_marker marker;
     bool marker_seen;
     bool input_open;
+    wh_gdb_socket gdb;
     uint64_t begun, ran; /* host ns: when the command began, when the first instructions had been executed */
 };
 
@@ -69,6 +74,7 @@ static int usage(const char *why)
             "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--cpu rva22|rv64gc]\n"
             "       [--max-insns N] [--signature FILE] [--stats]\n"
             "       [--seed N] [--icount [--hash-every N]] [--engine interpreter|jit]\n"
+            "       [--gdb PATH [--wait]]\n"
             "       [--snapshot-to FILE (--snapshot-at-insns N | --on-marker TEXT)]\n"
             "       wherry-core run --restore FILE [--lazy | --on-demand | --eager] [--elf FILE] ...\n",
             why);
@@ -121,6 +127,8 @@ static int check(const struct options *o, bool more)
         return usage("give either --elf, or --kernel, --firmware or both, or --restore");
     if ((o->snapshot_to != NULL) != (o->snapshot_at != 0 || o->marker.text != NULL))
         return usage("--snapshot-to wants --snapshot-at-insns or --on-marker, and they want it");
+    if ((o->wait && o->gdb == NULL) || (o->gdb != NULL && o->icount))
+        return usage("--wait goes with --gdb, which does not go with --icount");
     if (o->hash_every != 0 && !o->icount && o->restore == NULL)
         return usage("--hash-every goes with --icount");
     return 0;
@@ -152,6 +160,8 @@ static int parse(int argc, char **argv, struct options *o)
         {"lazy", 0, NULL, 1005},
         {"on-demand", 0, NULL, 1006},
         {"engine", 1, NULL, 'j'},
+        {"gdb", 1, NULL, 1007},
+        {"wait", 0, NULL, 1008},
         {NULL, 0, NULL, 0},
     };
     /* clang-format on */
@@ -185,6 +195,12 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case 't':
             o->stats = true;
+            break;
+        case 1007:
+            o->gdb = optarg;
+            break;
+        case 1008:
+            o->wait = true;
             break;
         case 'c':
             o->icount = true;
@@ -398,14 +414,17 @@ static int drive(struct session *s)
     if (s->opt->restore != NULL && s->opt->stats)
         watch_first(s);
     for (;;) {
-        struct pollfd fds[2] = {{.fd = wh_machine_event_fd(s->machine), .events = POLLIN},
-                                {.fd = s->input_open ? STDIN_FILENO : -1, .events = POLLIN}};
+        struct pollfd fds[3] = {{.fd = wh_machine_event_fd(s->machine), .events = POLLIN},
+                                {.fd = s->input_open ? STDIN_FILENO : -1, .events = POLLIN},
+                                {.fd = s->gdb.fd, .events = POLLIN}};
         /* nobody tells us about these */
         bool watch = s->symbols.tohost != 0 || s->opt->max_insns != 0 || s->opt->snapshot_at != 0;
-        if (poll(fds, 2, watch ? 2 : -1) < 0 && errno != EINTR)
+        if (poll(fds, 3, watch ? 2 : -1) < 0 && errno != EINTR)
             return EXIT_CANNOT;
         if (fds[1].revents)
             pass_input(s);
+        if (fds[2].revents)
+            wh_gdb_socket_ready(&s->gdb, s->machine);
         int status = event_status(s);
         show_output(s);
         if (status < 0)
@@ -517,9 +536,19 @@ static void print_stats(struct session *s)
                 (double)(s->ran - s->begun) / 1e6, t.pages_restored, t.pages_faulted, t.pages_absent);
 }
 
+static int open_gdb(struct session *s)
+{
+    if (wh_gdb_socket_open(&s->gdb, s->opt->gdb) != 0) {
+        fprintf(stderr, "wherry-core: %s: %s\n", s->opt->gdb, strerror(errno));
+        return EXIT_CANNOT;
+    }
+    return s->opt->wait ? wh_machine_debug_hold(s->machine) : 0;
+}
+
 static int run(const struct options *o)
 {
-    struct session s = {.opt = o, .input_open = o->elf == NULL, .marker = o->marker, .begun = wh_now_ns()};
+    struct session s = {
+        .opt = o, .input_open = o->elf == NULL, .marker = o->marker, .begun = wh_now_ns(), .gdb = {.fd = -1}};
     wh_error err = {0};
     int snapshot = -1;
     wh_machine_config config = {.ram_bytes = o->memory,
@@ -538,6 +567,8 @@ static int run(const struct options *o)
     int status = o->restore != NULL ? restore(&s, snapshot) : load(&s);
     if (snapshot >= 0)
         close(snapshot);
+    if (status == 0 && o->gdb != NULL)
+        status = open_gdb(&s);
     if (status == 0 && (config.icount ? wh_icount_start(s.machine, &err) : wh_machine_start(s.machine, &err)) != WH_OK)
         status = cannot(&err);
     else if (status == 0) {
@@ -549,6 +580,7 @@ static int run(const struct options *o)
         if (o->signature != NULL && status == 0)
             status = write_signature(&s);
     }
+    wh_gdb_socket_close(&s.gdb); /* after the stop, so that the debugger learns how the guest ended */
     wh_machine_free(s.machine);
     return status;
 }

@@ -130,6 +130,8 @@ typedef struct wh_translation {
 } wh_translation;
 /* Walk only; 0 or a cause. Sets A and D as the access needs. No PMP check of the final address. */
 int wh_mmu_walk(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv priv, wh_translation *out);
+/* Where va leads at the current privilege and satp, whatever the rights; changes nothing (probe.c, for debuggers). */
+bool wh_mmu_probe(const wh_mmu *m, uint64_t va, uint64_t *pa);
 
 /* Translate one access that lies within a page, PMP included; 0 or a cause. *host is NULL outside RAM. A RAM page goes
  * into the TLB (load and store) and its dirty bit is set (store). */
