@@ -44,7 +44,8 @@ typedef struct wh_debug_stop_reason {
 } wh_debug_stop_reason;
 
 void wh_debug_hold(wh_machine *m);   /* before start: its first instruction waits for wh_debug_go or a detach */
-int wh_debug_attach(wh_machine *m);  /* WH_E_EXISTS: there is one already; WH_E_STATE: the machine has ended */
+int wh_debug_attach(wh_machine *m);  /* WH_E_EXISTS: there is one already; WH_E_STATE: the machine has ended;
+                                        WH_E_UNSUPPORTED: wh_icount_start */
 void wh_debug_detach(wh_machine *m); /* forgets points, steps and holds, and goes on */
 bool wh_debug_attached(wh_machine *m);
 /* The debugger's thread. */

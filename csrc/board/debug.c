@@ -61,7 +61,8 @@ static void go_on(wh_machine *m)
 int wh_debug_attach(wh_machine *m)
 {
     pthread_mutex_lock(&m->run_lock);
-    int status = m->debug.attached ? WH_E_EXISTS : ended(m) ? WH_E_STATE : WH_OK;
+    bool driven = m->run_state == WH_RUNNING && !m->io_made; /* by its caller (icount): nobody would park */
+    int status = m->debug.attached ? WH_E_EXISTS : ended(m) ? WH_E_STATE : driven ? WH_E_UNSUPPORTED : WH_OK;
     if (!status)
         m->debug.attached = true;
     pthread_mutex_unlock(&m->run_lock);

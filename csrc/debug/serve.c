@@ -145,7 +145,9 @@ int wh_gdb_new(wh_machine *m, int fd, wh_gdb **out, wh_error *err)
     if (status) {
         free(g);
         return wh_fail(err, status, "debugger",
-                       status == WH_E_EXISTS ? "another debugger is attached" : "the guest has ended");
+                       status == WH_E_EXISTS  ? "another debugger is attached"
+                       : status == WH_E_STATE ? "the guest has ended"
+                                              : "the machine has no thread of its own");
     }
     int e = spawn(g);
     if (e) {
