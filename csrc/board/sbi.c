@@ -95,10 +95,8 @@ static struct reply ipi_call(wh_board_hart *h, uint64_t fid)
 
 /* A hart that is not executing fences before its next instruction, so that only executing ones are waited for. The
  * caller itself counts as not executing: two harts that fence each other do not wait for one another. */
-static void remote_fence(wh_machine *m, uint64_t targets, unsigned kinds)
+static void await_fences(wh_machine *m, uint64_t targets)
 {
-    for (uint64_t t = targets; t; t &= t - 1)
-        wh_hart_request_fence(m->hart[__builtin_ctzll(t)].cpu, kinds);
     atomic_thread_fence(memory_order_seq_cst);
     for (uint64_t t = targets; t; t &= t - 1) {
         wh_board_hart *h = &m->hart[__builtin_ctzll(t)];
@@ -107,15 +105,24 @@ static void remote_fence(wh_machine *m, uint64_t targets, unsigned kinds)
     }
 }
 
-/* Address ranges are taken as "all": the translation caches are small and refilled fast. */
+enum { REMOTE_FENCE_I = 0, REMOTE_SFENCE_VMA = 1, REMOTE_SFENCE_VMA_ASID = 2 };
+
 static struct reply rfence_call(wh_board_hart *h, uint64_t fid)
 {
     uint64_t targets;
-    if (fid > 2) /* the rest is for hypervisors */
+    if (fid > REMOTE_SFENCE_VMA_ASID) /* the rest is for hypervisors */
         return (struct reply){ERR_NOT_SUPPORTED, 0};
     if (!select_harts(h->machine, arg(h, 0), arg(h, 1), &targets))
         return (struct reply){ERR_INVALID_PARAM, 0};
-    remote_fence(h->machine, targets, fid ? WH_FENCE_VMA : WH_FENCE_I);
+    uint32_t asid = fid == REMOTE_SFENCE_VMA_ASID ? (uint32_t)(arg(h, 4) & 0xffff) : WH_ANY_ASID;
+    for (uint64_t t = targets; t; t &= t - 1) {
+        wh_hart *target = h->machine->hart[__builtin_ctzll(t)].cpu;
+        if (fid == REMOTE_FENCE_I)
+            wh_hart_request_fence(target, WH_FENCE_I);
+        else
+            wh_hart_request_fence_range(target, arg(h, 2), arg(h, 3), asid);
+    }
+    await_fences(h->machine, targets);
     return (struct reply){0, 0};
 }
 

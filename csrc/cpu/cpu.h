@@ -70,8 +70,12 @@ void wh_hart_attention(wh_hart *h);
 void wh_hart_irq(wh_hart *h, unsigned bit, bool level); /* mip bit: 1 SSIP 3 MSIP 5 STIP 7 MTIP 9 SEIP 11 MEIP */
 
 /* Remote fences: done by the hart itself before its next instruction; the caller waits on its own (board/sbi.c). */
-enum wh_fence { WH_FENCE_I = 1, WH_FENCE_VMA = 2 };
+enum wh_fence { WH_FENCE_I = 1, WH_FENCE_VMA = 2, WH_FENCE_RANGES = 4 /* private: those asked for below */ };
 void wh_hart_request_fence(wh_hart *h, unsigned kinds); /* any thread; implies attention-free handling inside run */
+/* SFENCE.VMA of [start, start + size) in one address space or, with WH_ANY_ASID, in all. start and size 0, or size all
+ * ones: every address, as the SBI has it. */
+#define WH_ANY_ASID UINT32_MAX
+void wh_hart_request_fence_range(wh_hart *h, uint64_t start, uint64_t size, uint32_t asid);
 bool wh_hart_fences_done(wh_hart *h);
 
 uint64_t wh_hart_get_x(const wh_hart *h, unsigned reg);

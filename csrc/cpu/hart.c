@@ -16,6 +16,7 @@ int wh_hart_new(const wh_cpu_env *env, unsigned id, wh_hart **out, wh_error *err
     if (posix_memalign((void **)&h, WH_CACHE_LINE, sizeof(*h)) != 0)
         return wh_fail(err, WH_E_NOMEM, "harts", "no memory for hart %u", id);
     memset(h, 0, sizeof(*h));
+    pthread_mutex_init(&h->fence_list.lock, NULL);
     h->env = *env;
     h->id = id;
     h->isa = wh_cpu_model_isa(env->model);
@@ -47,6 +48,7 @@ void wh_hart_free(wh_hart *h)
     if (h->engine->detach != NULL)
         h->engine->detach(h);
     wh_code_free(&h->code);
+    pthread_mutex_destroy(&h->fence_list.lock);
     free(h);
 }
 
@@ -127,16 +129,6 @@ void wh_hart_irq(wh_hart *h, unsigned bit, bool level)
         atomic_fetch_or(&h->lines, 1ull << bit);
     else
         atomic_fetch_and(&h->lines, ~(1ull << bit));
-}
-
-void wh_hart_request_fence(wh_hart *h, unsigned kinds)
-{
-    atomic_fetch_or(&h->fences, kinds);
-}
-
-bool wh_hart_fences_done(wh_hart *h)
-{
-    return atomic_load(&h->fences) == 0 && atomic_load(&h->fence_busy) == 0;
 }
 
 uint64_t wh_hart_get_x(const wh_hart *h, unsigned reg)

@@ -11,6 +11,8 @@
 #include "cpu/model.h"
 #include "mmu/mmu.h"
 
+#include <pthread.h>
+
 /* Instructions between two looks at the outside world (interrupts, timer, rounds, attention): about 5 us of guest work.
  */
 #define WH_SLICE 2048
@@ -50,7 +52,7 @@ static inline uint8_t *wh_code_heat(const wh_code *c, const wh_insn *i)
 typedef struct wh_engine {
     const char *name;
     enum wh_exit (*run)(wh_hart *h);
-    void (*code_changed)(wh_hart *h); /* FENCE.I or a restored state: recheck before the next fetch */
+    void (*code_changed)(wh_hart *h);         /* FENCE.I or a restored state: recheck before the next fetch */
     int (*attach)(wh_hart *h, wh_error *err); /* a new hart, and its end; NULL: nothing to do */
     void (*detach)(wh_hart *h);
 } wh_engine;
@@ -68,6 +70,17 @@ enum wh_fp_state {
     WH_FP_SLOW = 1
 };
 
+/* Remote SFENCE.VMAs that name pages or an address space (fence.c). */
+typedef struct wh_fence_range {
+    uint64_t start, pages; /* no pages: the whole address space */
+    uint32_t asid;
+} wh_fence_range;
+typedef struct wh_fence_list {
+    pthread_mutex_t lock;
+    unsigned count;
+    wh_fence_range range[8];
+} wh_fence_list;
+
 struct wh_hart {
     uint64_t x[33]; /* 32: where writes to x0 go */
     uint64_t pc;
@@ -79,7 +92,7 @@ struct wh_hart {
     bool fp_live;                  /* the f registers are in the host's */
     wh_mmu mmu;                    /* its first members are hot */
     uint64_t f[32];
-    uint32_t fp_state;     /* enum wh_fp_state */
+    uint32_t fp_state; /* enum wh_fp_state */
     bool fs_on, fs_dirty;
     bool recheck; /* an interrupt may have become deliverable, or translation changed: look before going on */
 
@@ -107,12 +120,13 @@ struct wh_hart {
     _Atomic uint64_t lines; /* mip bits driven from outside; SSIP also by the guest */
     _Atomic uint32_t attention;
     _Atomic uint32_t fences, fence_busy;
+    wh_fence_list fence_list;
     uint64_t round;
 
     wh_code code;
-    _Atomic uint32_t in_code;  /* inside translated code: the cache must not be reset */
-    uint32_t code_generation;  /* of the cache that jumps and fetch translations lead into */
-    int64_t slice_length;      /* what a slice begins with */
+    _Atomic uint32_t in_code; /* inside translated code: the cache must not be reset */
+    uint32_t code_generation; /* of the cache that jumps and fetch translations lead into */
+    int64_t slice_length;     /* what a slice begins with */
     _Atomic uint64_t stat_instructions, stat_traps, stat_interrupts, stat_mmio, stat_misses;
 
     struct {
@@ -199,6 +213,9 @@ int wh_load(wh_hart *h, uint64_t va, unsigned size, uint64_t *value);
 int wh_store(wh_hart *h, uint64_t va, unsigned size, uint64_t value);
 int wh_atomic_address(wh_hart *h, uint64_t va, unsigned size, enum wh_access access, uint8_t **host);
 int wh_fetch_bits(wh_hart *h, uint64_t va, uint32_t *bits); /* 4 bytes, or 2 when these are a whole instruction */
+
+/* fence.c */
+void wh_serve_fences(wh_hart *h); /* everything that was asked for until now */
 
 /* trap.c */
 void wh_hart_update_mode(wh_hart *h);                     /* after privilege, mstatus or satp changed */

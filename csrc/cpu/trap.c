@@ -104,19 +104,6 @@ static void take_interrupt(wh_hart *h, uint64_t pending)
         }
 }
 
-/* busy is raised before the request is taken, so that a requester never sees "none asked, none in work" too early; a
- * request that comes during the work stays for the next turn. */
-static void serve_fences(wh_hart *h)
-{
-    atomic_store(&h->fence_busy, 1);
-    uint32_t kinds = atomic_exchange(&h->fences, 0);
-    if (kinds & WH_FENCE_I)
-        h->engine->code_changed(h);
-    if (kinds & WH_FENCE_VMA)
-        wh_mmu_flush_all(&h->mmu);
-    atomic_store(&h->fence_busy, 0);
-}
-
 /* Up to the limit and to the moment at which the hart's own timer is due, so that neither depends on where an engine
  * looks up in between. */
 static int64_t exact_slice(wh_hart *h)
@@ -145,8 +132,7 @@ int wh_hart_look(wh_hart *h)
         h->round = round;
         atomic_store_explicit(&share->hart[h->id].round_seen, round, memory_order_release);
     }
-    while (atomic_load_explicit(&h->fences, memory_order_relaxed) != 0)
-        serve_fences(h);
+    wh_serve_fences(h);
     if (atomic_load_explicit(&h->attention, memory_order_relaxed) != 0) {
         atomic_store(&h->attention, 0);
         return WH_EXIT_ATTENTION;

@@ -120,8 +120,9 @@ void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool s
 void wh_mmu_flush_all(wh_mmu *m);
 void wh_mmu_flush_asid(wh_mmu *m, uint32_t asid);
 void wh_mmu_flush_page(wh_mmu *m, uint64_t va); /* every ASID; a superpage's span flushes all */
-void wh_mmu_drop_stores(wh_mmu *m);             /* a new dirty round */
-void wh_mmu_drop_fetches(wh_mmu *m);            /* FENCE.I */
+void wh_mmu_flush_range(wh_mmu *m, uint64_t va, uint64_t pages);
+void wh_mmu_drop_stores(wh_mmu *m);  /* a new dirty round */
+void wh_mmu_drop_fetches(wh_mmu *m); /* FENCE.I */
 void wh_mmu_drop_jumps(wh_mmu *m);
 
 typedef struct wh_translation {

@@ -136,6 +136,18 @@ void wh_mmu_flush_page(wh_mmu *m, uint64_t va)
         wh_mmu_drop_jumps(m);
 }
 
+/* One flush of all, not one a page, where superpages are cached around there. */
+void wh_mmu_flush_range(wh_mmu *m, uint64_t va, uint64_t pages)
+{
+    for (; pages > 0; pages--, va += WH_PAGE_SIZE) {
+        if (va >= m->super_first[va >> 63] && va <= m->super_last[va >> 63]) {
+            wh_mmu_flush_all(m);
+            return;
+        }
+        wh_mmu_flush_page(m, va);
+    }
+}
+
 void wh_mmu_drop_stores(wh_mmu *m)
 {
     memset(m->stores, 0, sizeof(m->stores));
