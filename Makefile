@@ -13,7 +13,7 @@ C_FILES      = $(shell find csrc tests -name '*.[ch]' -not -path '*/programs/*')
 TIDY_FILES   = $(shell find csrc -name '*.c')
 TIDY_FLAGS  := -std=gnu11 -D_GNU_SOURCE -Icsrc
 
-.PHONY: setup build image demo test test-c test-tsan test-py test-root check bench soak fuzz clean
+.PHONY: setup build image demo test test-c test-tsan test-py test-root check bench soak litmus fuzz clean
 
 setup:
 	@sh deploy/setup.sh
@@ -60,6 +60,10 @@ bench-%: setup
 # Longer runs of what `make test` does in short: hours of simulated faults, millions of random inputs.
 soak: setup
 	WHERRY_SOAK=1 $(PY) -m pytest tests/sim tests/faults $(PYTEST_ARGS)
+
+# Minutes of memory-ordering tests for each engine and number of harts.
+litmus: setup
+	WHERRY_LITMUS=$(or $(MINUTES),2) $(PY) -m pytest tests/guest/test_smp.py -k forbidden $(PYTEST_ARGS)
 
 fuzz: setup
 	WHERRY_FUZZ=1 $(PY) -m pytest tests/fuzz tests/prop $(PYTEST_ARGS)

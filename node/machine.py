@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+ENGINE_AUTO, ENGINE_INTERPRETER, ENGINE_JIT = 0, 1, 2
 BOOT_LINUX, BOOT_FIRMWARE = 0, 1
 CH_UART, CH_CONSOLE, CH_AGENT = 0, 1, 2
 EV_NONE, EV_POWEROFF, EV_REBOOT, EV_CRASH, EV_OUTPUT, EV_CHANNEL = range(6)
@@ -43,11 +44,22 @@ class Event:
 
 
 class Machine:
-    """``ram``: bytes, ``harts``: count, ``boot``: BOOT_LINUX or BOOT_FIRMWARE, ``seed``: 0 = host randomness."""
+    """``ram``: bytes, ``harts``: count, ``boot``: BOOT_LINUX or BOOT_FIRMWARE, ``seed``: 0 = host randomness,
+    ``engine``: ENGINE_*, ``icount``: time from instructions (wants a seed)."""
 
-    def __init__(self, ram: int, harts: int, boot: int = BOOT_LINUX, seed: int = 0) -> None:
+    def __init__(
+        self,
+        ram: int,
+        harts: int,
+        boot: int = BOOT_LINUX,
+        seed: int = 0,
+        *,
+        engine: int = ENGINE_AUTO,
+        icount: bool = False,
+    ) -> None:
         self._lib = core()
-        config = ffi.new("wh_machine_config *", {"ram_bytes": ram, "harts": harts, "boot": boot, "seed": seed})
+        parts = {"ram_bytes": ram, "harts": harts, "boot": boot, "seed": seed, "engine": engine, "icount": icount}
+        config = ffi.new("wh_machine_config *", parts)
         out = ffi.new("wh_machine **")
         err = new_error()
         check(self._lib.wh_machine_new(config, out, err), err)

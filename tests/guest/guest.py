@@ -13,6 +13,7 @@ from node.machine import (
     BOOT_FIRMWARE,
     BOOT_LINUX,
     CH_UART,
+    ENGINE_AUTO,
     EV_CRASH,
     EV_OUTPUT,
     EV_POWEROFF,
@@ -60,9 +61,13 @@ class Guest:
         firmware: bool = False,
         seed: int = 1,
         nics: list[bytes] | None = None,
+        engine: int = ENGINE_AUTO,
+        icount: bool = False,
     ) -> None:
         self.config = {"ram": ram, "harts": harts, "firmware": firmware, "seed": seed, "nics": nics}
-        self.machine = Machine(ram, harts, BOOT_FIRMWARE if firmware else BOOT_LINUX, seed)
+        self.config |= {"engine": engine, "icount": icount}
+        boot = BOOT_FIRMWARE if firmware else BOOT_LINUX
+        self.machine = Machine(ram, harts, boot, seed, engine=engine, icount=icount)
         for mac in nics or ():
             self.machine.add_nic(mac)
         self.output = b""
