@@ -53,7 +53,7 @@ clean_up() {
     if grep -q " $root" /proc/mounts; then
         say "something is still mounted in $root; left alone"
     else
-        rm -rf "$root"
+        rm -rf --one-file-system "$root"
     fi
 }
 mounted=

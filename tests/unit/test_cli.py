@@ -266,3 +266,48 @@ def test_the_module_and_a_folder_with_traps(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert done.stdout.startswith("wherry")
+
+
+CA = {
+    "state": "overlap",
+    "fingerprint": "n" * 52,
+    "expires": 2.0e9,
+    "rotates": 1.9e9,
+    "old": {"fingerprint": "o" * 52, "expires": 1.8e9},
+    "nodes": [
+        {"name": "n1", "state": "alive", "follows": True, "reason": ""},
+        {"name": "n3", "state": "lost", "follows": False, "reason": "is away"},
+    ],
+    "pem": "-----BEGIN CERTIFICATE-----\n",
+}
+
+
+def test_ca_commands(run: Run) -> None:
+    asked: list[tuple[str, str, bytes]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.path, request.content))
+        if request.url.path.endswith("finish") and b"true" not in request.content:
+            return httpx.Response(409, json={"error": {"code": "conflict", "message": "n3 (is away)"}})
+        return httpx.Response(200, json=CA)
+
+    code, out, _ = run("ca", "show", answer=answer)
+    assert code == 0
+    assert out.splitlines()[0].startswith(f"CA     {'n' * 52}, until 2033-05-1")
+    assert f"old    {'o' * 52}" in out
+    assert [line.split() for line in out.splitlines()[-2:]] == [
+        ["n1", "alive", "yes", "-"],
+        ["n3", "lost", "no", "is", "away"],
+    ]
+    assert run("ca", "show", "--pem", answer=answer)[1] == CA["pem"]
+    assert json.loads(run("ca", "show", "--json", answer=answer)[1]) == CA
+    assert run("ca", "rotate", answer=answer)[0] == 0
+    code, out, err = run("ca", "finish", answer=answer)
+    assert (code, out) == (1, "")
+    assert "n3 (is away)" in err
+    assert run("ca", "finish", "--force", answer=answer)[0] == 0
+    assert [(method, path) for method, path, _ in asked[3:]] == [
+        ("POST", "/v1/ca/rotate"),
+        ("POST", "/v1/ca/finish"),
+        ("POST", "/v1/ca/finish"),
+    ]
