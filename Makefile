@@ -13,7 +13,7 @@ C_FILES      = $(shell find csrc tests -name '*.[ch]' -not -path '*/programs/*')
 TIDY_FILES   = $(shell find csrc -name '*.c')
 TIDY_FLAGS  := -std=gnu11 -D_GNU_SOURCE -Icsrc
 
-.PHONY: setup build image demo test test-c test-tsan test-py test-root check bench soak litmus fuzz clean
+.PHONY: setup build image demo test test-c test-tsan test-py test-root check bench soak litmus fuzz fresh clean
 
 setup:
 	@sh deploy/setup.sh
@@ -67,6 +67,12 @@ litmus: setup
 
 fuzz: setup
 	WHERRY_FUZZ=1 $(PY) -m pytest tests/fuzz tests/prop $(PYTEST_ARGS)
+
+# A minimal Debian that has never seen this checkout: SUITE=bookworm or trixie, FRESH="demo test". Root only.
+SUITE ?= trixie
+FRESH ?= demo test
+fresh:
+	@sh deploy/fresh.sh $(SUITE) $(FRESH)
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

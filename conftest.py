@@ -6,10 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _ROOT = Path(__file__).parent
 # Emulators that deploy/tools.sh unpacked; tests look for them on PATH.
 os.environ["PATH"] = f"{_ROOT}/build/tools/bin{os.pathsep}{os.environ.get('PATH', '')}"
+# How long an input takes to make is the machine's business: a loaded one must not fail a test.
+settings.register_profile("wherry", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("wherry")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
