@@ -7,6 +7,7 @@ rerun it alone with WHERRY_ISA_SEED=n WHERRY_ISA_PROGRAMS=1.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import struct
 import subprocess
@@ -27,6 +28,10 @@ NEWER_CPU = ",".join([CPU, *(f"{name}=true" for name in LATER)])
 PROGRAMS = int(os.environ.get("WHERRY_ISA_PROGRAMS", "120"))
 FIRST = int(os.environ.get("WHERRY_ISA_SEED", "1"))
 BATCH = 20
+# A random program is too short to become hot: with --icount the translator translates what it meets.
+ENGINES = {"interpreter": ["--engine", "interpreter"]}
+if platform.machine() == "x86_64":
+    ENGINES["jit"] = ["--engine", "jit", "--icount"]
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +47,10 @@ def run_reference(elf: Path, qemu: str | Path | None = QEMU, cpu: str = CPU) -> 
     return done.stdout
 
 
-def run_ours(core: Path, elf: Path) -> bytes:
+def run_ours(core: Path, elf: Path, engine: str = "interpreter") -> bytes:
     signature = elf.with_suffix(".sig")
     command = [core, "run", "--elf", elf, "--memory", "16M", "--max-insns", "50000000", "--signature", signature]
+    command += ENGINES[engine]
     done = subprocess.run([str(c) for c in command], capture_output=True, timeout=20, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr.decode(errors="replace"))
     words = [int(line, 16) for line in signature.read_text().split()]
@@ -62,6 +68,12 @@ def differences(ours: bytes, reference: bytes) -> list[str]:
     return out
 
 
+def compare_engines(core: Path, seed: int, bare: Path, reference: bytes) -> None:
+    for engine in ENGINES:
+        found = differences(run_ours(core, bare, engine), reference)
+        assert not found, f"seed {seed}, {engine}:\n" + "\n".join(found[:20])
+
+
 @pytest.mark.skipif(QEMU is None, reason="qemu-riscv64 (Debian package qemu-user or qemu-user-static) is not installed")
 @pytest.mark.parametrize("first", range(FIRST, FIRST + PROGRAMS, BATCH))
 def test_random_programs(first: int, core: Path, tmp_path: Path) -> None:
@@ -70,8 +82,7 @@ def test_random_programs(first: int, core: Path, tmp_path: Path) -> None:
         bare.write_bytes(generate.build(seed, bare=True))
         linux.write_bytes(generate.build(seed, bare=False))
         linux.chmod(0o755)
-        found = differences(run_ours(core, bare), run_reference(linux))
-        assert not found, f"seed {seed}:\n" + "\n".join(found[:20])
+        compare_engines(core, seed, bare, run_reference(linux))
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +100,7 @@ def test_random_programs_of_later_extensions(first: int, core: Path, newer: Path
         bare.write_bytes(generate.build(seed, bare=True, extended=True))
         linux.write_bytes(generate.build(seed, bare=False, extended=True))
         linux.chmod(0o755)
-        found = differences(run_ours(core, bare), run_reference(linux, newer, NEWER_CPU))
-        assert not found, f"seed {seed}:\n" + "\n".join(found[:20])
+        compare_engines(core, seed, bare, run_reference(linux, newer, NEWER_CPU))
 
 
 def test_a_difference_is_seen(core: Path, tmp_path: Path) -> None:
