@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import trio
 
@@ -49,6 +49,7 @@ class RunWish:
     networks: Sequence[str]
     on: str | None = None
     cmdline: str = ""
+    cpu: Literal["rva22", "rv64gc"] = "rva22"
 
 
 class Lifecycle:
@@ -83,6 +84,7 @@ class Lifecycle:
             cpus=wish.cpus,
             nics=networks.allocate(tx, ident, list(wish.networks)),
             cmdline=wish.cmdline,
+            cpu=wish.cpu,
             seed=secrets.randbits(62) | 1,
         )
         return spec, self._cluster.place(tx, Demand(wish.memory, wish.cpus, on=on))

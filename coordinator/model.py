@@ -47,6 +47,7 @@ class Guest:
             "image": self.spec.image.name,
             "memory": self.spec.memory,
             "cpus": self.spec.cpus,
+            "cpu": self.spec.cpu,
             "nics": [{"network": n.network, "mac": n.mac, "address": n.address} for n in self.spec.nics],
             "created": self.created,
             "booted_s": round(self.booted - self.started, 3) if self.booted >= self.started > 0 else None,

@@ -31,7 +31,7 @@ def make_machine(spec: dict[str, Any]) -> Machine:
     """The machine of a spec with its devices, and with its boot contents unless it is to receive them."""
     guest, files = spec["spec"], spec["files"]
     boot = BOOT_LINUX if "kernel" in files else BOOT_FIRMWARE
-    machine = Machine(guest["memory"], guest["cpus"], boot, guest["seed"])
+    machine = Machine(guest["memory"], guest["cpus"], boot, guest["seed"], cpu=guest["cpu"])
     for nic in guest["nics"]:
         machine.add_nic(bytes.fromhex(nic["mac"].replace(":", "")))
     if "disk" in files:

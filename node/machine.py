@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ENGINE_AUTO, ENGINE_INTERPRETER, ENGINE_JIT = 0, 1, 2
 BOOT_LINUX, BOOT_FIRMWARE = 0, 1
+CPU_MODELS = {"rva22": 0, "rv64gc": 1}  # enum wh_cpu_model
 CH_UART, CH_CONSOLE, CH_AGENT = 0, 1, 2
 EV_NONE, EV_POWEROFF, EV_REBOOT, EV_CRASH, EV_OUTPUT, EV_CHANNEL = range(6)
 RESTORE_EAGER, RESTORE_LAZY, RESTORE_ON_DEMAND = range(3)  # csrc/api.cdef says what they mean
@@ -45,7 +46,7 @@ class Event:
 
 class Machine:
     """``ram``: bytes, ``harts``: count, ``boot``: BOOT_LINUX or BOOT_FIRMWARE, ``seed``: 0 = host randomness,
-    ``engine``: ENGINE_*, ``icount``: time from instructions (wants a seed)."""
+    ``engine``: ENGINE_*, ``icount``: time from instructions (wants a seed), ``cpu``: a key of CPU_MODELS."""
 
     def __init__(
         self,
@@ -56,10 +57,11 @@ class Machine:
         *,
         engine: int = ENGINE_AUTO,
         icount: bool = False,
+        cpu: str = "rva22",
     ) -> None:
         self._lib = core()
         parts = {"ram_bytes": ram, "harts": harts, "boot": boot, "seed": seed, "engine": engine, "icount": icount}
-        config = ffi.new("wh_machine_config *", parts)
+        config = ffi.new("wh_machine_config *", {**parts, "cpu": CPU_MODELS[cpu]})
         out = ffi.new("wh_machine **")
         err = new_error()
         check(self._lib.wh_machine_new(config, out, err), err)

@@ -95,6 +95,7 @@ class GuestSpec(Message, frozen=True, kw_only=True):
     nics: Annotated[list[Nic], Meta(max_length=8)] = []
     cmdline: Text = ""  # appended to the image's
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    cpu: Literal["rva22", "rv64gc"] = "rva22"  # the CPU model, for life: csrc/cpu/model.h
 
 
 class GuestStatus(Message, frozen=True, kw_only=True):

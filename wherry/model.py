@@ -25,6 +25,7 @@ class Guest:
     image: str = ""
     memory: int = 0
     cpus: int = 0
+    cpu: str = ""
     nics: list[dict[str, Any]] = field(default_factory=list)
     created: float = 0.0
     booted_s: float | None = None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+CpuModel = Literal["rva22", "rv64gc"]
 MIB = 1 << 20
 
 
@@ -19,6 +20,7 @@ class RunBody(Body):
     image: Annotated[str, Field(min_length=1, max_length=255)]
     memory: Annotated[int, Field(ge=16 * MIB, le=64 << 30, description="bytes, a multiple of 2 MiB")] = 256 * MIB
     cpus: Annotated[int, Field(ge=1, le=64)] = 1
+    cpu: Annotated[CpuModel, Field(description="CPU model; a cluster's baseline")] = "rva22"
     networks: Annotated[list[Name], Field(max_length=8)] = []
     on: Name | None = None
     cmdline: Annotated[str, Field(max_length=2048, description="appended to the image's")] | None = None

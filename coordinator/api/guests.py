@@ -39,6 +39,7 @@ async def run_guest(svc: Svc, body: RunBody) -> JSONResponse:
         image=body.image,
         memory=body.memory,
         cpus=body.cpus,
+        cpu=body.cpu,
         networks=body.networks,
         on=body.on,
         cmdline=body.cmdline or "",

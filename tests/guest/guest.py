@@ -63,11 +63,12 @@ class Guest:
         nics: list[bytes] | None = None,
         engine: int = ENGINE_AUTO,
         icount: bool = False,
+        cpu: str = "rva22",
     ) -> None:
         self.config = {"ram": ram, "harts": harts, "firmware": firmware, "seed": seed, "nics": nics}
-        self.config |= {"engine": engine, "icount": icount}
+        self.config |= {"engine": engine, "icount": icount, "cpu": cpu}
         boot = BOOT_FIRMWARE if firmware else BOOT_LINUX
-        self.machine = Machine(ram, harts, boot, seed, engine=engine, icount=icount)
+        self.machine = Machine(ram, harts, boot, seed, engine=engine, icount=icount, cpu=cpu)
         for mac in nics or ():
             self.machine.add_nic(mac)
         self.output = b""

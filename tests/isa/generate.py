@@ -1,4 +1,5 @@
-"""Random RV64GC+Zba+Zbb+Zbs programs, and with ``extended`` those of later extensions, that end by dumping every register and their scratch memory.
+"""Random RV64GC+Zba+Zbb+Zbs programs that end by dumping every register and their scratch memory; with ``extended``
+half of their instructions are of later extensions.
 
 The same code runs in two ways: in M-mode on a bare machine (ends by writing `tohost`; the dump lies between
 `begin_signature` and `end_signature`), and as a Linux program (ends with write(1, dump) and exit(0)).
@@ -301,7 +302,7 @@ class Program:
         order = r.randrange(4)
         # x5 is 8 mod 16, for the tables and the dump before the scratch memory are 520 and 8 mod 16 bytes long
         self.emit(e.i_type(0x13, 6, 0, 5, r.randrange(-1900, 1900)), e.i_type(0x13, 6, 7, 6, -size))
-        # Not rd = x0: QEMU 10 takes its constant zero for the place of the result. tests/c/cpu_extra_test.c has that case.
+        # Not rd = x0: QEMU 10 overwrites its constant zero with the result; tests/c/cpu_extra_test.c has that case.
         rd = r.choice(range(10, 32, 2)) if f3 == 4 else r.choice([x for x in FREE if x != 0])
         source = r.choice(range(0, 32, 2)) if f3 == 4 else self.rs()
         if r.random() < 0.5:

@@ -78,6 +78,7 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
         (("run",), "--name"),
         (("run", "--name", "a", "--image", "b", "--memory", "lots"), "--memory 'lots'"),
         (("run", "--name", "a", "--image", "b", "--cpus", "99"), "--cpus"),
+        (("run", "--name", "a", "--image", "b", "--cpu", "z80"), "--cpu"),
         (("image", "import", "--name", "x"), "nothing to import"),
         (("image", "build", "gentoo"), "debian"),
         (("token", "create", "--ttl", "soon"), "--ttl 'soon'"),

@@ -60,6 +60,17 @@ async def test_the_names_are_unique_and_addresses_are_not_shared(tmp_path: Path)
             assert addresses == {"10.0.0.2/24", "10.0.0.3/24"}
 
 
+async def test_a_guest_keeps_the_cpu_model_that_it_was_made_with(tmp_path: Path) -> None:
+    async with running(tmp_path) as c:
+        await c.image()
+        n1 = await c.node("n1")
+        async with n1.connected():
+            await c.done(await c.run("web", cpu="rv64gc"))
+            await c.done(await c.run("db"))
+            models = {g["name"]: g["cpu"] for g in (await c.get("/v1/guests"))["guests"]}
+            assert models == {"web": "rv64gc", "db": "rva22"}
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code", "field", "words"),
     [

@@ -20,6 +20,7 @@ from wherry.model import Guest, Operation
 @click.option("--image", required=True, help="Taken from the cluster, else pushed from the local library.")
 @click.option("--memory", default="256M", show_default=True)
 @click.option("--cpus", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option("--cpu", type=click.Choice(["rva22", "rv64gc"]), help="CPU model; rva22 unless given.")
 @click.option("--network", "networks", multiple=True, help="May be repeated, one NIC each.")
 @click.option("--on", help="The node; else the coordinator places it.")
 @click.option("--cmdline", default="", help="Added to the kernel's command line.")
@@ -32,6 +33,7 @@ def run(
     image: str,
     memory: str,
     cpus: int,
+    cpu: str | None,
     networks: tuple[str, ...],
     on: str | None,
     cmdline: str,
@@ -46,7 +48,7 @@ def run(
         "cpus": cpus,
         "networks": list(networks),
     }
-    request |= {key: value for key, value in (("on", on), ("cmdline", cmdline)) if value}
+    request |= {key: value for key, value in (("on", on), ("cmdline", cmdline), ("cpu", cpu)) if value}
 
     async def work(client: Client) -> Any:
         await push_if_missing(client, image)
