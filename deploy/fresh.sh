@@ -18,6 +18,8 @@ say() { printf 'fresh: %s\n' "$*"; }
 [ $# -ge 1 ] || fail "usage: deploy/fresh.sh SUITE [make-target...]"
 [ "$(id -u)" = 0 ] || fail "needs root (debootstrap, chroot, mounts)"
 command -v debootstrap > /dev/null || fail "debootstrap is missing: apt-get install debootstrap"
+# In namespaces of its own, so that no mount and no process outlives this script, however it ends.
+[ -n "${FRESH_INSIDE:-}" ] || FRESH_INSIDE=$$ exec unshare --mount --pid --fork --kill-child --mount-proc sh "$0" "$@"
 suite=$1
 shift
 [ $# -gt 0 ] || set -- demo test
@@ -34,7 +36,7 @@ mirror=${FRESH_MIRROR:-$(own_mirror)}
 mirror=${mirror:-http://deb.debian.org/debian}
 
 base=$dir/$suite.base
-root=$dir/$suite.run.$$
+root=$dir/$suite.run.$FRESH_INSIDE
 if [ ! -e "$base/.done" ]; then
     say "debootstrap $suite from $mirror"
     rm -rf "$base"
@@ -91,6 +93,8 @@ cp -L /etc/hosts "$root/etc/hosts"
 for file in /etc/apt/apt.conf.d/*; do # settings only: hooks call programs that the new system lacks
     grep -q -E 'Invoke|Post|DPkg|NeverAutoRemove' "$file" || cp "$file" "$root/etc/apt/apt.conf.d/"
 done
+mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
+echo force-unsafe-io > "$root/etc/dpkg/dpkg.cfg.d/fresh" # a throw-away system need not survive a power cut
 printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$suite" > "$root/etc/apt/sources.list"
 [ ! -e /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/pip.conf"
 for place in $(cat /etc/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf 2> /dev/null | tr ' =' '\n\n' \
