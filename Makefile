@@ -3,12 +3,13 @@
 #   make demo       coordinator, three nodes, two Debian guests, live migrations; REPORT=FILE keeps the figures
 #   make test       C units under sanitizers (addresses, then threads), then every Python test; T=path or PYTEST_ARGS=... narrows it
 #   make check      linters, formatters, types, import contracts
-#   make bench      every bench; make bench-NAME runs bench/NAME.py
+#   make bench      every bench; make bench-NAME runs bench/NAME.py; QUICK=1 shortens bench-core; BENCH_ARGS=... are its options
 PY          := .venv/bin/python
 export PATH := $(CURDIR)/build/tools/bin:$(PATH)
 T           ?= tests
 PYTEST_ARGS ?=
 REPORT      ?=
+BENCH_ARGS  ?=
 C_FILES      = $(shell find csrc tests -name '*.[ch]' -not -path '*/programs/*')
 TIDY_FILES   = $(shell find csrc -name '*.c')
 TIDY_FLAGS  := -std=gnu11 -D_GNU_SOURCE -Icsrc
@@ -55,7 +56,7 @@ bench: $(patsubst bench/%.py,bench-%,$(shell grep -l __main__ bench/*.py 2> /dev
 bench-%: setup
 	@sh deploy/tools.sh qemu-system || true
 	@mkdir -p build/bench
-	$(PY) -m bench.$*
+	$(PY) -m bench.$* $(BENCH_ARGS)
 
 # Longer runs of what `make test` does in short: hours of simulated faults, millions of random inputs.
 soak: setup

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Row:
-    """One measured figure. ``ours`` and ``theirs`` are the raw figures in the order in which they were taken."""
+    """One measured figure. ``ours`` and ``theirs`` are the raw figures in the order in which they were taken; so are
+    those of all peers in ``rivals``, where there are several, and of the host itself in ``native``."""
 
     name: str
     unit: str
@@ -32,6 +33,16 @@ class Row:
     peer: str | None = None
     theirs: list[float] = field(default_factory=list)
     note: str = ""
+    rivals: dict[str, list[float]] = field(default_factory=dict)
+    native: list[float] = field(default_factory=list)
+
+    def face_best(self) -> None:
+        """Of several ``rivals`` (name to raw figures) the one with the best median becomes the peer."""
+        figures = {name: statistics.median(raw) for name, raw in self.rivals.items() if raw}
+        if figures:
+            choose = max if self.better == "higher" else min
+            self.peer = choose(figures, key=lambda name: figures[name])
+            self.theirs = self.rivals[self.peer]
 
     @property
     def advantage(self) -> float | None:
@@ -52,6 +63,8 @@ class Row:
             "theirs": self.theirs,
             "advantage": None if advantage is None else round(advantage, 3),
             "note": self.note,
+            **({"rivals": self.rivals} if self.rivals else {}),
+            **({"native": self.native} if self.native else {}),
         }
 
 
@@ -67,8 +80,8 @@ def measure_pairs(row: Row, pairs: int, ours: Callable[[], float], theirs: Calla
     return row
 
 
-def write_report(name: str, rows: list[Row], method: str) -> Path:
-    """Print the table and the method; write ``build/bench/NAME.json``."""
+def write_json(name: str, rows: list[Row], method: str, **more: Any) -> Path:
+    """Write ``build/bench/NAME.json`` (DESIGN, benchmarks); ``more`` are further keys. Returns its path."""
     path = ROOT / "build" / "bench" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
@@ -76,8 +89,15 @@ def write_report(name: str, rows: list[Row], method: str) -> Path:
         "commit": _commit(),
         "method": method,
         "rows": [row.as_dict() for row in rows],
+        **more,
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
+    return path
+
+
+def write_report(name: str, rows: list[Row], method: str) -> Path:
+    """Print the table and the method; write ``build/bench/NAME.json``."""
+    path = write_json(name, rows, method)
     print(f"{'row':<20} {'unit':<7} {'ours (median)':>14} {'peer (median)':>14} {'advantage':>9}  peer")
     for row in rows:
         ours = f"{statistics.median(row.ours):.4g}" if row.ours else "-"

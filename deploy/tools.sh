@@ -1,6 +1,7 @@
 #!/bin/sh
 # Fetches the emulators that tests and benches compare with, without root: Debian's packages unpacked into build/tools,
-# commands in build/tools/bin. Usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system
+# commands in build/tools/bin. Usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system|qemu-newest
+# qemu-newest (after set-up): the newest system emulator that Debian packages, whatever this host's release (bench/peers.py).
 set -eu
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
@@ -67,7 +68,10 @@ case ${1:-} in
         chmod +x "$tools/bin/qemu-system-riscv64"
         "$tools/bin/qemu-system-riscv64" --version > /dev/null || fail "the unpacked qemu-system-riscv64 does not start"
         ;;
+    qemu-newest)
+        .venv/bin/python -c 'from bench import peers; print("tools:", peers.newest().name)'
+        ;;
     *)
-        fail "usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system"
+        fail "usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system|qemu-newest"
         ;;
 esac

@@ -71,6 +71,18 @@ def test_configuration_is_private_and_keeps_the_hosts_transport(tmp_path: Path) 
     assert line == f"deb [arch=riscv64 signed-by={tmp_path / 'k.gpg'}] http://m/debian sid main\n"
 
 
+@pytest.mark.usefixtures("fake")
+def test_another_architecture_and_a_suite_of_newer_versions(tmp_path: Path) -> None:
+    keyring = tmp_path / "k.gpg"
+    keyring.write_bytes(b"k")
+    options = {"mirror": "http://m/debian", "suite": "sid", "keyring": keyring}
+    made = apt.Apt(tmp_path / "apt", more_suites=("new",), architecture="amd64", **options)
+    lines = (made.folder / "sources.list").read_text().splitlines()
+    assert lines == [f"deb [arch=amd64 signed-by={keyring}] http://m/debian {suite} main" for suite in ("sid", "new")]
+    assert 'APT::Default-Release "new";' in (made.folder / "apt.conf").read_text()
+    assert "Architecture: amd64" in (made.folder / "status").read_text()
+
+
 def test_resolve_and_download(tmp_path: Path, fake: Path) -> None:
     made = driver(tmp_path)
     script(

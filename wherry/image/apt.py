@@ -24,12 +24,12 @@ from wherry.image import sources, store
 Report = Callable[[float, str], None]  # percent done 0..100, what is being fetched
 
 _ARCH = "riscv64"
-_STATUS = f"""Package: wherry-host
+_STATUS = """Package: wherry-host
 Status: install ok installed
 Priority: optional
 Section: misc
 Maintainer: none
-Architecture: {_ARCH}
+Architecture: {architecture}
 Version: 99
 Provides: linux-initramfs-tool, initramfs-tools (= 99), kmod (= 99), linux-base (= 99), debconf (= 99), debconf-2.0
 Description: stands for what a guest image does without
@@ -65,13 +65,25 @@ def host_codename(os_release: Path = Path("/etc/os-release")) -> str:
 class Apt:
     """One private apt folder. Not safe for two processes at once: apt's own lock refuses the second."""
 
-    def __init__(self, folder: Path, *, mirror: str = "", suite: str = "trixie", keyring: Path | None = None) -> None:
-        """Write the configuration. Raises :class:`AptError` where apt, a mirror or a keyring is missing."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        mirror: str = "",
+        suite: str = "trixie",
+        more_suites: Sequence[str] = (),
+        keyring: Path | None = None,
+        architecture: str = _ARCH,
+    ) -> None:
+        """Write the configuration. ``more_suites`` are of the same mirror; the last one's versions win.
+
+        Raises :class:`AptError` where apt, a mirror or a keyring is missing."""
         for tool in ("apt-get", "apt-config", "dpkg-deb"):
             if shutil.which(tool) is None:
                 raise AptError(f"{tool} not found: images are built with Debian's apt; {IMPORT_HINT}")
         self.folder = folder.absolute()
-        self.suite = suite
+        self.suites = (suite, *more_suites)
+        self.architecture = architecture
         source = sources.debian_source(sources.read_all(), host_codename())
         self.mirror = mirror or (source.uri if source else "")
         if not self.mirror:
@@ -91,11 +103,12 @@ class Apt:
     def _write_configuration(self) -> None:
         for name in ("lists/partial", "archives/partial", "empty"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        (self.folder / "status").write_text(_STATUS)
-        line = f"deb [arch={_ARCH} signed-by={self.keyring}] {self.mirror} {self.suite} main\n"
-        (self.folder / "sources.list").write_text(line)
+        (self.folder / "status").write_text(_STATUS.format(architecture=self.architecture))
+        origin = f"deb [arch={self.architecture} signed-by={self.keyring}] {self.mirror}"
+        (self.folder / "sources.list").write_text("".join(f"{origin} {suite} main\n" for suite in self.suites))
         ours = {
-            "APT::Architecture": _ARCH,
+            "APT::Architecture": self.architecture,
+            **({"APT::Default-Release": self.suites[-1]} if len(self.suites) > 1 else {}),
             "APT::Install-Recommends": "false",
             "APT::Get::AllowUnauthenticated": "false",
             "APT::Update::Error-Mode": "any",
@@ -121,7 +134,7 @@ class Apt:
         }
         text = self._host_acquire() + "#clear APT::Architectures;\n"
         text += "".join(f'{key} "{value}";\n' for key, value in ours.items())
-        text += f'APT::Architectures {{ "{_ARCH}"; }};\n'
+        text += f'APT::Architectures {{ "{self.architecture}"; }};\n'
         (self.folder / "apt.conf").write_text(text)
 
     @staticmethod

@@ -1,0 +1,155 @@
+"""Runs ``bench/programs/core`` in a guest (ours or a peer's) and on the host, and reads what it prints.
+
+One static binary per instruction set, built by the zig of the development packages from our C sources; every emulator
+runs the same one. It travels in a second cpio archive behind the Debian image's own initrd, so that kernel and initrd
+are the same in every row; ``rdinit=/core`` starts it instead of the image's init.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.core_runs import CORE
+from bench.harness import ROOT
+from bench.peers import Peer
+from wherry.image.initramfs import Archive
+
+SOURCES = ROOT / "bench" / "programs" / "core"
+MEMORY = "256M"
+FLAGS = ["-O2", "-static", "-s", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+FLAGS += ["-fno-sanitize=all", "-fno-builtin"]
+BUSYBOX = "/bin/busybox"  # of the Debian image
+_LINE = re.compile(r"^bench (?P<name>[a-z0-9_]+) (?:(?P<word>missing|wrong)|(?P<value>[0-9.e+-]+) \S+ (?P<sum>\S+))$")
+
+
+@dataclass
+class Figures:
+    """What one run printed: values and checksums by row; ``faults`` says what each row without a value lacks."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+
+def parse(text: str) -> Figures:
+    """The result lines in console output; kernel messages between them, and half lines, are passed over.
+
+    ``bench NAME VALUE UNIT CHECKSUM`` (checksum ``-``: none), ``bench NAME missing``, ``bench NAME wrong``; the last is
+    ``bench done``. A row that comes twice keeps its first figure.
+    """
+    found = Figures()
+    for line in text.splitlines():
+        if line.strip() == "bench done":
+            found.complete = True
+        match = _LINE.match(line.strip())
+        if match is None or match["name"] in found.values or match["name"] in found.faults:
+            continue
+        if match["word"]:
+            found.faults[match["name"]] = match["word"]
+            continue
+        try:
+            value = float(match["value"])
+        except ValueError:
+            continue
+        found.values[match["name"]] = value
+        if match["sum"] != "-":
+            found.sums[match["name"]] = match["sum"]
+    return found
+
+
+def build(target: str) -> Path:
+    """The binary for a zig target such as ``riscv64-linux-musl``, kept under the hash of sources and flags."""
+    digest = hashlib.sha256(repr((target, FLAGS)).encode())
+    sources = sorted(SOURCES.glob("*.c"))
+    for part in [*sources, *sorted(SOURCES.glob("*.h"))]:
+        digest.update(part.read_bytes())
+    made = ROOT / "build" / "bench" / f"core-{target}-{digest.hexdigest()[:16]}"
+    if not made.exists():
+        print(f"bench: compiling for {target} (a first time builds libc too: a minute)", file=sys.stderr)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        partial = made.with_suffix(".partial")
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS, *map(str, sources)]
+        subprocess.run([*command, "-o", str(partial)], check=True)
+        partial.rename(made)
+    return made
+
+
+def initrd(image: Path, binary: Path) -> Path:
+    """The image's initrd with ``/core`` behind it (the kernel unpacks archives one after the other)."""
+    archive = Archive()
+    archive.add_file("core", binary.read_bytes(), 0o755)
+    archive.add_device("dev/console", 5, 1)
+    made = ROOT / "build" / "bench" / "core-initrd"
+    first = image.read_bytes()
+    made.write_bytes(first + b"\0" * (-len(first) % 512) + archive.write())
+    return made
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """Something that boots a kernel: ours (``peer`` None) with an engine, or a peer. ``name`` is for the report."""
+
+    name: str
+    peer: Peer | None = None
+    engine: str = ""
+
+    def boot(self, kernel: Path, archive: Path, append: str, harts: int = 1, extra: tuple[str, ...] = ()) -> list[str]:
+        """The command that boots, console on stdout."""
+        common = ["-kernel", str(kernel), "-initrd", str(archive), "-append", append]
+        if self.peer is not None:
+            machine = ["-M", "virt", "-m", MEMORY, "-smp", str(harts), "-nographic", "-no-reboot"]
+            return [*self.peer.argv, *machine, *common, *extra]
+        ours = [f"-{word}" if word in ("-kernel", "-initrd", "-append") else word for word in common]
+        engine = ["--engine", self.engine] if self.engine else []
+        return [str(CORE), "run", *ours, "--memory", MEMORY, "--smp", str(harts), *engine, *extra]
+
+
+def run(argv: list[str], timeout: float) -> tuple[str, str]:
+    """Output of a command and "" or how it failed; after ``timeout`` seconds it is killed with its whole group."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        failure = ""
+        try:
+            code = process.wait(timeout)
+            failure = f"exit status {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            failure = f"not done after {timeout:.0f} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(0)
+        return output.read().decode(errors="replace"), failure
+
+
+def measure(emulator: Emulator, kernel: Path, archive: Path, words: str, *, harts: int, timeout: float) -> Figures:
+    """Boot the binary with ``words`` as its arguments and read its figures. What did not come is a fault of the run,
+    kept under the name "run" with the last words of the console."""
+    append = f"console=ttyS0 quiet panic=-1 rdinit=/core -- {words}"
+    text, failure = run(emulator.boot(kernel, archive, append, harts), timeout)
+    found = parse(text)
+    if not found.complete:
+        last = " | ".join(line.strip() for line in text.splitlines()[-6:] if line.strip())
+        found.faults["run"] = f"{failure or 'ended early'}; console: {last[-300:]}"
+    return found
+
+
+def measure_host(words: str, timeout: float) -> Figures:
+    """The same sources compiled for this host, run on it."""
+    text, failure = run([str(build(f"{platform.machine()}-linux-musl")), *words.split()], timeout)
+    found = parse(text)
+    if not found.complete:
+        found.faults["run"] = failure or "ended early"
+    return found

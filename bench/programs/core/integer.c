@@ -1,0 +1,249 @@
+/* Row `integer`: list, matrix, state machine and CRC in about equal parts, in the proportions of a small embedded
+ * program. One time sorts a linked list of 48 nodes by two orders through a function pointer, searches and reverses it,
+ * multiplies 8x8 matrices (16-bit in, 32-bit sums; the size is not known when it is compiled), scans 192 bytes of
+ * numbers with a state machine, and folds each result into a CRC-16.
+ *
+ * Rows `calls` (recursion) and `indirect` (calls through a table that data chooses). */
+#include "bench.h"
+
+enum { NODES = 48, TEXT = 192, MOST = 12 };
+
+struct node {
+    struct node *next;
+    int16_t key, place;
+};
+
+static struct node nodes[NODES], *list;
+static int16_t left[MOST * MOST], right[MOST * MOST];
+static int32_t product[MOST * MOST];
+static volatile int size = 8;
+static char text[TEXT];
+
+static uint16_t crc16(uint16_t sum, uint32_t v)
+{
+    for (int i = 0; i < 16; i++, v >>= 1) {
+        unsigned carry = (sum ^ v) & 1;
+        sum >>= 1;
+        if (carry)
+            sum ^= 0xa001;
+    }
+    return sum;
+}
+
+static int by_key(const struct node *a, const struct node *b)
+{
+    return a->key - b->key;
+}
+
+static int by_place(const struct node *a, const struct node *b)
+{
+    return a->place - b->place;
+}
+
+/* Bottom-up merge sort: runs of `width` nodes are merged in pairs until one is left. */
+static struct node *sort(struct node *head, int (*order)(const struct node *, const struct node *))
+{
+    for (int width = 1;; width *= 2) {
+        struct node *rest = head, **tail = &head;
+        int merges = 0;
+        while (rest != NULL) {
+            struct node *a = rest, *b = rest;
+            int in_a = 0, in_b = width;
+            for (; in_a < width && b != NULL; in_a++)
+                b = b->next;
+            merges++;
+            while (in_a > 0 || (in_b > 0 && b != NULL)) {
+                struct node **from = in_a == 0 ? &b : in_b == 0 || b == NULL ? &a : order(a, b) <= 0 ? &a : &b;
+                *(from == &a ? &in_a : &in_b) -= 1;
+                *tail = *from;
+                tail = &(*from)->next;
+                *from = (*from)->next;
+            }
+            rest = b;
+        }
+        *tail = NULL;
+        if (merges <= 1)
+            return head;
+    }
+}
+
+static struct node *reverse(struct node *head)
+{
+    struct node *done = NULL;
+    while (head != NULL) {
+        struct node *next = head->next;
+        head->next = done;
+        done = head;
+        head = next;
+    }
+    return done;
+}
+
+static uint32_t lists(uint32_t seed)
+{
+    uint32_t found = 0;
+    list = sort(list, by_key);
+    for (int16_t wanted = (int16_t)(seed & 7); wanted < 64; wanted += 16) {
+        struct node *n = list;
+        while (n != NULL && n->key != wanted)
+            n = n->next;
+        found = found * 3 + (n != NULL ? (uint32_t)n->place : 1);
+        list = reverse(list);
+    }
+    nodes[seed % NODES].key = (int16_t)(seed >> 3 & 63);
+    list = sort(list, by_place);
+    return found;
+}
+
+static uint32_t matrices(int16_t add)
+{
+    int n = size;
+    uint32_t sum = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) {
+            int32_t cell = add;
+            for (int k = 0; k < n; k++)
+                cell += left[i * n + k] * right[k * n + j];
+            product[i * n + j] = cell;
+        }
+    for (int i = 0; i < n * n; i++) {
+        sum += (uint32_t)product[i] >> (i & 3);
+        left[i] = (int16_t)(left[i] + (product[i] & 3) - 1);
+    }
+    return sum;
+}
+
+enum state { START, SIGN, DIGITS, POINT, EXPONENT, BAD };
+
+static uint32_t states(uint32_t seed)
+{
+    uint32_t counts[6] = {0};
+    enum state s = START;
+    for (int i = 0; i < TEXT; i++) {
+        char c = text[i];
+        bool digit = c >= '0' && c <= '9';
+        switch (s) {
+        case START:
+            s = digit ? DIGITS : c == '-' || c == '+' ? SIGN : c == '.' ? POINT : c == ',' ? START : BAD;
+            break;
+        case SIGN:
+            s = digit ? DIGITS : c == '.' ? POINT : BAD;
+            break;
+        case DIGITS:
+            s = digit ? DIGITS : c == '.' ? POINT : c == 'e' ? EXPONENT : c == ',' ? START : BAD;
+            break;
+        case POINT:
+            s = digit ? POINT : c == 'e' ? EXPONENT : c == ',' ? START : BAD;
+            break;
+        case EXPONENT:
+            s = digit ? EXPONENT : c == ',' ? START : BAD;
+            break;
+        default:
+            s = c == ',' ? START : BAD;
+        }
+        counts[s]++;
+    }
+    text[seed % TEXT] = "0123456789,.-+e,x"[seed % 17];
+    return counts[0] | counts[1] << 4 | counts[2] << 8 | counts[3] << 16 | counts[4] << 20 | counts[5] << 24;
+}
+
+static bool integer_prepare(void)
+{
+    static const char numbers[] = "12,-345.6e7,+8.90,x1.,77e8,";
+    for (int i = 0; i < NODES; i++)
+        nodes[i] = (struct node){i + 1 < NODES ? &nodes[i + 1] : NULL, (int16_t)(i * 29 & 63), (int16_t)i};
+    list = nodes;
+    for (int i = 0; i < TEXT; i++)
+        text[i] = numbers[(unsigned)i % (sizeof numbers - 1)];
+    for (int i = 0; i < MOST * MOST; i++) {
+        left[i] = (int16_t)(i * 7 % 31 - 15);
+        right[i] = (int16_t)(i * 5 % 23 - 11);
+    }
+    return true;
+}
+
+static uint64_t integer_run(uint64_t n)
+{
+    uint16_t sum = 0xffff;
+    for (uint64_t i = 0; i < n; i++) {
+        sum = crc16(sum, lists(sum));
+        sum = crc16(sum, matrices((int16_t)(sum & 15)));
+        sum = crc16(sum, states(sum));
+    }
+    return sum;
+}
+
+/* The barriers keep the compiler from making a loop of the second call; each call counts itself. */
+__attribute__((noinline)) static uint64_t tree(uint64_t depth)
+{
+    if (depth < 2)
+        return 1;
+    uint64_t a = tree(depth - 1);
+    __asm__ volatile("" : "+r"(a));
+    uint64_t b = tree(depth - 2);
+    __asm__ volatile("" : "+r"(b));
+    return a + b + 1;
+}
+
+enum { TREE = 18, TREE_CALLS = 8361 }; /* tree(18) */
+
+static uint64_t calls_run(uint64_t n)
+{
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < n; i++)
+        sum += tree(TREE);
+    return sum;
+}
+
+static uint64_t op_add(uint64_t x)
+{
+    return x + 0x9e37;
+}
+static uint64_t op_xor(uint64_t x)
+{
+    return x ^ x >> 7;
+}
+static uint64_t op_shift(uint64_t x)
+{
+    return x << 3 ^ x;
+}
+static uint64_t op_turn(uint64_t x)
+{
+    return x >> 11 | x << 53;
+}
+static uint64_t op_times(uint64_t x)
+{
+    return x * 5 + 1;
+}
+static uint64_t op_not(uint64_t x)
+{
+    return ~x + 3;
+}
+static uint64_t op_mix(uint64_t x)
+{
+    return (x ^ x << 13) - 7;
+}
+static uint64_t op_less(uint64_t x)
+{
+    return x - 0x1234567;
+}
+
+typedef uint64_t operation(uint64_t);
+static operation *volatile const operations[16] = {op_add,  op_xor,  op_shift, op_turn, op_times, op_not,
+                                                   op_mix,  op_less, op_times, op_add,  op_mix,   op_xor,
+                                                   op_less, op_turn, op_shift, op_not};
+
+static uint64_t indirect_run(uint64_t n)
+{
+    uint64_t x = 1;
+    for (uint64_t i = 0; i < n; i++)
+        x = operations[(x ^ x >> 19) & 15](x) + i;
+    return x;
+}
+
+const struct row rows_integer[] = {
+    {"integer", "it/s", integer_prepare, NULL, integer_run, 200, 1, true},
+    {"calls", "M/s", NULL, NULL, calls_run, 2, TREE_CALLS / 1e6, true},
+    {"indirect", "M/s", NULL, NULL, indirect_run, 10000, 1e-6, true},
+    {0},
+};
