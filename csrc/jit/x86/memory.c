@@ -26,13 +26,17 @@ static void late_access(wh_x86 *e, const wh_x86_late *l)
     x_jmp_to(&e->a, l->back);
 }
 
-wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store,
-                                       enum wh_access_kind kind)
+/* rax is the address of an access; [rax + low, rax + high) shall lie in one page of the TLB. Returns the jump for when it
+ * does not; otherwise rcx is its entry. */
+static uint8_t *look_up(wh_x86 *e, int32_t low, int32_t high, bool store)
 {
     wh_asm *a = &e->a;
-    x_rr(a, X_MOV, false, RCX, RAX);
-    if (size > 1)
-        x_rm(a, X_LEA, true, RDX, x_at(RAX, size - 1));
+    if (low != 0)
+        x_rm(a, X_LEA, false, RCX, x_at(RAX, low));
+    else
+        x_rr(a, X_MOV, false, RCX, RAX);
+    if (high != 1)
+        x_rm(a, X_LEA, true, RDX, x_at(RAX, high - 1));
     else
         x_mov_rr(a, RDX, RAX);
     x_shift_ri(a, X_SHR, false, RCX, WH_PAGE_SHIFT - 4);
@@ -41,9 +45,122 @@ wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned s
     x_rm(a, X_OR, true, RDX, H(mmu.data_context));
     x_rm(a, X_ADD, true, RCX, store ? H(mmu.store) : H(mmu.load));
     x_rm(a, X_CMP, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, tag)));
-    wh_x86_late *l = wh_x86_defer(e, x_jcc(a, CC_NE), o, late_access);
+    return x_jcc(a, CC_NE);
+}
+
+/* rdx = addend of rax's page; a miss does the whole access in C and goes on at `back` of what this returns. */
+static wh_x86_late *look_up_alone(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store, enum wh_access_kind kind)
+{
+    wh_x86_late *l = wh_x86_defer(e, look_up(e, 0, (int32_t)size, store), o, late_access);
     l->v[0] = kind;
-    x_rm(a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
+    x_rm(&e->a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
+    return l;
+}
+
+/* The look-up of a group failed, or the group has none: this access looks for itself. back: behind the access; v[1]: in
+ * front of it, or 0 when the stub shall do the access itself (late_integer). */
+static void late_translate(wh_x86 *e, const wh_x86_late *l)
+{
+    const wh_jit_op *o = l->op;
+    const struct wh_x86_kind *k = &wh_x86_kinds[l->v[0]];
+    wh_x86_bind_late(e, l);
+    look_up_alone(e, o, k->size, k->store, (enum wh_access_kind)l->v[0])->back = l->back;
+    x_jmp_to(&e->a, e->arena->rw + l->v[1]);
+}
+
+/* Whether a guest x register is another one behind o. Too often true for FP operations, which is harmless. */
+static bool writes(const wh_jit_op *o, unsigned reg)
+{
+    switch (o->op) {
+    case WH_OP_BEQ_NEAR ... WH_OP_BGEU_FAR:
+    case WH_OP_SB ... WH_OP_SD:
+    case WH_OP_FLW ... WH_OP_FSD:
+        return false;
+    default:
+        return o->in.a == reg;
+    }
+}
+
+/* Behind these, what the TLB says is the same as before. */
+static bool keeps_translation(const wh_jit_op *o)
+{
+    return (o->op >= WH_OP_LUI && o->op <= WH_OP_REMUW) || (o->op >= WH_OP_ADD_UW && o->op <= WH_OP_FMV_D_X);
+}
+
+/* Accesses with the same base register that follow o in a straight line, and lie in a span that is likely to be one page:
+ * o looks up the whole span for them. */
+static void plan_group(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k)
+{
+    enum wh_access_kind kind;
+    unsigned base = o->in.b;
+    struct wh_x86_group g = {.base = (int16_t)base, .low = o->in.imm, .high = o->in.imm + k->size, .store = k->store};
+    const wh_jit_op *end = e->ir->op + e->ir->count;
+    g.last = o;
+    e->group.last = NULL;
+    if (base == 0)
+        return;
+    for (const wh_jit_op *m = o; m < end && keeps_translation(m); m++) {
+        if (m != o && (m->flags & WH_JIT_TARGET))
+            break;
+        if (m != o && m->in.b == base && wh_x86_kind_of(m->op, &kind)) {
+            int32_t low = m->in.imm < g.low ? m->in.imm : g.low;
+            int32_t top = m->in.imm + wh_x86_kinds[kind].size, high = top > g.high ? top : g.high;
+            if (high - low > WH_GROUP_SPAN)
+                continue;
+            g.low = low;
+            g.high = high;
+            g.store |= wh_x86_kinds[kind].store;
+            g.last = m;
+        }
+        if (writes(m, base))
+            break;
+    }
+    if (g.last != o)
+        e->group = g;
+}
+
+static bool in_group(const wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k)
+{
+    const struct wh_x86_group *g = &e->group;
+    return g->last != NULL && o <= g->last && g->base == o->in.b && o->in.imm >= g->low &&
+           o->in.imm + k->size <= g->high;
+}
+
+static void late_lead(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_late own = *l;
+    wh_x86_bind_late(e, l);
+    x_rr(&e->a, X_XOR, false, KEEP, KEEP);
+    own.from = NULL;
+    late_translate(e, &own);
+}
+
+wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store,
+                                       enum wh_access_kind kind)
+{
+    wh_asm *a = &e->a;
+    const struct wh_x86_kind *k = &wh_x86_kinds[kind];
+    wh_x86_late *l;
+    enum wh_access_kind own;
+    if (!wh_x86_kind_of(o->op, &own)) /* an atomic */
+        return (wh_x86_access){look_up_alone(e, o, size, store, kind)};
+    if (in_group(e, o, k)) {
+        x_rr(a, X_TEST, true, KEEP, KEEP);
+        l = wh_x86_defer(e, x_jcc(a, CC_E), o, late_translate);
+        x_mov_rr(a, RDX, KEEP);
+    } else {
+        if (e->group.last == NULL || o > e->group.last)
+            plan_group(e, o, k);
+        if (e->group.last == NULL || !in_group(e, o, k))
+            return (wh_x86_access){look_up_alone(e, o, size, store, kind)};
+        const struct wh_x86_group *g = &e->group;
+        uint8_t *miss = look_up(e, g->low - o->in.imm, g->high - o->in.imm, g->store);
+        l = wh_x86_defer(e, miss, o, late_lead);
+        x_rm(a, X_MOV, true, KEEP, x_at(RCX, offsetof(wh_tlb_entry, addend)));
+        x_mov_rr(a, RDX, KEEP);
+    }
+    l->v[0] = kind;
+    l->v[1] = a->p - e->arena->rw;
     return (wh_x86_access){l};
 }
 
@@ -52,21 +169,26 @@ void wh_x86_access_done(wh_x86 *e, wh_x86_access access)
     access.late->back = e->a.p;
 }
 
-struct form {
-    uint32_t op;
-    uint8_t size;
-    bool wide, store;
-};
-static const struct form forms[] = {
-    [WH_KIND_LB] = {X_MOVSX8, 1, true, false},          [WH_KIND_LH] = {X_MOVSX16, 2, true, false},
-    [WH_KIND_LW] = {X_MOVSXD, 4, true, false},          [WH_KIND_LD] = {X_MOV, 8, true, false},
-    [WH_KIND_LBU] = {X_MOVZX8, 1, false, false},        [WH_KIND_LHU] = {X_MOVZX16, 2, false, false},
-    [WH_KIND_LWU] = {X_MOV, 4, false, false},           [WH_KIND_SB] = {X_MOV_STORE8, 1, false, true},
-    [WH_KIND_SH] = {X_66(X_MOV_STORE), 2, false, true}, [WH_KIND_SW] = {X_MOV_STORE, 4, false, true},
+const struct wh_x86_kind wh_x86_kinds[] = {
+    [WH_KIND_LB] = {X_MOVSX8, 1, true, false},
+    [WH_KIND_LH] = {X_MOVSX16, 2, true, false},
+    [WH_KIND_LW] = {X_MOVSXD, 4, true, false},
+    [WH_KIND_LD] = {X_MOV, 8, true, false},
+    [WH_KIND_LBU] = {X_MOVZX8, 1, false, false},
+    [WH_KIND_LHU] = {X_MOVZX16, 2, false, false},
+    [WH_KIND_LWU] = {X_MOV, 4, false, false},
+    [WH_KIND_SB] = {X_MOV_STORE8, 1, false, true},
+    [WH_KIND_SH] = {X_66(X_MOV_STORE), 2, false, true},
+    [WH_KIND_SW] = {X_MOV_STORE, 4, false, true},
     [WH_KIND_SD] = {X_MOV_STORE, 8, true, true},
+    [WH_KIND_FLH] = {0, 2, false, false},
+    [WH_KIND_FLW] = {0, 4, false, false},
+    [WH_KIND_FLD] = {0, 8, false, false},
+    [WH_KIND_FSW] = {0, 4, false, true},
+    [WH_KIND_FSD] = {0, 8, false, true},
 };
 
-static bool kind_of(unsigned op, enum wh_access_kind *kind)
+bool wh_x86_kind_of(unsigned op, enum wh_access_kind *kind)
 {
     switch (op) {
     case WH_OP_LB:
@@ -102,27 +224,63 @@ static bool kind_of(unsigned op, enum wh_access_kind *kind)
     case WH_OP_SD:
         *kind = WH_KIND_SD;
         return true;
+    case WH_OP_FLW:
+        *kind = WH_KIND_FLW;
+        return true;
+    case WH_OP_FLD:
+        *kind = WH_KIND_FLD;
+        return true;
+    case WH_OP_FSW:
+        *kind = WH_KIND_FSW;
+        return true;
+    case WH_OP_FSD:
+        *kind = WH_KIND_FSD;
+        return true;
     default:
         return false;
     }
 }
 
+static void access(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k, wh_mem at)
+{
+    if (k->store) {
+        x_rm(&e->a, k->op, k->wide, wh_x86_use(e, o->in.a, RCX), at);
+    } else {
+        int d = wh_x86_def(e, o->in.a, RCX);
+        x_rm(&e->a, k->op, k->wide, d, at);
+        wh_x86_put(e, o->in.a, d);
+    }
+}
+
+/* A member of a group whose look-up failed: address, look-up and access apart. */
+static void late_integer(wh_x86 *e, const wh_x86_late *l)
+{
+    const wh_jit_op *o = l->op;
+    const struct wh_x86_kind *k = &wh_x86_kinds[l->v[0]];
+    wh_x86_bind_late(e, l);
+    wh_x86_address(e, o->in.b, o->in.imm);
+    look_up_alone(e, o, k->size, k->store, (enum wh_access_kind)l->v[0])->back = l->back;
+    access(e, o, k, x_indexed(RAX, RDX, 0, 0));
+    x_jmp_to(&e->a, l->back);
+}
+
 bool wh_x86_emit_memory(wh_x86 *e, const wh_jit_op *o)
 {
     enum wh_access_kind kind;
-    if (!kind_of(o->op, &kind))
+    if (!wh_x86_kind_of(o->op, &kind) || wh_x86_kinds[kind].op == 0)
         return false;
-    const struct form *f = &forms[kind];
-    wh_x86_address(e, o->in.b, o->in.imm);
-    wh_x86_access access = wh_x86_translate_address(e, o, f->size, f->store, kind);
-    wh_mem at = x_indexed(RAX, RDX, 0, 0);
-    if (f->store) {
-        x_rm(&e->a, f->op, f->wide, wh_x86_use(e, o->in.a, RCX), at);
-    } else {
-        int d = wh_x86_def(e, o->in.a, RCX);
-        x_rm(&e->a, f->op, f->wide, d, at);
-        wh_x86_put(e, o->in.a, d);
+    const struct wh_x86_kind *k = &wh_x86_kinds[kind];
+    if (in_group(e, o, k)) {
+        x_rr(&e->a, X_TEST, true, KEEP, KEEP);
+        wh_x86_late *l = wh_x86_defer(e, x_jcc(&e->a, CC_E), o, late_integer);
+        l->v[0] = kind;
+        access(e, o, k, x_indexed(wh_x86_use(e, o->in.b, RAX), KEEP, 0, o->in.imm));
+        l->back = e->a.p;
+        return true;
     }
-    wh_x86_access_done(e, access);
+    wh_x86_address(e, o->in.b, o->in.imm);
+    wh_x86_access at = wh_x86_translate_address(e, o, k->size, k->store, kind);
+    access(e, o, k, x_indexed(RAX, RDX, 0, 0));
+    wh_x86_access_done(e, at);
     return true;
 }

@@ -15,7 +15,8 @@ wh_x86_late *wh_x86_defer(wh_x86 *e, uint8_t *from, const wh_jit_op *o, void (*e
 
 void wh_x86_bind_late(wh_x86 *e, const wh_x86_late *l)
 {
-    x_bind(&e->a, l->from, e->a.p);
+    if (l->from != NULL)
+        x_bind(&e->a, l->from, e->a.p);
 }
 
 static void call_with_insn(wh_x86 *e, const wh_jit_op *o, enum wh_x86_thunk thunk)
@@ -106,6 +107,7 @@ bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t pag
     wh_x86 e;
     memset(&e, 0, offsetof(wh_x86, label));
     e.lates = 0;
+    e.group.last = NULL;
     memcpy(e.host, wh_x86_host, sizeof(e.host));
     e.arena = arena;
     e.ir = ir;

@@ -47,6 +47,15 @@ typedef struct wh_x86_late {
     int64_t v[2];
 } wh_x86_late;
 
+/* One look-up for several accesses (memory.c). */
+struct wh_x86_group {
+    const wh_jit_op *last; /* NULL: none */
+    int16_t base;
+    bool store;
+    int32_t low, high; /* offsets from the base, [low, high) */
+};
+enum { WH_GROUP_SPAN = 512 };
+
 #define WH_X86_MAX_LATE (4 * WH_JIT_MAX_OPS)
 
 typedef struct wh_x86 {
@@ -59,6 +68,7 @@ typedef struct wh_x86 {
     uint8_t *label[WH_JIT_MAX_OPS];
     wh_x86_late late[WH_X86_MAX_LATE];
     unsigned lates;
+    struct wh_x86_group group;
     bool has_fma;
     int8_t host[33]; /* host register of a guest x register in this block, or -1 */
 } wh_x86;
@@ -124,6 +134,13 @@ bool wh_x86_emit_atomic(wh_x86 *e, const wh_jit_op *o);
 /* emit_memory.c, for FP loads and stores and atomics: rax = address of the access; leaves the host address in [rax +
  * rdx]. A miss goes to a late stub that does the whole access in C (kind, register of o) and comes back behind it: call
  * wh_x86_access_done when the access itself has been emitted. */
+struct wh_x86_kind {
+    uint32_t op; /* the host's instruction; 0: not for x registers */
+    uint8_t size;
+    bool wide, store;
+};
+extern const struct wh_x86_kind wh_x86_kinds[];
+bool wh_x86_kind_of(unsigned op, enum wh_access_kind *kind); /* plain loads and stores, x and f */
 typedef struct wh_x86_access {
     wh_x86_late *late;
 } wh_x86_access;
