@@ -5,6 +5,7 @@
 void wh_x86_jump_in_rax(wh_x86 *e)
 {
     wh_asm *a = &e->a;
+    wh_x86_to_usual(e);
     x_rr(a, X_MOV, false, RCX, RAX);
     x_shift_ri(a, X_SHR, false, RCX, WH_JUMP_MIX);
     x_rr(a, X_XOR, false, RCX, RAX);
@@ -27,6 +28,7 @@ void wh_x86_jump_in_rax(wh_x86 *e)
 void wh_x86_exit_to(wh_x86 *e, int32_t target)
 {
     wh_asm *a = &e->a;
+    wh_x86_to_usual(e);
     if (target < 0 || target >= (int32_t)WH_PAGE_SIZE) {
         x_rm(a, X_MOV, true, RAX, H(vpage));
         x_alu_ri(a, X_ADD, true, RAX, target);
@@ -44,6 +46,8 @@ void wh_x86_exit_to(wh_x86 *e, int32_t target)
 void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l)
 {
     wh_x86_bind_late(e, l);
+    if (l->back != NULL) /* not before the block's swaps */
+        wh_x86_to_usual(e);
     x_alu_ri(&e->a, X_ADD, true, BUDGET, (int32_t)l->v[0]);
     x_mov_ri(&e->a, RCX, (uint64_t)l->v[1]);
     x_jmp_to(&e->a, wh_x86_thunk_at(e, THUNK_BUDGET));

@@ -22,7 +22,7 @@ static void late_access(wh_x86 *e, const wh_x86_late *l)
     const wh_jit_op *o = l->op;
     wh_x86_bind_late(e, l);
     x_mov_ri(&e->a, RCX, WH_PACK(o->at, wh_x86_charge(e, o), o->in.a, l->v[0], o->length));
-    x_call_to(&e->a, wh_x86_thunk_at(e, THUNK_MEMORY));
+    wh_x86_call_c(e, THUNK_MEMORY);
     x_jmp_to(&e->a, l->back);
 }
 

@@ -25,7 +25,7 @@ static void call_with_insn(wh_x86 *e, const wh_jit_op *o, enum wh_x86_thunk thun
     memcpy(&insn, &o->in, 8);
     x_mov_ri(&e->a, RAX, insn);
     x_mov_ri(&e->a, RCX, WH_PACK(o->at, wh_x86_charge(e, o), 0, 0, o->length));
-    x_call_to(&e->a, wh_x86_thunk_at(e, thunk));
+    wh_x86_call_c(e, thunk);
 }
 
 void wh_x86_fallback(wh_x86 *e, const wh_jit_op *o)
@@ -77,6 +77,8 @@ static void emit_head(wh_x86 *e)
     wh_x86_late *l = wh_x86_defer(e, x_jcc(&e->a, CC_S), e->ir->op, wh_x86_budget_stub);
     l->v[0] = e->ir->count;
     l->v[1] = e->ir->op[0].at;
+    l->back = NULL;
+    wh_x86_swap_in(e);
 }
 
 static void emit_block(wh_x86 *e)
@@ -108,7 +110,6 @@ bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t pag
     memset(&e, 0, offsetof(wh_x86, label));
     e.lates = 0;
     e.group.last = NULL;
-    memcpy(e.host, wh_x86_host, sizeof(e.host));
     e.arena = arena;
     e.ir = ir;
     e.page_ref = page_ref;
@@ -116,6 +117,7 @@ bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t pag
 #if defined(__x86_64__)
     e.has_fma = __builtin_cpu_supports("fma") != 0;
 #endif
+    wh_x86_choose_mapping(&e);
     x_align(&e.a, 16, 0);
     out->entry = (uint32_t)(e.a.p - arena->rw);
     emit_block(&e);
