@@ -27,21 +27,22 @@ static bool section(const struct file *f, const Elf64_Ehdr *eh, unsigned index, 
     return true;
 }
 
-static void scan(const struct file *f, const Elf64_Ehdr *eh, const Elf64_Shdr *table, struct wh_symbols *out)
+struct wanted {
+    const char *name;
+    uint64_t *value;
+};
+
+static void scan(const struct file *f, const Elf64_Ehdr *eh, const Elf64_Shdr *table, const struct wanted *wanted,
+                 size_t count)
 {
     Elf64_Shdr names;
     if (!section(f, eh, table->sh_link, &names) || range(f, names.sh_offset, names.sh_size) == NULL ||
         range(f, table->sh_offset, table->sh_size) == NULL)
         return;
-    const struct {
-        const char *name;
-        uint64_t *value;
-    } wanted[] = {
-        {"tohost", &out->tohost}, {"begin_signature", &out->begin_signature}, {"end_signature", &out->end_signature}};
     for (uint64_t at = 0; at + sizeof(Elf64_Sym) <= table->sh_size; at += sizeof(Elf64_Sym)) {
         Elf64_Sym sym;
         memcpy(&sym, f->data + table->sh_offset + at, sizeof(sym));
-        for (size_t i = 0; i < WH_ARRAY_LEN(wanted); i++) {
+        for (size_t i = 0; i < count; i++) {
             uint64_t len = strlen(wanted[i].name) + 1;
             if (sym.st_name < names.sh_size && len <= names.sh_size - sym.st_name &&
                 memcmp(f->data + names.sh_offset + sym.st_name, wanted[i].name, len) == 0)
@@ -50,10 +51,9 @@ static void scan(const struct file *f, const Elf64_Ehdr *eh, const Elf64_Shdr *t
     }
 }
 
-void wh_symbols_read(int fd, struct wh_symbols *out)
+static void read_symbols(int fd, const struct wanted *wanted, size_t count)
 {
     struct stat st;
-    memset(out, 0, sizeof(*out));
     if (fstat(fd, &st) != 0 || st.st_size < (off_t)sizeof(Elf64_Ehdr))
         return;
     void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -66,7 +66,28 @@ void wh_symbols_read(int fd, struct wh_symbols *out)
         for (unsigned i = 0; i < eh.e_shnum; i++) {
             Elf64_Shdr sh;
             if (section(&f, &eh, i, &sh) && sh.sh_type == SHT_SYMTAB)
-                scan(&f, &eh, &sh, out);
+                scan(&f, &eh, &sh, wanted, count);
         }
     munmap(map, (size_t)st.st_size);
+}
+
+void wh_symbols_read(int fd, struct wh_symbols *out)
+{
+    memset(out, 0, sizeof(*out));
+    const struct wanted wanted[] = {{"tohost", &out->tohost},
+                                    {"fromhost", &out->fromhost},
+                                    {"begin_signature", &out->begin_signature},
+                                    {"end_signature", &out->end_signature}};
+    read_symbols(fd, wanted, WH_ARRAY_LEN(wanted));
+}
+
+bool wh_symbols_find(int fd, const char *name, uint64_t *value)
+{
+    uint64_t found = UINT64_MAX;
+    const struct wanted wanted = {name, &found};
+    read_symbols(fd, &wanted, 1);
+    if (found == UINT64_MAX)
+        return false;
+    *value = found;
+    return true;
 }

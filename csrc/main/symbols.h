@@ -5,8 +5,9 @@
 #include "base/base.h"
 
 struct wh_symbols {
-    uint64_t tohost, begin_signature, end_signature;
+    uint64_t tohost, fromhost, begin_signature, end_signature;
 };
 void wh_symbols_read(int fd, struct wh_symbols *out);
+bool wh_symbols_find(int fd, const char *name, uint64_t *value); /* false and untouched where there is none */
 
 #endif

@@ -12,8 +12,9 @@
  * background), on demand (no background) or after everything was read; an --elf is read for its symbols only then.
  * The UART is stdin and stdout. An ELF starts in M-mode at its entry point; if it has a symbol `tohost` (the HTIF
  * convention of RISC-V test programs) the run ends when the program writes it: 1 is success, an odd value n fails with
- * code n >> 1. --signature writes the words between begin_signature and end_signature, one 32-bit hexadecimal word a
- * line.
+ * code n >> 1 (main/htif.h). --signature writes the words between begin_signature and end_signature, or those that
+ * --signature-range names by symbols or addresses, one 32-bit hexadecimal word a line, whether the program failed or
+ * not.
  *
  * --icount: time from instructions (board/icount.c), so that the same --seed N (default 1) gives the same run;
  * --hash-every N prints "hash STEPS DIGEST" on standard error each time that so many steps were taken, and at the end.
@@ -27,6 +28,7 @@
 #include "board/board.h"
 #include "cpu/model.h"
 #include "main/gdb_socket.h"
+#include "main/htif.h"
 #include "main/snapshots.h"
 #include "main/symbols.h"
 
@@ -46,7 +48,7 @@
 enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
 
 struct options {
-    const char *elf, *firmware, *kernel, *initrd, *append, *signature;
+    const char *elf, *firmware, *kernel, *initrd, *append, *signature, *signature_range;
     const char *snapshot_to, *restore, *gdb;
     uint64_t memory, max_insns, seed, hash_every, snapshot_at;
     uint32_t smp, cpu, engine;
@@ -72,7 +74,7 @@ static int usage(const char *why)
     fprintf(stderr,
             "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE | --firmware FILE [--kernel FILE])\n"
             "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--cpu rva22|rv64gc]\n"
-            "       [--max-insns N] [--signature FILE] [--stats]\n"
+            "       [--max-insns N] [--signature FILE [--signature-range BEGIN:END]] [--stats]\n"
             "       [--seed N] [--icount [--hash-every N]] [--engine interpreter|jit]\n"
             "       [--gdb PATH [--wait]]\n"
             "       [--snapshot-to FILE (--snapshot-at-insns N | --on-marker TEXT)]\n"
@@ -146,6 +148,7 @@ static int parse(int argc, char **argv, struct options *o)
         {"smp", 1, NULL, 's'},
         {"max-insns", 1, NULL, 'n'},
         {"signature", 1, NULL, 'g'},
+        {"signature-range", 1, NULL, 'r'},
         {"icount", 0, NULL, 'c'},
         {"seed", 1, NULL, 'd'},
         {"hash-every", 1, NULL, 'h'},
@@ -192,6 +195,11 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case 'g':
             o->signature = optarg;
+            break;
+        case 'r':
+            if (strchr(optarg, ':') == NULL)
+                return usage("--signature-range wants BEGIN:END, each a symbol or an address");
+            o->signature_range = optarg;
             break;
         case 't':
             o->stats = true;
@@ -277,6 +285,28 @@ static int open_optional(const char *path, int *fd)
     return path != NULL ? open_file(path, fd) : 0;
 }
 
+/* One end of --signature-range: an address, or a symbol's. */
+static bool signature_end(int fd, const char *name, uint64_t *value)
+{
+    if (parse_number(name, false, value) || wh_symbols_find(fd, name, value))
+        return true;
+    fprintf(stderr, "wherry-core: --signature-range: the program has no symbol %s\n", name);
+    return false;
+}
+
+static int read_symbols(struct session *s, int fd)
+{
+    char name[256];
+    wh_symbols_read(fd, &s->symbols);
+    if (s->opt->signature_range == NULL)
+        return 0;
+    const char *colon = strchr(s->opt->signature_range, ':');
+    (void)snprintf(name, sizeof name, "%.*s", (int)(colon - s->opt->signature_range), s->opt->signature_range);
+    bool good =
+        signature_end(fd, name, &s->symbols.begin_signature) && signature_end(fd, colon + 1, &s->symbols.end_signature);
+    return good ? 0 : EXIT_CANNOT;
+}
+
 static int load_files(struct session *s, int main_fd, int kernel, int initrd)
 {
     const struct options *o = s->opt;
@@ -285,7 +315,7 @@ static int load_files(struct session *s, int main_fd, int kernel, int initrd)
     if (o->elf != NULL) {
         status = wh_machine_load_firmware(s->machine, main_fd, &err);
         if (status == WH_OK)
-            wh_symbols_read(main_fd, &s->symbols);
+            return read_symbols(s, main_fd);
     } else if (o->firmware != NULL) {
         status = wh_machine_load_firmware_linux(s->machine, main_fd, kernel, initrd, o->append, &err);
     } else {
@@ -305,7 +335,7 @@ static int restore(struct session *s, int snapshot)
         return 0;
     status = open_file(s->opt->elf, &fd);
     if (status == 0) {
-        wh_symbols_read(fd, &s->symbols);
+        status = read_symbols(s, fd);
         close(fd);
     }
     return status;
@@ -351,21 +381,6 @@ static void pass_input(struct session *s)
         s->input_open = false;
     else
         (void)wh_machine_channel_write(s->machine, WH_CH_UART, buf, (size_t)n, &taken);
-}
-
-/* The exit status of what the program wrote to tohost, or -1 while it has not. */
-static int tohost_status(struct session *s)
-{
-    if (s->symbols.tohost == 0)
-        return -1;
-    const uint8_t *at = wh_ram_at(wh_machine_ram(s->machine), s->symbols.tohost, 8);
-    if (at == NULL || (s->symbols.tohost & 7))
-        return -1;
-    uint64_t v = __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_ACQUIRE);
-    if ((v & 1) == 0)
-        return -1;
-    uint64_t code = v >> 1;
-    return code == 0 ? 0 : code < 256 && code != 0 ? (int)code : 255;
 }
 
 /* The next event's meaning as an exit status, or -1. */
@@ -428,7 +443,7 @@ static int drive(struct session *s)
         int status = event_status(s);
         show_output(s);
         if (status < 0)
-            status = tohost_status(s);
+            status = wh_htif_look(wh_machine_ram(s->machine), &s->symbols);
         if (status >= 0)
             return status;
         wh_machine_stats stats;
@@ -485,7 +500,7 @@ static int drive_icount(struct session *s)
         show_output(s);
         int status = event_status(s);
         if (status < 0)
-            status = tohost_status(s);
+            status = wh_htif_look(wh_machine_ram(s->machine), &s->symbols);
         bool over = status >= 0 || (o->max_insns != 0 && at >= o->max_insns);
         if (why == WH_ICOUNT_IDLE && !s->input_open && !over) {
             fprintf(stderr, "wherry-core: the guest waits for ever\n");
@@ -500,24 +515,6 @@ static int drive_icount(struct session *s)
             return take_snapshot(s);
         await_input(s, why == WH_ICOUNT_IDLE);
     }
-}
-
-static int write_signature(struct session *s)
-{
-    uint64_t first = s->symbols.begin_signature, end = s->symbols.end_signature;
-    const uint8_t *at = end > first ? wh_ram_at(wh_machine_ram(s->machine), first, end - first) : NULL;
-    FILE *f = at == NULL ? NULL : fopen(s->opt->signature, "w");
-    if (f == NULL) {
-        fprintf(stderr, "wherry-core: signature: %s\n",
-                at == NULL ? "the program has no signature range" : strerror(errno));
-        return EXIT_CANNOT;
-    }
-    for (uint64_t i = 0; i + 4 <= end - first; i += 4)
-        fprintf(f, "%02x%02x%02x%02x\n", at[i + 3], at[i + 2], at[i + 1], at[i]);
-    if (fclose(f) == 0)
-        return 0;
-    fprintf(stderr, "wherry-core: signature: %s\n", strerror(errno));
-    return EXIT_CANNOT;
 }
 
 static void print_stats(struct session *s)
@@ -577,8 +574,10 @@ static int run(const struct options *o)
         show_output(&s);
         if (o->stats)
             print_stats(&s);
-        if (o->signature != NULL && status == 0)
-            status = write_signature(&s);
+        bool written = o->signature == NULL || wh_signature_write(wh_machine_ram(s.machine), s.symbols.begin_signature,
+                                                                  s.symbols.end_signature, o->signature) == 0;
+        if (!written && status == 0)
+            status = EXIT_CANNOT;
     }
     wh_gdb_socket_close(&s.gdb); /* after the stop, so that the debugger learns how the guest ended */
     wh_machine_free(s.machine);

@@ -23,8 +23,8 @@ QEMU = shutil.which("qemu-riscv64") or shutil.which("qemu-riscv64-static")
 CPU = "rv64,zba=true,zbb=true,zbs=true"
 # The extensions after Zb* came to QEMU with 7.1 to 9.1; deploy/tools.sh fetches one that has them all.
 NEWER = ROOT / "build" / "tools" / "new" / "usr" / "bin" / "qemu-riscv64"
-LATER = ["zfa", "zfhmin", "zicond", "zca", "zcb", "zcd", "zcmop", "zimop", "zaamo", "zalrsc", "zacas", "zawrs", "zicboz"]
-NEWER_CPU = ",".join([CPU, *(f"{name}=true" for name in LATER)])
+LATER = ["zfa", "zfhmin", "zicond", "zca", "zcb", "zcd", "zcmop", "zimop", "zaamo", "zalrsc", "zacas", "zawrs"]
+NEWER_CPU = ",".join([CPU, "zicboz=true", *(f"{name}=true" for name in LATER)])
 PROGRAMS = int(os.environ.get("WHERRY_ISA_PROGRAMS", "120"))
 FIRST = int(os.environ.get("WHERRY_ISA_SEED", "1"))
 BATCH = 20
