@@ -51,60 +51,157 @@ static int32_t target_of(const wh_jit_op *o)
     return (int32_t)o->at + distance;
 }
 
-static void resolve_jumps(wh_jit_ir *ir, const int16_t *index_at)
+struct forming {
+    wh_jit_ir *ir;
+    uint32_t isa;
+    const uint8_t *page;
+    bool (*known)(void *ctx, uint32_t offset);
+    void *ctx;
+    int16_t index_at[WH_PAGE_SIZE / 2];
+};
+
+static bool in_page(int32_t target)
 {
+    return target >= 0 && target < (int32_t)WH_PAGE_SIZE;
+}
+
+/* Decode the instruction at `at` as the next op; false: it does not lie in the page as a whole. */
+static bool append(struct forming *f, uint32_t at)
+{
+    uint32_t bits = 0;
+    memcpy(&bits, f->page + at, 2);
+    if ((bits & 3) == 3) {
+        if (at + 4 > WH_PAGE_SIZE)
+            return false;
+        memcpy(&bits, f->page + at, 4);
+    }
+    wh_jit_op *o = &f->ir->op[f->ir->count];
+    *o = (wh_jit_op){.at = (uint16_t)at, .jump = -1};
+    o->length = (uint8_t)wh_decode_for(f->isa, bits, at, &o->in);
+    o->op = four_byte_twin(o->in.op);
+    enum flow flow = flow_of(o->op);
+    if (flow == BRANCH || flow == JUMP || o->op == WH_OP_JAL_FAR)
+        o->target = target_of(o);
+    f->index_at[at / 2] = (int16_t)f->ir->count++;
+    return true;
+}
+
+static void end_path(struct forming *f, enum wh_jit_end end, int to)
+{
+    wh_jit_op *last = &f->ir->op[f->ir->count - 1];
+    last->end = (uint8_t)end;
+    last->to = (int16_t)to;
+}
+
+/* Follow one path until it ends, at most `limit` ops in all. True: it came to an op that was there before. False also
+ * when not even its first instruction could be taken. */
+static bool follow(struct forming *f, uint32_t at, unsigned limit)
+{
+    unsigned first = f->ir->count;
+    while (at < WH_PAGE_SIZE && f->ir->count < limit) {
+        if (f->index_at[at / 2] >= 0) {
+            end_path(f, WH_JIT_END_JUMP, f->index_at[at / 2]);
+            return f->index_at[at / 2] < (int)first || first == 0;
+        }
+        if (f->ir->count != 0 && f->known(f->ctx, at))
+            break;
+        if (!append(f, at))
+            break;
+        const wh_jit_op *o = &f->ir->op[f->ir->count - 1];
+        enum flow flow = flow_of(o->op);
+        if (flow == LAST) {
+            end_path(f, WH_JIT_END_SELF, 0);
+            return false;
+        }
+        at = flow == JUMP ? (uint32_t)o->target : at + o->length;
+    }
+    if (f->ir->count > first)
+        end_path(f, WH_JIT_END_FALL, (int)at);
+    return false;
+}
+
+/* Keep the first `count` ops; the last of them goes on at `at`. */
+static void cut(struct forming *f, unsigned count, uint32_t at)
+{
+    for (unsigned i = count; i < f->ir->count; i++)
+        f->index_at[f->ir->op[i].at / 2] = -1;
+    f->ir->count = count;
+    if (at != UINT32_MAX)
+        end_path(f, WH_JIT_END_FALL, (int)at);
+}
+
+static int back_to(const struct forming *f, unsigned i)
+{
+    const wh_jit_op *o = &f->ir->op[i];
+    if (o->end == WH_JIT_END_JUMP)
+        return o->to;
+    bool branch = flow_of(o->op) == BRANCH && in_page(o->target);
+    return branch ? f->index_at[o->target / 2] : -1;
+}
+
+/* A loop gets a block of its own (ir.h). */
+static void cut_at_loops(struct forming *f)
+{
+    unsigned inner = f->ir->count, last = 0;
+    bool loop = false;
+    for (unsigned i = 0; i < f->ir->count; i++) {
+        int to = back_to(f, i);
+        if (to > 0 && to <= (int)i && (unsigned)to < inner)
+            inner = (unsigned)to;
+    }
+    for (unsigned i = 0; i < inner; i++)
+        if (back_to(f, i) == 0) {
+            loop = true;
+            last = i;
+        }
+    if (loop && last + 1 < f->ir->count) {
+        const wh_jit_op *o = &f->ir->op[last];
+        cut(f, last + 1, (uint32_t)o->at + o->length);
+    } else if (!loop && inner < f->ir->count) {
+        cut(f, inner, f->ir->op[inner].at);
+    }
+}
+
+enum { SIDE_OPS = 24 }; /* a side path that takes longer to come back is another block */
+
+static void add_side_paths(struct forming *f)
+{
+    for (unsigned i = 0; i < f->ir->count; i++) { /* side paths have branches too */
+        const wh_jit_op *o = &f->ir->op[i];
+        unsigned before = f->ir->count, limit = before + SIDE_OPS;
+        if (flow_of(o->op) != BRANCH || !in_page(o->target) || f->index_at[o->target / 2] >= 0 ||
+            f->known(f->ctx, (uint32_t)o->target))
+            continue;
+        if (!follow(f, (uint32_t)o->target, limit < WH_JIT_MAX_OPS ? limit : WH_JIT_MAX_OPS))
+            cut(f, before, UINT32_MAX);
+    }
+}
+
+static void resolve_jumps(struct forming *f)
+{
+    wh_jit_ir *ir = f->ir;
     for (unsigned i = 0; i < ir->count; i++) {
         wh_jit_op *o = &ir->op[i];
-        o->jump = -1;
-        if (flow_of(o->op) == BRANCH && o->target >= 0 && o->target < (int32_t)WH_PAGE_SIZE)
-            o->jump = index_at[o->target / 2];
+        if (flow_of(o->op) == BRANCH && in_page(o->target))
+            o->jump = f->index_at[o->target / 2];
         if (o->jump >= 0)
             ir->op[o->jump].flags |= WH_JIT_TARGET;
+        if (o->end == WH_JIT_END_JUMP)
+            ir->op[o->to].flags |= WH_JIT_TARGET;
     }
-    if (ir->end == WH_JIT_END_LOOP)
-        ir->op[ir->loop].flags |= WH_JIT_TARGET;
 }
 
 bool wh_jit_form(wh_jit_ir *ir, uint32_t isa, const uint8_t *page, uint32_t offset,
                  bool (*known)(void *ctx, uint32_t offset), void *ctx)
 {
-    int16_t index_at[WH_PAGE_SIZE / 2];
-    uint32_t at = offset;
-    memset(index_at, 0xff, sizeof(index_at));
+    struct forming f = {.ir = ir, .isa = isa, .page = page, .known = known, .ctx = ctx};
+    memset(f.index_at, 0xff, sizeof(f.index_at));
     ir->count = 0;
-    ir->end = WH_JIT_END_FALL;
-    while (ir->count < WH_JIT_MAX_OPS && at < WH_PAGE_SIZE) {
-        uint32_t bits = 0;
-        if (index_at[at / 2] >= 0) {
-            ir->end = WH_JIT_END_LOOP;
-            ir->loop = index_at[at / 2];
-            break;
-        }
-        if (ir->count != 0 && known(ctx, at))
-            break;
-        memcpy(&bits, page + at, 2);
-        if ((bits & 3) == 3) {
-            if (at + 4 > WH_PAGE_SIZE)
-                break;
-            memcpy(&bits, page + at, 4);
-        }
-        wh_jit_op *o = &ir->op[ir->count];
-        *o = (wh_jit_op){.at = (uint16_t)at, .jump = -1};
-        o->length = (uint8_t)wh_decode_for(isa, bits, at, &o->in);
-        o->op = four_byte_twin(o->in.op);
-        index_at[at / 2] = (int16_t)ir->count++;
-        at += o->length;
-        enum flow flow = flow_of(o->op);
-        if (flow == BRANCH || flow == JUMP || o->op == WH_OP_JAL_FAR)
-            o->target = target_of(o);
-        if (flow == JUMP)
-            at = (uint32_t)o->target;
-        if (flow == LAST) {
-            ir->end = WH_JIT_END_SELF;
-            break;
-        }
-    }
-    ir->next = (uint16_t)at;
-    resolve_jumps(ir, index_at);
-    return ir->count != 0;
+    (void)follow(&f, offset, WH_JIT_MAX_OPS);
+    if (ir->count == 0)
+        return false;
+    cut_at_loops(&f);
+    add_side_paths(&f);
+    resolve_jumps(&f);
+    return true;
 }

@@ -53,18 +53,27 @@ void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l)
     x_jmp_to(&e->a, wh_x86_thunk_at(e, THUNK_BUDGET));
 }
 
-static void adjust_budget(wh_x86 *e, unsigned back)
+void wh_x86_adjust_budget(wh_x86 *e, unsigned back)
 {
     if (back != 0)
         x_alu_ri(&e->a, X_ADD, true, BUDGET, (int32_t)back);
+}
+
+/* A jump to an op that had no address yet. */
+static void late_label(wh_x86 *e, const wh_x86_late *l)
+{
+    x_bind(&e->a, l->from, e->label[wh_x86_index(e, l->op)]);
 }
 
 void wh_x86_internal_jump(wh_x86 *e, unsigned from, unsigned to)
 {
     wh_asm *a = &e->a;
     if (to > from) {
-        adjust_budget(e, to - from - 1);
-        x_jmp_to(a, e->label[to]);
+        wh_x86_adjust_budget(e, to - from - 1);
+        if (e->label[to] != NULL)
+            x_jmp_to(a, e->label[to]);
+        else
+            wh_x86_defer(e, x_jmp(a), &e->ir->op[to], late_label);
         return;
     }
     x_alu_ri(a, X_SUB, true, BUDGET, (int32_t)(from + 1 - to));
@@ -81,7 +90,7 @@ static void late_taken(wh_x86 *e, const wh_x86_late *l)
     if (l->op->jump >= 0) {
         wh_x86_internal_jump(e, i, (unsigned)l->op->jump);
     } else {
-        adjust_budget(e, e->ir->count - i - 1);
+        wh_x86_adjust_budget(e, e->ir->count - i - 1);
         wh_x86_exit_to(e, l->op->target);
     }
 }
@@ -125,6 +134,7 @@ static void emit_jalr(wh_x86 *e, const wh_jit_op *o)
     wh_x86_address(e, o->in.b, o->in.imm);
     x_alu_ri(&e->a, X_AND, true, RAX, -2);
     put_link(e, o);
+    wh_x86_adjust_budget(e, wh_x86_charge(e, o) - 1);
     wh_x86_jump_in_rax(e);
 }
 
@@ -161,6 +171,7 @@ bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o)
         return true;
     case WH_OP_JAL_FAR:
         put_link(e, o);
+        wh_x86_adjust_budget(e, wh_x86_charge(e, o) - 1);
         wh_x86_exit_to(e, o->target);
         return true;
     case WH_OP_JALR:

@@ -52,7 +52,7 @@ static bool weigh(const wh_jit_ir *ir, unsigned weight[33])
     uint8_t depth[WH_JIT_MAX_OPS] = {0};
     bool loop = false;
     for (unsigned i = 0; i < ir->count; i++) {
-        int jump = ir->end == WH_JIT_END_LOOP && i + 1 == ir->count ? ir->loop : ir->op[i].jump;
+        int jump = ir->op[i].end == WH_JIT_END_JUMP ? ir->op[i].to : ir->op[i].jump;
         if (jump < 0 || (unsigned)jump > i)
             continue;
         loop = true;

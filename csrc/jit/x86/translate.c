@@ -57,6 +57,12 @@ void wh_x86_need_fp(wh_x86 *e, const wh_jit_op *o)
     e->fp_ready = true;
 }
 
+/* o is done, and its block is left. */
+static void give_back(wh_x86 *e, const wh_jit_op *o)
+{
+    wh_x86_adjust_budget(e, wh_x86_charge(e, o) - 1);
+}
+
 static void emit_op(wh_x86 *e, const wh_jit_op *o)
 {
     if (wh_x86_emit_integer(e, o) || wh_x86_emit_memory(e, o) || wh_x86_emit_flow(e, o) || wh_x86_emit_bits(e, o) ||
@@ -64,8 +70,10 @@ static void emit_op(wh_x86 *e, const wh_jit_op *o)
         return;
     wh_x86_fallback(e, o);
     e->fp_ready = false; /* a CSR may have changed FS or the rounding mode */
-    if (e->ir->end == WH_JIT_END_SELF && wh_x86_index(e, o) + 1 == e->ir->count)
+    if (o->end == WH_JIT_END_SELF) {
+        give_back(e, o);
         wh_x86_exit_to(e, o->at + o->length); /* it may go straight on after all (PAUSE) */
+    }
 }
 
 /* Seven bytes, whatever the count: wh_backend_divert writes a jump over them. */
@@ -93,11 +101,13 @@ static void emit_block(wh_x86 *e)
         }
         e->label[i] = e->a.p;
         emit_op(e, o);
+        if (o->end == WH_JIT_END_JUMP) {
+            wh_x86_internal_jump(e, i, (unsigned)o->to);
+        } else if (o->end == WH_JIT_END_FALL) {
+            give_back(e, o);
+            wh_x86_exit_to(e, o->to);
+        }
     }
-    if (ir->end == WH_JIT_END_LOOP)
-        wh_x86_internal_jump(e, ir->count - 1, (unsigned)ir->loop);
-    else if (ir->end == WH_JIT_END_FALL)
-        wh_x86_exit_to(e, ir->next);
     for (unsigned i = 0; i < e->lates && !e->a.full; i++) { /* a stub may defer another one */
         wh_x86_late l = e->late[i];
         l.emit(e, &l);
@@ -107,7 +117,7 @@ static void emit_block(wh_x86 *e)
 bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t page_ref, wh_jit_code *out)
 {
     wh_x86 e;
-    memset(&e, 0, offsetof(wh_x86, label));
+    memset(&e, 0, offsetof(wh_x86, late));
     e.lates = 0;
     e.group.last = NULL;
     e.arena = arena;

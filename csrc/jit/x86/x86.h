@@ -167,6 +167,7 @@ void wh_x86_access_done(wh_x86 *e, wh_x86_access access);
 /* flow.c */
 void wh_x86_jump_in_rax(wh_x86 *e);                               /* go on at the guest address in rax */
 void wh_x86_exit_to(wh_x86 *e, int32_t target);                   /* go on at this offset of the page, or beyond it */
+void wh_x86_adjust_budget(wh_x86 *e, unsigned back);     /* give back so much */
 void wh_x86_internal_jump(wh_x86 *e, unsigned from, unsigned to); /* op[from] is done: op[to] is next */
 void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l); /* v[0]: give back, v[1]: offset of the next instruction, back NULL: at the head, before swaps */
 
