@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches the emulators that tests and benches compare with, without root: Debian's packages unpacked into build/tools,
-# commands in build/tools/bin. Usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system|qemu-newest
+# Fetches the emulators that tests and benches compare with, and GDB, without root: Debian's packages unpacked into
+# build/tools, commands in build/tools/bin. Usage: deploy/tools.sh gdb|qemu-user|qemu-user-new|qemu-system|qemu-newest
 # qemu-newest (after set-up): the newest system emulator that Debian packages, whatever this host's release (bench/peers.py).
 set -eu
 cd "$(dirname "$0")/.."
@@ -22,6 +22,16 @@ unpack() {
         dpkg-deb -x "$deb" "$tools/root"
     done
     rm -rf "$tools/deb"
+}
+
+# Unpacks packages ($@) and what of their dependencies apt would install here.
+unpack_with_libraries() {
+    mkdir -p "$tools/empty/partial" # what lies in apt's own cache would not be listed
+    packages=$(apt-get install -o Dir::Cache::archives="$tools/empty" --reinstall --print-uris -q -y --no-install-recommends "$@" 2> /dev/null \
+        | sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p")
+    [ -n "$packages" ] || fail "apt cannot resolve $* (apt-get update?)"
+    # shellcheck disable=SC2086 # one word per package
+    unpack $packages
 }
 
 case ${1:-} in
@@ -57,21 +67,25 @@ case ${1:-} in
     qemu-system)
         have qemu-system-riscv64 && exit 0
         echo "tools: fetching qemu-system-misc and the libraries that this host lacks"
-        mkdir -p "$tools/empty/partial" # what lies in apt's own cache would not be listed
-        packages=$(apt-get install -o Dir::Cache::archives="$tools/empty" --reinstall --print-uris -q -y --no-install-recommends qemu-system-misc 2> /dev/null \
-            | sed -n "s/^'[^']*' \([^_]*\)_.*/\1/p")
-        [ -n "$packages" ] || fail "apt cannot resolve qemu-system-misc (apt-get update?)"
-        # shellcheck disable=SC2086 # one word per package
-        unpack $packages
+        unpack_with_libraries qemu-system-misc
         printf '#!/bin/sh\nroot=%s/root\nLD_LIBRARY_PATH=$root/usr/lib/%s:$root/lib/%s exec "$root/usr/bin/qemu-system-riscv64" -L "$root/usr/share/qemu" "$@"\n' \
             "$tools" "$(gcc -print-multiarch)" "$(gcc -print-multiarch)" > "$tools/bin/qemu-system-riscv64"
         chmod +x "$tools/bin/qemu-system-riscv64"
         "$tools/bin/qemu-system-riscv64" --version > /dev/null || fail "the unpacked qemu-system-riscv64 does not start"
         ;;
+    gdb)
+        have gdb-multiarch && exit 0
+        echo "tools: fetching gdb-multiarch and the libraries that this host lacks"
+        unpack_with_libraries gdb-multiarch gdb # the latter for its data
+        printf '#!/bin/sh\nroot=%s/root\nLD_LIBRARY_PATH=$root/usr/lib/%s:$root/lib/%s exec "$root/usr/bin/gdb-multiarch" --data-directory "$root/usr/share/gdb" "$@"\n' \
+            "$tools" "$(gcc -print-multiarch)" "$(gcc -print-multiarch)" > "$tools/bin/gdb-multiarch"
+        chmod +x "$tools/bin/gdb-multiarch"
+        "$tools/bin/gdb-multiarch" -nx -batch -ex 'set architecture riscv:rv64' > /dev/null || fail "the unpacked gdb-multiarch does not start"
+        ;;
     qemu-newest)
         .venv/bin/python -c 'from bench import peers; print("tools:", peers.newest().name)'
         ;;
     *)
-        fail "usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system|qemu-newest"
+        fail "usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system|qemu-newest|gdb"
         ;;
 esac

@@ -86,6 +86,12 @@ class GuestHandle:
             raise
         return trio.SocketStream(sock)
 
+    async def debug(self) -> trio.SocketStream:
+        """GDB's remote protocol. Raises CoreExists when a debugger is attached already."""
+        if (await self.call("status")).get("debugger"):
+            raise error_for(-12, "debugger", "a debugger is attached already")
+        return trio.SocketStream(await _dial(self.folder, "gdb.sock"))
+
     def open_view(self) -> RamView:
         return RamView(self.fds["ram"], self.fds["share"])
 
@@ -216,13 +222,13 @@ def _start_process(folder: Path) -> tuple[int, int]:
     return process.pid, ready_r
 
 
-async def _dial(folder: Path) -> trio.socket.SocketType:
+async def _dial(folder: Path, name: str = "guest.sock") -> trio.socket.SocketType:
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     folder_fd = -1
     try:
         # By way of /proc/self/fd: a socket's path is limited to 107 bytes and folders are not.
         folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        await sock.connect(f"/proc/self/fd/{folder_fd}/guest.sock")
+        await sock.connect(f"/proc/self/fd/{folder_fd}/{name}")
     except OSError as error:
         sock.close()
         raise GuestGone(f"{folder}: {error.strerror}") from None

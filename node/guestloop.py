@@ -60,11 +60,12 @@ class Client:
 class Loop:
     """Serves ``listener`` until :meth:`finish`; ``end`` then says why. Subclasses answer requests (``op_*``)."""
 
-    def __init__(self, machine: Machine, listener: socket.socket) -> None:
+    def __init__(self, machine: Machine, listener: socket.socket, debuggers: socket.socket) -> None:
         self.machine = machine
         self.state = "loaded"
         self.end: dict[str, Any] | None = None
         self._listener = listener
+        self._debuggers = debuggers
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, Client] = {}
         self._retry = False
@@ -74,6 +75,7 @@ class Loop:
         signal.set_wakeup_fd(wake_w)
         self._selector.register(wake_r, selectors.EVENT_READ, "signal")
         self._selector.register(self._listener, selectors.EVENT_READ, "listener")
+        self._selector.register(self._debuggers, selectors.EVENT_READ, "debugger")
         self._selector.register(self.machine.event_fd, selectors.EVENT_READ, "machine")
         while self.end is None:
             ready = self._selector.select(INPUT_RETRY_S if self._retry else None)
@@ -83,6 +85,8 @@ class Loop:
                     self.finish("stopped", text="SIGTERM")
                 elif key.data == "listener":
                     self._accept()
+                elif key.data == "debugger":
+                    self._accept_debugger()
                 elif key.data == "machine":
                     self._machine_events()
                 else:
@@ -112,6 +116,20 @@ class Loop:
         client = Client(sock)
         self._clients[sock] = client
         self._selector.register(sock, client.mask, client)
+
+    def _accept_debugger(self) -> None:
+        """The core serves it in a thread of its own. One that may not come in is closed, which GDB shows."""
+        try:
+            sock, _ = self._debuggers.accept()
+        except OSError:
+            return
+        try:
+            if self.state != "running":
+                raise BadRequest(INVALID, "state", self.state)
+            self.machine.debug(sock.fileno())
+            sock.detach()
+        except (BadRequest, CoreError):
+            sock.close()
 
     def _drop(self, client: Client) -> None:
         if self._clients.pop(client.sock, None) is not None:

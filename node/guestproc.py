@@ -9,6 +9,9 @@ the next agent connects to ``guest.sock`` and finds everything in the answer to 
 Control: u32 BE length + msgpack map each way, answers in the order of the requests. ``attach`` turns the connection
 into raw bytes of one channel, ``watch`` into one-way events. Who may connect is decided by the folder's mode (0700).
 
+``gdb.sock`` beside it takes GDB's remote protocol, one debugger at a time. While it is there the guest can't be paused,
+and so not moved.
+
 Promises: one bad client costs that client its connection, never the guest; a full socket makes its client slow, never
 the machine. Limits: requests of at most 9 MiB (a saved state is the largest), 64 clients.
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHANNELS = 3
+DEBUG_SOCKET = "gdb.sock"
 HISTORY = 64 * 1024  # of console output that a migration takes along, as much as the machine keeps
 SAVE_FORMAT = 1
 UNSUPPORTED = -13
@@ -47,8 +51,15 @@ _EXISTS = -12
 class GuestProcess(Loop):
     """The machine's owner. State: "incoming" → "loaded" → "running" ⇄ "paused" → "ended"."""
 
-    def __init__(self, machine: Machine, spec: dict[str, Any], listener: socket.socket, fds: dict[str, int]) -> None:
-        super().__init__(machine, listener)
+    def __init__(
+        self,
+        machine: Machine,
+        spec: dict[str, Any],
+        listener: socket.socket,
+        debuggers: socket.socket,
+        fds: dict[str, int],
+    ) -> None:
+        super().__init__(machine, listener, debuggers)
         self.spec = spec
         self.generation = int(spec["generation"])
         self.state = "incoming" if spec["role"] == "incoming" else "loaded"
@@ -88,6 +99,7 @@ class GuestProcess(Loop):
             "generation": self.generation,
             "started": self.started,
             "missing": self.missing,
+            "debugger": self.machine.debugged,
             "stats": self.machine.stats(),
         }
 
@@ -105,6 +117,9 @@ class GuestProcess(Loop):
 
     def op_pause(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         self._need("running")
+        if self.machine.debugged:
+            # It would lose its guest half way, and the guest run on at another place while somebody looks at it here.
+            raise BadRequest(_STATE_ERROR, "debugger", "a debugger is attached to the guest: detach it first")
         when = self.machine.pause()
         self.state = "paused"
         return {"at": _real_time(when)}
@@ -201,7 +216,7 @@ def set_up(folder: str) -> GuestProcess:
         with open(os.path.join(folder, "spec.msgpack"), "rb") as file:
             spec: dict[str, Any] = msgpack.unpackb(file.read())
         machine = make_machine(spec)
-        process = GuestProcess(machine, spec, listen(folder), fds)
+        process = GuestProcess(machine, spec, listen(folder), listen(folder, DEBUG_SOCKET), fds)
         process.missing = enter_sandbox()
     except (CoreError, SetupError) as error:
         end = {"reason": "setup", "field": error.field, "text": error.message}

@@ -70,15 +70,20 @@ class _opened:
         os.close(self._fd)
 
 
-def listen(folder: str) -> socket.socket:
-    """Bind guest.sock. By way of /proc/self/fd, because a socket's path is limited to 107 bytes and folders are not."""
+def listen(folder: str, name: str = "guest.sock") -> socket.socket:
+    """Bind a socket that only its owner may use. By way of /proc/self/fd, because a socket's path is limited to 107
+    bytes and folders are not."""
     folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        path = f"/proc/self/fd/{folder_fd}/guest.sock"
+        path = f"/proc/self/fd/{folder_fd}/{name}"
         if os.path.lexists(path):
             os.unlink(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
         listener.listen(128)  # a full queue looks to trio like a connection that is under way
         listener.setblocking(False)
         return listener

@@ -66,10 +66,12 @@ class Machine:
         err = new_error()
         check(self._lib.wh_machine_new(config, out, err), err)
         self._m: Any = out[0]
+        self._debugger: Any = None
         self._chunk = ffi.new("uint8_t[]", _CHUNK)
 
     def close(self) -> None:
         """Stop and join every thread, free all. Idempotent."""
+        self.end_debugger()
         if self._m is not None:
             machine, self._m = self._m, None
             self._lib.wh_machine_free(machine)
@@ -147,6 +149,28 @@ class Machine:
         out, size, err = ffi.new("uint8_t **"), ffi.new("size_t *"), new_error()
         check(self._lib.wh_machine_restore(self._m, fd, how, out, size, err), err)
         return take_buffer(self._lib, out[0], size[0]) if size[0] else b""
+
+    # -- a debugger
+
+    def debug(self, fd: int) -> None:
+        """Serve GDB's remote protocol on the connected socket ``fd``, which is taken over; the machine stands still
+        from here on until the debugger lets it go on or leaves. CoreExists: there is one already."""
+        if self._debugger is not None and not self.debugged:
+            self.end_debugger()
+        out, err = ffi.new("wh_gdb **"), new_error()
+        check(self._lib.wh_gdb_new(self._m, fd, out, err), err)
+        self._debugger = out[0]
+
+    @property
+    def debugged(self) -> bool:
+        """A debugger is attached."""
+        return self._debugger is not None and not self._lib.wh_gdb_ended(self._debugger)
+
+    def end_debugger(self) -> None:
+        """Cut its connection, if there is one; the machine goes on."""
+        if self._debugger is not None:
+            debugger, self._debugger = self._debugger, None
+            self._lib.wh_gdb_free(debugger)
 
     # -- what others map
 

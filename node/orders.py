@@ -1,14 +1,15 @@
-"""What the coordinator may order of the guests here: run, stop, forget, exec, log, console. Checks, then Guests."""
+"""What the coordinator may order of the guests here: run, stop, exec, log, console ... Checks, then Guests."""
 
 from __future__ import annotations
 
+import logging
 from typing import NoReturn
 
 import trio
 
 from node.channel.console import bridge
 from node.channel.qga import QgaError, QgaUnavailable
-from node.core import CoreError
+from node.core import CoreError, CoreExists
 from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.host import Host
@@ -16,6 +17,7 @@ from node.machine import CH_UART
 from protocol.errors import Refused
 from protocol.messages import (
     ConsoleOpen,
+    DebuggerOpen,
     GuestExec,
     GuestExecuted,
     GuestForget,
@@ -26,6 +28,8 @@ from protocol.messages import (
     GuestStop,
 )
 from protocol.transport import Handlers, Link, LinkStream
+
+log = logging.getLogger("wherry.node")
 
 
 class Orders:
@@ -39,6 +43,7 @@ class Orders:
         handlers.on_request(GuestExec, self._exec)
         handlers.on_request(GuestLog, self._log)
         handlers.on_stream(ConsoleOpen, self._console)
+        handlers.on_stream(DebuggerOpen, self._debugger)
 
     async def _run(self, link: Link, order: GuestRun) -> GuestStatus:
         return await self._host.detached(lambda: self._host.guests.run(order.spec, order.generation))
@@ -83,6 +88,19 @@ class Orders:
             _unavailable(guest, error)
         async with channel:
             await bridge(channel, stream)
+
+    async def _debugger(self, link: Link, opening: DebuggerOpen, stream: LinkStream) -> None:
+        guest = self._running(opening.guest)
+        try:
+            channel = await guest.live.debug()
+        except CoreExists as error:
+            raise Refused("exists", f"guest {guest.record.spec.name}: {error.message}", field="debugger") from error
+        except (GuestGone, CoreError) as error:
+            _unavailable(guest, error)
+        log.info("%s: a debugger is attached", guest.tag)
+        async with channel:
+            await bridge(channel, stream)
+        log.info("%s: the debugger has left", guest.tag)
 
     def _running(self, guest_id: str) -> Guest:
         guest = self._host.guests.get(guest_id)

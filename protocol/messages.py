@@ -361,6 +361,14 @@ class ConsoleOpen(StreamOpen, frozen=True, kw_only=True):
     guest: Id
 
 
+class DebuggerOpen(StreamOpen, frozen=True, kw_only=True):
+    """Duplex bytes to the guest's debugger stub (the GDB remote serial protocol). Refused with `exists` while another
+    debugger is attached."""
+
+    method: ClassVar[str] = "guest.debugger"
+    guest: Id
+
+
 class MigrationParams(Message, frozen=True, kw_only=True):
     max_blackout_ms: Annotated[float, Meta(gt=0, le=60000)] = 30.0
     max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 30

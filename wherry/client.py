@@ -135,7 +135,18 @@ class Client:
     @asynccontextmanager
     async def console(self, name: str) -> AsyncIterator[WebSocketConnection]:
         """Duplex bytes to the guest's console; begins with the kept output."""
-        url = "ws" + self.target.api.removeprefix("http") + f"{_guest(name)}/console"
+        async with self._socket(f"{_guest(name)}/console") as socket:
+            yield socket
+
+    @asynccontextmanager
+    async def debugger(self, name: str) -> AsyncIterator[WebSocketConnection]:
+        """GDB's remote protocol with the guest, which stands still until it is told to go on or this ends."""
+        async with self._socket(f"{_guest(name)}/debugger") as socket:
+            yield socket
+
+    @asynccontextmanager
+    async def _socket(self, path: str) -> AsyncIterator[WebSocketConnection]:
+        url = "ws" + self.target.api.removeprefix("http") + path
         verify = self.target.verify()
         context = None if isinstance(verify, bool) else verify
         headers = [(b"Authorization", f"Bearer {self.target.token}".encode())]

@@ -38,7 +38,7 @@ async def console(socket: WebSocket, name: str) -> None:
         guest, link = await owner(svc, name)
         stream = await link.open_stream(ConsoleOpen(guest=guest.id))
     except (CoordinatorError, WherryError) as exc:
-        await _deny(socket, exc)
+        await deny(socket, exc)
         return
     source = socket.client.host if socket.client else "?"
     await svc.cluster.db.run(
@@ -63,7 +63,7 @@ async def console(socket: WebSocket, name: str) -> None:
             current.stream = stream
         nursery.cancel_scope.cancel()
     with trio.move_on_after(1):
-        await _close(socket, code)
+        await close(socket, code)
 
 
 async def _moved(svc: Services, name: str, guest: Guest) -> tuple[Guest, LinkStream] | None:
@@ -117,7 +117,7 @@ async def _shown(stream: LinkStream, socket: WebSocket) -> None:
             return
 
 
-async def _deny(socket: WebSocket, exc: Exception) -> None:
+async def deny(socket: WebSocket, exc: Exception) -> None:
     """The API's error as the answer to the handshake, where the server can send one."""
     if "websocket.http.response" in socket.scope.get("extensions", {}):
         await socket.send_denial_response(failure(exc))
@@ -125,7 +125,7 @@ async def _deny(socket: WebSocket, exc: Exception) -> None:
         await socket.close(REFUSED)
 
 
-async def _close(socket: WebSocket, code: int) -> None:
+async def close(socket: WebSocket, code: int) -> None:
     try:
         await socket.close(code)
     except (RuntimeError, WebSocketDisconnect):

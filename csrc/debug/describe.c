@@ -55,7 +55,7 @@ static void control_registers(FILE *f, wh_hart *h)
     for (size_t i = 0; i < WH_ARRAY_LEN(csrs); i++) {
         uint64_t value;
         if (wh_hart_get_csr(h, csrs[i].number, &value))
-            fprintf(f, "<reg name=\"%s\" bitsize=\"64\" regnum=\"%u\" group=\"system\"/>", csrs[i].name,
+            fprintf(f, "<reg name=\"%s\" bitsize=\"64\" type=\"uint64\" regnum=\"%u\" group=\"system\"/>", csrs[i].name,
                     (unsigned)(WH_GDB_CSR0 + csrs[i].number));
     }
     fprintf(f,

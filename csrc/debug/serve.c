@@ -111,8 +111,8 @@ static void *main_loop(void *arg)
     wh_gdb *g = arg;
     pthread_setname_np(pthread_self(), "gdb");
     serve(g);
+    atomic_store(&g->ended, true); /* before the other side learns of it, and comes again */
     shutdown(g->fd, SHUT_RDWR);
-    atomic_store(&g->ended, true);
     return NULL;
 }
 

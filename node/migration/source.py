@@ -13,7 +13,7 @@ import time
 
 import trio
 
-from node.core import CoreError
+from node.core import CoreError, CoreStateError
 from node.guest import GuestGone
 from node.host import Host
 from node.migration.driver import Driver
@@ -166,6 +166,8 @@ class SourceDriver(Driver):
         await self.hold("prepare")
         try:
             guest = self.guest
+            if (await guest.live.call("status")).get("debugger"):
+                raise CoreStateError(-4, "debugger", "a debugger is attached to the guest: detach it first")
             link = self._link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
             await link.call(
                 MigrationPrepare(

@@ -280,3 +280,29 @@ async def test_costs_at_most_12_mib_beside_its_ram(tmp_path: Path) -> None:
         async with await handle.attach(0) as console:
             await read_until(console, b"t 10\n")
         assert anonymous_kib(handle.pid) <= 12 * 1024
+
+
+async def test_debugger_at_its_socket(tmp_path: Path) -> None:
+    async with process(tmp_path / "g", record()) as handle:
+        await handle.call("start")
+        assert (tmp_path / "g" / "gdb.sock").stat().st_mode & 0o777 == 0o600
+        async with await handle.debug() as debugger:
+            await debugger.send_all(b"$?#3f")
+            assert (await read_until(debugger, b"#")).startswith(b"+$T05thread:1;")
+            assert (await handle.call("status"))["debugger"]
+            with pytest.raises(CoreStateError, match="debugger is attached"):
+                await handle.call("pause")
+            with pytest.raises(CoreExists):
+                await handle.debug()
+        with trio.fail_after(20):
+            while (await handle.call("status"))["debugger"]:
+                pass
+        async with await handle.attach(0) as console:
+            await read_until(console, b"t 3\n")  # it runs again
+            await handle.call("pause")
+            await handle.call("resume")
+            async with await handle.debug() as debugger:
+                await debugger.send_all(b"$k#6b")
+                with trio.fail_after(20):
+                    end = await handle.wait_end()
+    assert (end.reason, end.code, end.text) == ("poweroff", 137, "killed by the debugger")

@@ -55,6 +55,8 @@ class FakeAgent:
         self.registered: m.Registered | None = None
         self.directory: m.Directory | None = None
         self.consoles: list[LinkStream] = []
+        self.debugged = False
+        self.debugger_left = trio.Event()
         self.got = trio.Event()  # set and replaced whenever something arrives
 
     def files(self) -> TlsFiles:
@@ -136,6 +138,7 @@ class FakeAgent:
             out.on_request(cls, self._hooked(cls, fn))
         out.on_notice(m.Directory, self._on_directory)
         out.on_stream(m.ConsoleOpen, self._console)
+        out.on_stream(m.DebuggerOpen, self._debugger)
         out.on_stream(m.RelayAccept, self._echo)
         return out
 
@@ -203,6 +206,16 @@ class FakeAgent:
         self.consoles.append(stream)
         await stream.send_all(b"kept:")
         await self._echo(link, opening, stream)
+
+    async def _debugger(self, link: Link, opening: m.DebuggerOpen, stream: LinkStream) -> None:
+        if self.debugged:
+            raise Refused("exists", "a debugger is attached already", field="debugger")
+        self.debugged = True
+        try:
+            await self._echo(link, opening, stream)
+        finally:
+            self.debugged = False
+            self.debugger_left.set()
 
     async def _echo(self, link: Link, opening: Any, stream: LinkStream) -> None:
         while data := await stream.receive_some():

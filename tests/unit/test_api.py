@@ -427,3 +427,27 @@ async def test_the_console_is_bytes_both_ways(tmp_path: Path) -> None:
                 await n1.link.aclose()
                 with trio.fail_after(5), pytest.raises(ConnectionClosed):
                     await socket.get_message()
+
+
+async def test_the_debugger_is_bytes_both_ways_for_one_operator(tmp_path: Path) -> None:
+    async with running(tmp_path) as c:
+        await c.image()
+        n1 = await c.node("n1")
+        url = c.ready.api.replace("http", "ws") + "/v1/guests/web/debugger"
+        headers = [(b"Authorization", f"Bearer {c.ready.token}".encode())]
+        viewer = (await c.post("/v1/tokens", {"name": "eve", "role": "viewer"}, status=201))["token"]
+        async with n1.connected():
+            await c.done(await c.run("web"))
+            with pytest.raises(ConnectionRejected) as info:
+                async with open_websocket_url(url, extra_headers=[(b"Authorization", f"Bearer {viewer}".encode())]):
+                    pass
+            assert info.value.status_code == 403
+            async with open_websocket_url(url, extra_headers=headers) as socket:
+                await socket.send_message(b"$?#3f\x03")
+                assert await socket.get_message() == b"$?#3f\x03"
+                with pytest.raises(ConnectionRejected) as info:
+                    async with open_websocket_url(url, extra_headers=headers):
+                        pass
+                assert info.value.status_code == 409
+            with trio.fail_after(5):
+                await n1.debugger_left.wait()  # the stream ends with the socket
