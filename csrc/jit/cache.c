@@ -81,7 +81,7 @@ static void *new_record(wh_jit *j, size_t bytes)
 {
     bytes = (bytes + 7) & ~(size_t)7;
     if (j->arena.records - j->arena.code < bytes) {
-        j->full = true;
+        atomic_store(&j->full, true);
         return NULL;
     }
     j->arena.records -= (uint32_t)bytes;
@@ -256,7 +256,7 @@ static wh_jit_block *make(wh_jit *j, wh_jit_page *page, uint32_t isa, uint32_t o
     if (b == NULL)
         return NULL;
     if (!wh_backend_translate(&j->arena, &ir, wh_jit_ref(j, page), &b->code)) {
-        j->full = true;
+        atomic_store(&j->full, true);
         return NULL;
     }
     publish(j, page, b);
@@ -289,24 +289,28 @@ void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_bloc
     pthread_mutex_unlock(&j->lock);
 }
 
-/* Harts look at `resetting` after they have said that they enter code (run.c), and this looks whether they are in there
+/* Harts look at `resetting` after they have said that they use the cache (run.c, guard), and this looks whether they do
  * after it has said that it resets: one of them sees the other. Slices are short, so the wait is. */
 void wh_jit_reset(wh_jit *j)
 {
+    uint32_t nobody = 0;
+    if (!atomic_compare_exchange_strong(&j->resetting, &nobody, 1))
+        return;
+    for (unsigned i = 0; i < WH_MAX_HARTS; i++) {
+        wh_hart *other = atomic_load(&j->hart[i]);
+        while (other != NULL && atomic_load(&other->in_code) != 0)
+            sched_yield();
+    }
     pthread_mutex_lock(&j->lock);
     if (j->full) {
-        atomic_store(&j->resetting, 1);
-        for (unsigned i = 0; i < WH_MAX_HARTS; i++)
-            while (j->hart[i] != NULL && atomic_load(&j->hart[i]->in_code) != 0)
-                sched_yield();
         for (unsigned i = 0; i < WH_JIT_BUCKETS; i++)
             atomic_store_explicit(&j->bucket[i], 0, memory_order_relaxed);
         memset(j->page_bucket, 0, sizeof(j->page_bucket));
         start(j);
-        j->full = false;
+        atomic_store(&j->full, false);
         j->resets++;
         atomic_fetch_add(&j->generation, 1);
-        atomic_store(&j->resetting, 0);
     }
     pthread_mutex_unlock(&j->lock);
+    atomic_store(&j->resetting, 0);
 }

@@ -49,8 +49,8 @@ struct wh_jit {
     pthread_mutex_t lock;
     _Atomic uint64_t epoch;
     _Atomic uint32_t generation, resetting;
-    bool full;
-    wh_hart *hart[WH_MAX_HARTS];
+    _Atomic bool full;
+    _Atomic(wh_hart *) hart[WH_MAX_HARTS];
     _Atomic uint32_t bucket[WH_JIT_BUCKETS];
     uint32_t page_bucket[WH_JIT_PAGE_BUCKETS];
     uint64_t blocks, instructions, resets, discarded; /* under lock; since the machine was made */
@@ -63,7 +63,7 @@ wh_jit_block *wh_jit_find(wh_jit *j, const wh_jit_page *page, uint32_t offset);
 /* Translate at this offset; NULL: not possible there, or the arena is full (j->full). */
 wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset);
 void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_block *to);
-/* Drop everything. The caller is not inside translated code. */
+/* Drop everything, once nobody uses it: the caller is not guarded (run.c). Or another hart is doing it. */
 void wh_jit_reset(wh_jit *j);
 
 static inline void *wh_jit_at(const wh_jit *j, uint32_t ref)

@@ -46,15 +46,39 @@ static void follow_generation(wh_hart *h)
     }
 }
 
-/* Count one arrival at pc from translated code; the interpreter counts its own. True: worth translating. */
-static bool warm_up(wh_hart *h)
+/* Records and code may be used between these two: no reset happens. Neither is called with the other's lock held, and
+ * nothing that waits for the guest or for a device is done in between. */
+static void guard(wh_hart *h)
+{
+    atomic_store(&h->in_code, 1);
+    while (WH_UNLIKELY(atomic_load(&h->env.jit->resetting) != 0)) {
+        atomic_store(&h->in_code, 0);
+        sched_yield();
+        atomic_store(&h->in_code, 1);
+    }
+    follow_generation(h);
+}
+
+static void unguard(wh_hart *h)
+{
+    atomic_store_explicit(&h->in_code, 0, memory_order_release);
+}
+
+/* Where the interpreter counts heat for pc; NULL: it has not been in that page lately. */
+static uint8_t *heat_at(wh_hart *h)
 {
     const wh_tlb_entry *e = wh_mmu_fetch_slot(&h->mmu, h->pc);
     if (e->tag != ((h->pc >> WH_PAGE_SHIFT) | h->mmu.fetch_context))
-        return false;
-    uint8_t *heat = wh_code_heat(&h->code, (const wh_insn *)(uintptr_t)e->addend + (h->pc & (WH_PAGE_SIZE - 1)) / 2);
-    if (*heat >= WH_HEAT_HOT)
-        return true;
+        return NULL;
+    return wh_code_heat(&h->code, (const wh_insn *)(uintptr_t)e->addend + (h->pc & (WH_PAGE_SIZE - 1)) / 2);
+}
+
+/* Count one arrival at pc from translated code; the interpreter counts its own. True: worth translating. */
+static bool warm_up(wh_hart *h)
+{
+    uint8_t *heat = heat_at(h);
+    if (heat == NULL || *heat >= WH_HEAT_HOT)
+        return heat != NULL;
     ++*heat;
     return false;
 }
@@ -64,11 +88,10 @@ struct place {
     wh_jit_block *block; /* NULL: nothing translated at pc */
 };
 
-/* 0, or a trap cause. */
+/* Guarded. 0, or a trap cause. */
 static int find(wh_hart *h, struct place *out)
 {
     int status = 0;
-    follow_generation(h);
     const wh_tlb_entry *e = wh_mmu_code_slot(&h->mmu, h->pc);
     if (WH_LIKELY(e->tag == ((h->pc >> WH_PAGE_SHIFT) | h->mmu.fetch_context)))
         out->page = (wh_jit_page *)(uintptr_t)e->addend;
@@ -78,67 +101,71 @@ static int find(wh_hart *h, struct place *out)
     return status;
 }
 
-static void make(wh_hart *h, struct place *at)
-{
-    wh_jit *j = h->env.jit;
-    if (at->page != NULL)
-        at->block = wh_jit_make(h, at->page, (uint32_t)h->pc & (WH_PAGE_SIZE - 1));
-    if (at->block == NULL && j->full) {
-        wh_jit_reset(j);
-        at->page = NULL;
-    }
-}
-
-static int interpret_one(wh_hart *h)
+/* Interpret, if only one instruction. Not guarded. 0: go on at pc; else enum wh_exit or wh_private_exit. */
+static int run_cold(wh_hart *h, bool one)
 {
     static const wh_insn decode_it = {.op = WH_OP_UNDECODED};
-    int status = wh_interp_one(h, &decode_it);
-    return status == WH_EXIT_LOOKUP ? 0 : status;
+    int status = one ? wh_interp_one(h, &decode_it) : wh_interp_run_tier(h);
+    return status == WH_EXIT_LOOKUP || status == WH_EXIT_HOT ? 0 : status;
 }
 
-/* What is not translated. 0: go on at pc; else enum wh_exit or wh_private_exit. */
-static int run_cold(wh_hart *h, struct place *at, bool arrived)
+/* Guarded. Links the exit that was taken last, if there was one, and runs. */
+static int run_hot(wh_hart *h, const wh_jit_block *block, enum wh_leave *why, uint32_t *link_generation)
 {
-    if (at->page == NULL)
-        return interpret_one(h);
-    if (wh_hart_exact(h) || (arrived && warm_up(h))) {
-        make(h, at);
-        return at->block != NULL ? 0 : interpret_one(h);
+    const wh_jit_arena *arena = &h->env.jit->arena;
+    if (*why == WH_LEAVE_LINK && *link_generation == h->code_generation)
+        wh_jit_link(h, h->link_site, h->link_page, block);
+    wh_mmu_fill_jump(&h->mmu, h->pc, (uint32_t)(uintptr_t)(arena->rx + block->code.entry));
+    *link_generation = h->code_generation;
+    h->vpage = h->pc & ~(uint64_t)(WH_PAGE_SIZE - 1);
+    *why = arena->enter(h, arena->rx + block->code.entry);
+    return *why == WH_LEAVE_HELPER ? h->leave_status : 0;
+}
+
+/* What to do with pc once it is known where it is. *one: nothing is to be had there but interpreting an instruction. */
+static void translate(wh_hart *h, struct place *at, bool *one)
+{
+    *one = at->page == NULL;
+    if (at->page == NULL || (!wh_hart_exact(h) && !warm_up(h)))
+        return;
+    at->block = wh_jit_make(h, at->page, (uint32_t)h->pc & (WH_PAGE_SIZE - 1));
+    if (at->block != NULL)
+        return;
+    *one = true;
+    uint8_t *heat = heat_at(h);
+    if (heat != NULL)
+        *heat = 0; /* ask again after a while */
+}
+
+static int step(wh_hart *h, enum wh_leave *why, uint32_t *link_generation)
+{
+    struct place at;
+    bool one = false;
+    guard(h);
+    int status = find(h, &at);
+    if (WH_UNLIKELY(status != 0)) {
+        unguard(h);
+        *why = WH_LEAVE_LOOKUP;
+        return wh_trap(h, (uint64_t)status, h->trap_value) ? (int)WH_EXIT_WEDGED : (int)WH_EXIT_SLICE;
     }
-    int status = wh_interp_run_tier(h);
-    if (status != WH_EXIT_HOT)
+    if (at.block == NULL)
+        translate(h, &at, &one);
+    if (WH_LIKELY(at.block != NULL))
+        status = run_hot(h, at.block, why, link_generation);
+    unguard(h);
+    if (WH_LIKELY(at.block != NULL)) {
+        if (*why == WH_LEAVE_BUDGET)
+            return wh_hart_exact(h) && h->budget > 0 ? wh_interp_run_exact(h) : (int)WH_EXIT_SLICE;
         return status;
-    status = find(h, at);
-    if (status != 0 || at->block != NULL)
-        return 0; /* a trap is found again by the caller */
-    make(h, at);
-    return at->block != NULL ? 0 : interpret_one(h);
-}
-
-/* Into translated code and back. */
-static enum wh_leave execute(wh_hart *h, const wh_jit_block *block)
-{
-    wh_jit *j = h->env.jit;
-    enum wh_leave why = WH_LEAVE_LOOKUP;
-    atomic_store(&h->in_code, 1);
-    if (WH_LIKELY(atomic_load(&j->resetting) == 0 && h->code_generation == atomic_load(&j->generation))) {
-        h->vpage = h->pc & ~(uint64_t)(WH_PAGE_SIZE - 1);
-        why = j->arena.enter(h, j->arena.rx + block->code.entry);
     }
-    atomic_store_explicit(&h->in_code, 0, memory_order_release);
-    return why;
-}
-
-static int poll_or_finish(wh_hart *h, bool exact_rest)
-{
-    if (exact_rest && h->budget > 0)
-        return wh_interp_run_exact(h);
-    return wh_hart_poll(h);
+    *why = WH_LEAVE_LOOKUP;
+    if (h->env.jit->full)
+        wh_jit_reset(h->env.jit);
+    return run_cold(h, one);
 }
 
 static int run_loop(wh_hart *h)
 {
-    struct place at;
     enum wh_leave why = WH_LEAVE_LOOKUP;
     uint32_t link_generation = 0;
     for (int status = WH_EXIT_SLICE;;) {
@@ -146,31 +173,7 @@ static int run_loop(wh_hart *h)
             status = wh_hart_poll(h);
         if (status != 0)
             return status;
-        int cause = find(h, &at);
-        if (cause != 0) {
-            if (wh_trap(h, (uint64_t)cause, h->trap_value))
-                return WH_EXIT_WEDGED;
-            why = WH_LEAVE_LOOKUP;
-            status = WH_EXIT_SLICE;
-            continue;
-        }
-        if (at.block == NULL) {
-            uint64_t pc = h->pc;
-            status = run_cold(h, &at, true);
-            if (h->pc != pc)
-                why = WH_LEAVE_LOOKUP; /* somewhere else by now */
-            continue;
-        }
-        if (why == WH_LEAVE_LINK && link_generation == h->code_generation)
-            wh_jit_link(h, h->link_site, h->link_page, at.block);
-        wh_mmu_fill_jump(&h->mmu, h->pc, (uint32_t)(uintptr_t)(h->env.jit->arena.rx + at.block->code.entry));
-        link_generation = h->code_generation;
-        why = execute(h, at.block);
-        status = 0;
-        if (why == WH_LEAVE_HELPER)
-            status = h->leave_status;
-        else if (why == WH_LEAVE_BUDGET)
-            status = poll_or_finish(h, wh_hart_exact(h));
+        status = step(h, &why, &link_generation);
     }
 }
 
