@@ -14,7 +14,7 @@ C_FILES      = $(shell find csrc tests -name '*.[ch]' -not -path '*/programs/*')
 TIDY_FILES   = $(shell find csrc -name '*.c')
 TIDY_FLAGS  := -std=gnu11 -D_GNU_SOURCE -Icsrc
 
-.PHONY: setup build image demo test test-c test-tsan test-py test-root check bench soak litmus fuzz fresh clean
+.PHONY: setup build image demo test test-c test-tsan test-py test-root test-software check bench soak litmus fuzz fresh clean
 
 setup:
 	@sh deploy/setup.sh
@@ -74,6 +74,10 @@ SUITE ?= trixie
 FRESH ?= demo test
 fresh:
 	@sh deploy/fresh.sh $(SUITE) $(FRESH)
+
+# gcc, Python's own tests, OpenSSL and stress-ng in Debian guests; builds an image of 200 MB first.
+test-software: setup
+	WHERRY_SOFTWARE=1 $(PY) -m pytest tests/guest/test_software.py $(PYTEST_ARGS)
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
