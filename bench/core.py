@@ -54,6 +54,7 @@ class Bench:
     native: bool
     rows: dict[str, Row]
     sums: dict[str, dict[str, str]] = field(default_factory=dict)  # row to emulator to checksum
+    shares: dict[str, list[float]] = field(default_factory=dict)  # emulator to processor time over wall time
     faults: list[str] = field(default_factory=list)
 
     def round(self, index: int) -> None:
@@ -104,7 +105,9 @@ class Bench:
             emulator, self.kernel, self.archive, words, harts=harts, timeout=self._patience(rows)
         )
         spent = time.monotonic() - began
-        print(f"  {emulator.name}: {words.split(maxsplit=1)[0][:40]} in {spent:.1f} s", file=sys.stderr, flush=True)
+        what = words.split(maxsplit=1)[0][:40]
+        print(f"  {emulator.name}: {what} in {spent:.1f} s", file=sys.stderr, flush=True)
+        self.shares.setdefault(emulator.name, []).append(round(found.share, 3))
         return found
 
     def _machine(self, emulator: Emulator) -> None:
@@ -210,12 +213,21 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="wherry-bench-") as folder:
             bench.rows["rss_mib"].ours += trio.run(core_memory.guest_mib, Path(folder), min(arguments.pairs, 3))
     rows = bench.settle()
-    more = {"missing": missing, "faults": bench.faults, "checksums": bench.sums, "load": load, "ms": bench.ms}
+    more = {
+        "missing": missing,
+        "faults": bench.faults,
+        "checksums": bench.sums,
+        "load": load,
+        "shares": bench.shares,
+        "ms": bench.ms,
+    }
     path = write_json("core", rows, METHOD, **more)
     print(f"{machine()}; {arguments.pairs} rounds of {bench.ms} ms; load before {load:.1f}; {bench.ours.name}\n")
     print(core_rows.table(rows))
     for text in [*(f"missing: {reason}" for reason in missing), *(f"fault: {text}" for text in bench.faults)]:
         print(text)
+    shares = ", ".join(f"{name} {min(each):.2f}" for name, each in bench.shares.items())
+    print(f"least share of a processor that a run got (1: it was alone): {shares}")
     print(f"\n{METHOD}\nraw figures: {path}")
     core_plot.write(path, ROOT / "build" / "bench" / "core.svg")
     if arguments.publish:

@@ -11,10 +11,12 @@ import hashlib
 import os
 import platform
 import re
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,12 +35,16 @@ _LINE = re.compile(r"^bench (?P<name>[a-z0-9_]+) (?:(?P<word>missing|wrong)|(?P<
 
 @dataclass
 class Figures:
-    """What one run printed: values and checksums by row; ``faults`` says what each row without a value lacks."""
+    """What one run printed: values and checksums by row; ``faults`` says what each row without a value lacks.
+
+    ``share`` is the processor time that the run got over its wall time: well below 1, others had the host's processors.
+    """
 
     values: dict[str, float] = field(default_factory=dict)
     sums: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     complete: bool = False
+    share: float = 0.0
 
 
 def parse(text: str) -> Figures:
@@ -114,8 +120,10 @@ class Emulator:
         return [str(CORE), "run", *ours, "--memory", MEMORY, "--smp", str(harts), *engine, *extra]
 
 
-def run(argv: list[str], timeout: float) -> tuple[str, str]:
-    """Output of a command and "" or how it failed; after ``timeout`` seconds it is killed with its whole group."""
+def run(argv: list[str], timeout: float) -> tuple[str, str, float]:
+    """Output of a command, "" or how it failed, and its processor time over its wall time; after ``timeout`` seconds it
+    is killed with its whole group."""
+    began, before = time.monotonic(), _children_s()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
@@ -131,15 +139,23 @@ def run(argv: list[str], timeout: float) -> tuple[str, str]:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         output.seek(0)
-        return output.read().decode(errors="replace"), failure
+        share = (_children_s() - before) / (time.monotonic() - began)
+        return output.read().decode(errors="replace"), failure, share
+
+
+def _children_s() -> float:
+    """Processor seconds of all children that have been waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def measure(emulator: Emulator, kernel: Path, archive: Path, words: str, *, harts: int, timeout: float) -> Figures:
     """Boot the binary with ``words`` as its arguments and read its figures. What did not come is a fault of the run,
     kept under the name "run" with the last words of the console."""
     append = f"console=ttyS0 quiet panic=-1 rdinit=/core -- {words}"
-    text, failure = run(emulator.boot(kernel, archive, append, harts), timeout)
+    text, failure, share = run(emulator.boot(kernel, archive, append, harts), timeout)
     found = parse(text)
+    found.share = share
     if not found.complete:
         last = " | ".join(line.strip() for line in text.splitlines()[-6:] if line.strip())
         found.faults["run"] = f"{failure or 'ended early'}; console: {last[-300:]}"
@@ -148,8 +164,9 @@ def measure(emulator: Emulator, kernel: Path, archive: Path, words: str, *, hart
 
 def measure_host(words: str, timeout: float) -> Figures:
     """The same sources compiled for this host, run on it."""
-    text, failure = run([str(build(f"{platform.machine()}-linux-musl")), *words.split()], timeout)
+    text, failure, share = run([str(build(f"{platform.machine()}-linux-musl")), *words.split()], timeout)
     found = parse(text)
+    found.share = share
     if not found.complete:
         found.faults["run"] = failure or "ended early"
     return found

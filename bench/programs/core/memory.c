@@ -10,23 +10,28 @@
 
 enum { BLOCK = 4 << 20, DOUBLES = BLOCK / 8, LINE = 64 };
 
-static char *blocks; /* three of BLOCK bytes, touched */
-
-static bool blocks_prepare(void)
-{
-    if (blocks == NULL)
-        blocks = aligned_alloc(4096, 3 * (size_t)BLOCK);
-    if (blocks == NULL)
-        return false;
-    for (size_t i = 0; i < 3 * (size_t)BLOCK; i++)
-        blocks[i] = (char)(i * 13 >> 3 & 15);
-    return true;
-}
+static char *blocks[3]; /* of BLOCK bytes each, touched; apart as libc places them, so not a power of two */
 
 static void blocks_finish(void)
 {
-    free(blocks);
-    blocks = NULL;
+    for (int b = 0; b < 3; b++) {
+        free(blocks[b]);
+        blocks[b] = NULL;
+    }
+}
+
+static bool blocks_prepare(void)
+{
+    for (int b = 0; b < 3; b++) {
+        blocks[b] = malloc(BLOCK);
+        if (blocks[b] == NULL) {
+            blocks_finish();
+            return false;
+        }
+        for (size_t i = 0; i < BLOCK; i++)
+            blocks[b][i] = (char)(i * 13 >> 3 & 15);
+    }
+    return true;
 }
 
 /* -fno-builtin keeps the two loops from becoming calls. */
@@ -46,8 +51,8 @@ static uint64_t copy_run(uint64_t n)
 {
     uint64_t sum = 0;
     for (uint64_t i = 0; i < n; i++) {
-        copy_words((uint64_t *)(void *)(blocks + (i & 1) * BLOCK), (uint64_t *)(void *)(blocks + (~i & 1) * BLOCK));
-        sum += (unsigned char)blocks[(i * 4099) % BLOCK];
+        copy_words((uint64_t *)(void *)blocks[i & 1], (uint64_t *)(void *)blocks[~i & 1]);
+        sum += (unsigned char)blocks[i & 1][(i * 4099) % BLOCK];
     }
     return sum;
 }
@@ -56,8 +61,8 @@ static uint64_t memset_run(uint64_t n)
 {
     uint64_t sum = 0;
     for (uint64_t i = 0; i < n; i++) {
-        set_words((uint64_t *)(void *)blocks, i & 127);
-        sum += (unsigned char)blocks[(i * 4096) % BLOCK];
+        set_words((uint64_t *)(void *)blocks[0], i & 127);
+        sum += (unsigned char)blocks[0][(i * 4096) % BLOCK];
     }
     return sum;
 }
@@ -66,16 +71,16 @@ static bool triad_prepare(void)
 {
     if (!blocks_prepare())
         return false;
-    double *d = (double *)(void *)blocks;
-    for (int i = 0; i < 3 * DOUBLES; i++)
-        d[i] = 1.0 + i % 7;
+    for (int b = 0; b < 3; b++)
+        for (int i = 0; i < DOUBLES; i++)
+            ((double *)(void *)blocks[b])[i] = 1.0 + (i + b) % 7;
     return true;
 }
 
 static uint64_t triad_run(uint64_t n)
 {
-    double *a = (double *)(void *)blocks;
-    const double *b = a + DOUBLES, *c = b + DOUBLES;
+    double *restrict a = (double *)(void *)blocks[0];
+    const double *b = (double *)(void *)blocks[1], *c = (double *)(void *)blocks[2];
     uint64_t sum = 0;
     for (uint64_t i = 0; i < n; i++) {
         double factor = 0.25 + (double)(i & 3);
