@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from node.machine import ENGINE_INTERPRETER, ENGINE_JIT
 from tests.guest.debian import Image, debian_image
 from tests.guest.guest import MIB, Guest
 
@@ -70,10 +71,14 @@ class Shell:
         return text
 
 
-@pytest.fixture(scope="module", params=[1, 4], ids=["1 hart", "4 harts"])
+MACHINES = [(engine, harts) for engine in (ENGINE_JIT, ENGINE_INTERPRETER) for harts in (1, 4)]
+
+
+@pytest.fixture(scope="module", params=MACHINES, ids=["jit-1", "jit-4", "interpreter-1", "interpreter-4"])
 def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
     image: Image = debian_image("debian-software", PACKAGES)
-    with Guest(ram=2048 * MIB, harts=request.param) as guest:
+    engine, harts = request.param
+    with Guest(ram=2048 * MIB, harts=harts, engine=engine) as guest:
         guest.boot(image.kernel, initrd=image.initrd, cmdline="console=ttyS0")
         yield Shell(guest)
         assert guest.end is None

@@ -105,12 +105,12 @@ static void plan_group(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *
         if (m != o && m->in.b == base && wh_x86_kind_of(m->op, &kind)) {
             int32_t low = m->in.imm < g.low ? m->in.imm : g.low;
             int32_t top = m->in.imm + wh_x86_kinds[kind].size, high = top > g.high ? top : g.high;
-            if (high - low > WH_GROUP_SPAN)
-                continue;
-            g.low = low;
-            g.high = high;
-            g.store |= wh_x86_kinds[kind].store;
-            g.last = m;
+            if (high - low <= WH_GROUP_SPAN) {
+                g.low = low;
+                g.high = high;
+                g.store |= wh_x86_kinds[kind].store;
+                g.last = m;
+            }
         }
         if (writes(m, base))
             break;
