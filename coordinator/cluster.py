@@ -20,6 +20,7 @@ from coordinator.leases import BecameAlive, LeaseEvent, Leases
 from coordinator.live import LiveLinks
 from coordinator.model import Guest
 from coordinator.placement import Demand, Placement, place
+from coordinator.stats import Stats
 from coordinator.store import guests, meta, networks, nodes
 from coordinator.store.db import Db, Tx
 from protocol.errors import LinkError
@@ -42,6 +43,7 @@ class Cluster:
         self.wall = wall
         self.hub = Hub()
         self.links = LiveLinks()
+        self.stats = Stats()
         self.directory_changed = trio.Event()
         self._lease_changed = trio.Event()
         db.on_events = self.hub.publish

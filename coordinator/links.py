@@ -156,6 +156,7 @@ class NodeService:
             return  # a session that was replaced, or never registered
         await self._cluster.db.run(nodes.seen, node, report.resources)
         await self._cluster.lease(Heard(node))
+        self._cluster.stats.observe(node, report.guests, trio.current_time())
         for guest, generation in await self._reconcile(link, report.guests, registering=False):
             self._errands.send(self._send, link, m.GuestForget(guest=guest, generation=generation))
 

@@ -45,6 +45,8 @@ class Guest:
         self.started = 0.0
         self.booted = 0.0
         self.instructions = 0
+        self.counters: dict[str, int] = {}
+        self.sampled = 0.0
         self.resident = 0
         self.migration = record.migration
         self.ended = trio.Event()
@@ -87,6 +89,8 @@ class Guest:
             instructions=self.instructions,
             resident=self.resident,
             migration=self.migration,
+            sampled=self.sampled,
+            counters=self.counters,
         )
 
     async def agent(self) -> GuestAgent:

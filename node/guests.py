@@ -99,7 +99,9 @@ class Guests:
                     answer = await guest.handle.call("status")
                 except (GuestGone, CoreError):
                     continue
-                guest.instructions = int(answer["stats"]["instructions"])
+                guest.counters = {name: int(value) for name, value in answer["stats"].items()}
+                guest.sampled = time.monotonic()
+                guest.instructions = guest.counters["instructions"]
                 guest.resident = await trio.to_thread.run_sync(resident, guest.handle.fds.get("ram", -1))
 
     # -- orders

@@ -98,6 +98,10 @@ class GuestSpec(Message, frozen=True, kw_only=True):
     cpu: Literal["rva22", "rv64gc"] = "rva22"  # the CPU model, for life: csrc/cpu/model.h
 
 
+CounterName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
+Counter = Annotated[int, Meta(ge=0)]
+
+
 class GuestStatus(Message, frozen=True, kw_only=True):
     guest: Id
     generation: Generation
@@ -109,6 +113,8 @@ class GuestStatus(Message, frozen=True, kw_only=True):
     instructions: int = 0
     resident: Bytes = 0
     migration: str = ""  # id of the migration that this copy takes part in
+    sampled: float = 0.0  # when the counters were read, by the node's monotonic clock; 0: never
+    counters: Annotated[dict[CounterName, Counter], Meta(max_length=64)] = {}  # as wh_machine_stats in csrc/api.cdef
 
 
 class Resources(Message, frozen=True, kw_only=True):

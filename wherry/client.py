@@ -96,6 +96,10 @@ class Client:
     async def guest(self, name: str) -> model.Guest:
         return model.parse(model.Guest, await self._json("GET", _guest(name)))
 
+    async def stats(self) -> list[model.GuestStats]:
+        """What every guest does, some seconds ago at most."""
+        return await self._list(model.GuestStats, "/v1/stats", "stats")
+
     async def run(self, **request: Any) -> model.Operation:
         """``name image memory cpus networks on cmdline``; see POST /v1/guests."""
         return _operation(await self._json("POST", "/v1/guests", json=request))

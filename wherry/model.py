@@ -38,6 +38,27 @@ class Guest:
 
 
 @dataclass(frozen=True)
+class GuestStats:
+    """Memory in bytes; ``age_s``: how old the figures are. ``counters`` and ``rates`` are None where the guest's node
+    has told none lately; their names are those of ``GET /v1/stats``."""
+
+    name: str
+    node: str | None = None
+    state: str = "unknown"
+    generation: int = 0
+    cpus: int = 0
+    memory: int = 0
+    resident: int = 0
+    age_s: float | None = None
+    counters: dict[str, Any] | None = None
+    rates: dict[str, Any] | None = None
+
+    def rate(self, name: str) -> float | None:
+        value = (self.rates or {}).get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+
+@dataclass(frozen=True)
 class Node:
     """Memory in bytes; ``last_seen_s`` is an age."""
 

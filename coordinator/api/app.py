@@ -7,7 +7,19 @@ import logging
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coordinator.api import access, authority, console, debugger, failures, guests, images, networks, nodes, operations
+from coordinator.api import (
+    access,
+    authority,
+    console,
+    debugger,
+    failures,
+    guests,
+    images,
+    networks,
+    nodes,
+    operations,
+    stats,
+)
 from coordinator.api.deps import Services
 from coordinator.errors import CoordinatorError
 from coordinator.model import ApiToken
@@ -70,7 +82,7 @@ def make_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     failures.install(app)
-    for module in (guests, console, debugger, nodes, networks, images, operations, access, authority):
+    for module in (guests, console, debugger, nodes, networks, images, operations, stats, access, authority):
         app.include_router(module.router)
     app.add_middleware(Audit, services=services)
     return app

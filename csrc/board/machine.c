@@ -265,6 +265,11 @@ static void add_device_stats(wh_machine *m, wh_machine_stats *out)
     pthread_mutex_unlock(&m->lock);
 }
 
+static uint64_t exits(const wh_board_hart *h, enum wh_exit cause)
+{
+    return atomic_load_explicit(&h->exits[cause], memory_order_relaxed);
+}
+
 void wh_machine_get_stats(wh_machine *m, wh_machine_stats *out)
 {
     memset(out, 0, sizeof *out);
@@ -276,6 +281,12 @@ void wh_machine_get_stats(wh_machine *m, wh_machine_stats *out)
         out->interrupts += s.interrupts;
         out->mmio += s.mmio;
         out->tlb_misses += s.tlb_misses;
+        out->exits_attention += exits(&m->hart[i], WH_EXIT_ATTENTION);
+        out->exits_wfi += exits(&m->hart[i], WH_EXIT_WFI);
+        out->exits_sbi += exits(&m->hart[i], WH_EXIT_SBI);
+        out->exits_pause += exits(&m->hart[i], WH_EXIT_PAUSE);
+        out->exits_limit += exits(&m->hart[i], WH_EXIT_LIMIT);
+        out->exits_debug += exits(&m->hart[i], WH_EXIT_DEBUG);
         out->wfi_ns += atomic_load_explicit(&m->hart[i].wfi_ns, memory_order_relaxed);
         out->run_ns += atomic_load_explicit(&m->hart[i].run_ns, memory_order_relaxed);
     }

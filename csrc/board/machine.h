@@ -92,6 +92,7 @@ typedef struct wh_board_hart {
     _Atomic uint32_t sleeping;
     _Atomic uint32_t executing; /* inside wh_hart_run: fences must be waited for */
     _Atomic uint64_t wfi_ns, run_ns;
+    _Atomic uint64_t exits[WH_EXIT_CAUSES]; /* how often wh_hart_run came back, by enum wh_exit */
     enum wh_hsm hsm;      /* under machine.lock */
     bool resume_restarts; /* a suspend of the non-retentive kind */
     bool waiting;         /* icount: in WFI */

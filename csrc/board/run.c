@@ -145,6 +145,7 @@ enum wh_exit wh_run_execute(wh_board_hart *h)
     atomic_store(&share->parked, 1);
     atomic_store(&h->executing, 0);
     atomic_fetch_add_explicit(&h->run_ns, wh_now_ns() - start, memory_order_relaxed);
+    atomic_fetch_add_explicit(&h->exits[(unsigned)why % WH_EXIT_CAUSES], 1, memory_order_relaxed);
     return why;
 }
 

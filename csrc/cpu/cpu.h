@@ -43,6 +43,8 @@ enum wh_exit {
     WH_EXIT_DEBUG = 7      /* a breakpoint, a watchpoint or a finished step: wh_hart_debug_hit (cpu/debug.h) */
 };
 
+#define WH_EXIT_CAUSES 8u /* above every public exit */
+
 int wh_hart_new(const wh_cpu_env *env, unsigned id, wh_hart **out, wh_error *err);
 void wh_hart_free(wh_hart *h);
 unsigned wh_hart_id(const wh_hart *h);

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, open_websocket_url
@@ -451,3 +452,37 @@ async def test_the_debugger_is_bytes_both_ways_for_one_operator(tmp_path: Path) 
                 assert info.value.status_code == 409
             with trio.fail_after(5):
                 await n1.debugger_left.wait()  # the stream ends with the socket
+
+
+# ---- figures -----------------------------------------------------------------------------------------------------
+
+
+async def test_stats_and_metrics(tmp_path: Path) -> None:
+    async with running(tmp_path) as c:
+        await c.image()
+        n1 = await c.node("n1")
+        async with n1.connected():
+            await c.done(await c.run("web"))
+            (stats,) = (await c.get("/v1/stats"))["stats"]
+            assert (stats["name"], stats["node"], stats["counters"], stats["rates"]) == ("web", "n1", None, None)
+            (guest, status), *_ = n1.guests.items()
+            for at in (10.0, 12.0):
+                n1.guests[guest] = msgspec.structs.replace(
+                    status, sampled=at, resident=4096, counters={"instructions": int(at * 1e6), "exits_wfi": 3}
+                )
+                await n1.report()
+            with trio.fail_after(5):
+                while (stats := await c.get("/v1/guests/web/stats"))["rates"] is None:
+                    pass
+            assert stats["rates"]["mips"] == 1.0
+            assert stats["counters"] == {"instructions": 12_000_000, "exits_wfi": 3}
+            assert stats["resident"] == 4096
+            assert (await c.http.get("/v1/guests/none/stats")).status_code == 404
+            async with httpx.AsyncClient(trust_env=False) as client:
+                assert (await client.get(f"{c.ready.api}/metrics")).status_code == 401
+            answer = await c.http.get("/metrics")
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert 'wherry_node_up{node="n1"} 1\n' in answer.text
+            assert 'wherry_guest_instructions_total{guest="web",node="n1"} 12000000\n' in answer.text
+            assert 'wherry_guest_exits_total{guest="web",node="n1",cause="wfi"} 3\n' in answer.text
