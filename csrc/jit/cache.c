@@ -8,8 +8,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* A page whose code changes again and again is better interpreted: after so many comparisons that found changes. */
-enum { MAX_CHANGES = 64 };
+/* A page whose code changes at each look is better interpreted for a while. Every look that finds a change counts one
+ * up, every other one down; from MAX_CHANGES on nothing is translated, for as many looks. */
+enum { MAX_CHANGES = 32 };
 
 static int map_arena(wh_jit_arena *a, int fd, uint32_t bytes, wh_error *err)
 {
@@ -131,7 +132,10 @@ static void recheck(wh_jit *j, wh_jit_page *page, const uint8_t *host)
         j->discarded++;
         changed = true;
     }
-    page->changes += changed;
+    if (changed)
+        page->changes = page->changes + 1 < MAX_CHANGES ? page->changes + 1 : 2 * MAX_CHANGES;
+    else if (page->changes != 0)
+        page->changes--;
 }
 
 /* Lock held. */

@@ -23,7 +23,7 @@ typedef struct wh_jit_page {
     uint64_t checked; /* epoch of the last comparison */
     uint32_t next;    /* hash chain; references are offsets in the arena, 0: none */
     uint32_t blocks;  /* list of its blocks, dead ones too */
-    uint32_t changes; /* comparisons that found dead blocks */
+    uint32_t changes; /* how restless its code is (cache.c) */
 } wh_jit_page;
 
 typedef struct wh_jit_segment {

@@ -1,9 +1,9 @@
 /* ir: what the front end hands to a back end: one superblock, an array of decoded guest instructions.
  *
  * A superblock lies within one guest page and knows no virtual address: `at` and every target are offsets in the page;
- * the virtual base of the page that runs is in wh_hart.vpage. It is entered at op[0] only. From there control goes on from
- * op to op; conditional branches may leave it (side exits) or jump to another op; where a path ends, the op says how it
- * goes on (`end`). A JAL inside the page is followed: the op behind it in the array is its target.
+ * the virtual base of the page that runs is in wh_hart.vpage. It is entered at op[0] only. From there control goes on
+ * from op to op; conditional branches may leave it (side exits) or jump to another op; where a path ends, the op says
+ * how it goes on (`end`). A JAL inside the page is followed: the op behind it in the array is its target.
  *
  * Shape: the main path is what follows the head with branches not taken. If it comes back to the head, it ends with the
  * last such branch, and if a loop begins in the middle of it, it ends there: a loop has a block of its own. Behind the

@@ -1,8 +1,8 @@
 /* loops: which guest registers a block keeps in host registers.
  *
  * Between blocks the mapping is always the same (wh_x86_host). A block that contains a loop may use another one inside:
- * host registers whose usual guest registers it hardly names get those that it names often. Its prologue swaps them, and
- * whatever leaves the block or calls C swaps back, by a subroutine that stands in front of the block. */
+ * host registers whose usual guest registers it hardly names get those that it names often. Its prologue swaps them,
+ * and whatever leaves the block or calls C swaps back, by a subroutine that stands in front of the block. */
 #include "jit/x86/x86.h"
 
 enum {

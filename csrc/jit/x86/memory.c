@@ -26,8 +26,8 @@ static void late_access(wh_x86 *e, const wh_x86_late *l)
     x_jmp_to(&e->a, l->back);
 }
 
-/* rax is the address of an access; [rax + low, rax + high) shall lie in one page of the TLB. Returns the jump for when it
- * does not; otherwise rcx is its entry. */
+/* rax is the address of an access; [rax + low, rax + high) shall lie in one page of the TLB. Returns the jump for when
+ * it does not; otherwise rcx is its entry. */
 static uint8_t *look_up(wh_x86 *e, int32_t low, int32_t high, bool store)
 {
     wh_asm *a = &e->a;
@@ -87,8 +87,8 @@ static bool keeps_translation(const wh_jit_op *o)
     return (o->op >= WH_OP_LUI && o->op <= WH_OP_REMUW) || (o->op >= WH_OP_ADD_UW && o->op <= WH_OP_FMV_D_X);
 }
 
-/* Accesses with the same base register that follow o in a straight line, and lie in a span that is likely to be one page:
- * o looks up the whole span for them. */
+/* Accesses with the same base register that follow o in a straight line, and lie in a span that is likely to be one
+ * page: o looks up the whole span for them. */
 static void plan_group(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k)
 {
     enum wh_access_kind kind;

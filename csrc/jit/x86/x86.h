@@ -56,7 +56,7 @@ struct wh_x86_group {
 };
 enum { WH_GROUP_SPAN = 512 };
 
-#define WH_X86_MAPPED   9
+#define WH_X86_MAPPED 9
 
 #define WH_X86_MAX_LATE (4 * WH_JIT_MAX_OPS)
 
@@ -105,12 +105,12 @@ static inline const uint8_t *wh_x86_thunk_at(const wh_x86 *e, enum wh_x86_thunk 
     return e->arena->rw + e->arena->thunk[t];
 }
 
-/* loops.c: a block with a loop may have its own mapping. Everything that leaves a block, or calls C, must be in the usual
- * one. */
-void wh_x86_choose_mapping(wh_x86 *e);  /* fills host and swap; emits the subroutines */
-void wh_x86_to_usual(wh_x86 *e);        /* neither touches rax, rcx, rdx or KEEP */
+/* loops.c: a block with a loop may have its own mapping. Everything that leaves a block, or calls C, must be in the
+ * usual one. */
+void wh_x86_choose_mapping(wh_x86 *e); /* fills host and swap; emits the subroutines */
+void wh_x86_to_usual(wh_x86 *e);       /* neither touches rax, rcx, rdx or KEEP */
 void wh_x86_to_here(wh_x86 *e);
-void wh_x86_swap_in(wh_x86 *e);         /* the same as to_here, in line */
+void wh_x86_swap_in(wh_x86 *e); /* the same as to_here, in line */
 void wh_x86_call_c(wh_x86 *e, enum wh_x86_thunk thunk);
 
 /* regs.c */
@@ -167,8 +167,9 @@ void wh_x86_access_done(wh_x86 *e, wh_x86_access access);
 /* flow.c */
 void wh_x86_jump_in_rax(wh_x86 *e);                               /* go on at the guest address in rax */
 void wh_x86_exit_to(wh_x86 *e, int32_t target);                   /* go on at this offset of the page, or beyond it */
-void wh_x86_adjust_budget(wh_x86 *e, unsigned back);     /* give back so much */
+void wh_x86_adjust_budget(wh_x86 *e, unsigned back);              /* give back so much */
 void wh_x86_internal_jump(wh_x86 *e, unsigned from, unsigned to); /* op[from] is done: op[to] is next */
-void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l); /* v[0]: give back, v[1]: offset of the next instruction, back NULL: at the head, before swaps */
+void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l); /* v[0]: give back, v[1]: offset of the next instruction, back
+                                                             NULL: at the head, before swaps */
 
 #endif

@@ -1,0 +1,237 @@
+/* The translator against the interpreter, on a bare hart that counts steps (so that both stop at the same instruction):
+ * random programs in pieces of random length; code that changes itself; traps in the middle of blocks; an arena that is
+ * always full. */
+#include "cpu_check.h"
+#include "jit/cache.h"
+
+#define DATA      (WH_RAM_BASE + 0x10000)
+#define DATA_SIZE 0x4000u
+#define CODE_SIZE 0x3000u
+#define COMPARED  0x40000u
+
+static uint64_t never(void *ctx, uint64_t mtime)
+{
+    (void)ctx;
+    (void)mtime;
+    return UINT64_MAX;
+}
+
+struct rig {
+    struct bench b;
+    wh_jit *jit; /* NULL: the interpreter */
+};
+
+static void open_rig(struct rig *r, bool translate, uint32_t bytes, bool exact)
+{
+    wh_error err;
+    memset(r, 0, sizeof(*r));
+    if (translate && wh_jit_new(bytes, &r->jit, &err) != WH_OK) {
+        printf("skipped: %s\n", err.message);
+        exit(0);
+    }
+    if (wh_ram_new(BENCH_RAM, 1, &r->b.ram, &err) != WH_OK)
+        exit(1);
+    wh_cpu_env env = {.ram = &r->b.ram,
+                      .ctx = &r->b,
+                      .engine = translate ? wh_jit_engine() : NULL,
+                      .jit = r->jit,
+                      .hart_count = 1,
+                      .mmio_read = bench_read,
+                      .mmio_write = bench_write,
+                      .time_now = bench_time,
+                      .steps_until = exact ? never : NULL};
+    if (wh_hart_new(&env, 0, &r->b.hart, &err) != WH_OK)
+        exit(1);
+    wh_hart_reset(r->b.hart, BENCH_CODE);
+    r->b.at = BENCH_CODE;
+}
+
+static void close_rig(struct rig *r)
+{
+    bench_close(&r->b);
+    wh_jit_free(r->jit);
+}
+
+/* Anything that a program may hold; branches mostly near, so that there are loops. */
+static uint32_t plausible(uint64_t *seed)
+{
+    static const uint8_t opcodes[] = {0x03, 0x07, 0x0f, 0x13, 0x13, 0x17, 0x1b, 0x23, 0x27, 0x2f, 0x33, 0x33,
+                                      0x37, 0x3b, 0x43, 0x53, 0x63, 0x63, 0x67, 0x6f, 0x73, 0x53, 0x13, 0x03};
+    static const uint16_t csrs[] = {0x001, 0x002, 0x003, 0x340, 0x341, 0xb02, 0xc02, 0x343};
+    uint64_t r = check_random(seed);
+    uint32_t word = (uint32_t)r;
+    if ((r >> 60) > 3)
+        word = (word & ~0x7fu) | opcodes[(r >> 32) % sizeof(opcodes)];
+    if ((word & 0x7f) == 0x73)
+        word = (word & 0x000fffffu) | (uint32_t)csrs[(r >> 40) % WH_ARRAY_LEN(csrs)] << 20;
+    if ((word & 0x7f) == 0x63 && (r >> 48 & 3))
+        word = (word & ~0xfe000f80u) | (uint32_t)(r >> 50 & 0xf) << 8 | (r >> 55 & 1 ? 0xfe000080u : 0);
+    return word;
+}
+
+static void set_up(struct bench *b, uint64_t seed)
+{
+    wh_hart *h = b->hart;
+    memset(wh_ram_at(&b->ram, WH_RAM_BASE, COMPARED), 0, COMPARED);
+    for (unsigned at = 0; at < CODE_SIZE; at += 4)
+        poke32(b, BENCH_CODE + at, plausible(&seed));
+    for (unsigned at = 0; at < DATA_SIZE; at += 8)
+        poke64(b, DATA + at, check_random(&seed));
+    wh_hart_reset(h, BENCH_CODE + (check_random(&seed) % CODE_SIZE & ~1ull));
+    h->retired = 0;
+    h->csr.mtvec = BENCH_CODE + (check_random(&seed) % CODE_SIZE & ~3ull);
+    h->csr.mstatus = WH_MSTATUS_FS;
+    for (unsigned i = 1; i < 32; i++) {
+        uint64_t r = check_random(&seed);
+        h->x[i] = r & 1 ? DATA + (r >> 8) % (DATA_SIZE - 4096) : r & 2 ? BENCH_CODE + (r >> 8) % CODE_SIZE : r;
+        h->f[i] = check_random(&seed);
+    }
+    wh_fp_update(h);
+    wh_hart_update_mode(h);
+}
+
+static enum wh_exit run_to(wh_hart *h, uint64_t limit)
+{
+    enum wh_exit why;
+    wh_hart_set_limit(h, limit);
+    do {
+        why = wh_hart_run(h);
+    } while (why == WH_EXIT_ATTENTION || why == WH_EXIT_PAUSE || why == WH_EXIT_WFI);
+    return why;
+}
+
+static void compare(struct bench *a, struct bench *b, uint64_t seed)
+{
+    const wh_hart *h = a->hart, *g = b->hart;
+    int before = check_failures;
+    CHECK_EQ(g->pc, h->pc);
+    for (unsigned i = 1; i < 32; i++) {
+        CHECK_EQ(g->x[i], h->x[i]);
+        CHECK_EQ(g->f[i], h->f[i]);
+    }
+    CHECK(memcmp(&g->csr, &h->csr, sizeof(h->csr)) == 0);
+    CHECK_EQ(g->fflags, h->fflags);
+    CHECK_EQ(wh_hart_steps(g), wh_hart_steps(h));
+    CHECK(memcmp(wh_ram_at(&a->ram, WH_RAM_BASE, COMPARED), wh_ram_at(&b->ram, WH_RAM_BASE, COMPARED), COMPARED) == 0);
+    if (check_failures != before)
+        printf("seed %" PRIu64 " after %" PRIu64 " steps\n", seed, wh_hart_steps(h));
+}
+
+static uint64_t resets;
+
+/* bytes: of the arena; a small one is full all the time. */
+static void test_random_programs(uint64_t first, unsigned programs, uint32_t bytes)
+{
+    struct rig plain, jit;
+    open_rig(&plain, false, 0, true);
+    open_rig(&jit, true, bytes, true);
+    for (uint64_t seed = first; seed < first + programs && check_failures == 0; seed++) {
+        uint64_t piece = seed * 77, limit;
+        uint8_t code[CODE_SIZE];
+        set_up(&plain.b, seed);
+        set_up(&jit.b, seed);
+        limit = wh_hart_steps(plain.b.hart);
+        memcpy(code, wh_ram_at(&plain.b.ram, BENCH_CODE, CODE_SIZE), CODE_SIZE);
+        CHECK_EQ(wh_hart_steps(jit.b.hart), limit);
+        for (unsigned i = 0; i < 12 && check_failures == 0; i++) {
+            limit += 1 + check_random(&piece) % (i < 8 ? 60 : 3000);
+            enum wh_exit one = run_to(plain.b.hart, limit), other = run_to(jit.b.hart, limit);
+            /* Code that was changed without FENCE.I may be seen or not. */
+            if (memcmp(code, wh_ram_at(&plain.b.ram, BENCH_CODE, CODE_SIZE), CODE_SIZE) != 0)
+                break;
+            compare(&plain.b, &jit.b, seed);
+            CHECK_EQ(other, one);
+            if (one != WH_EXIT_LIMIT)
+                break;
+        }
+    }
+    CHECK(jit.jit->blocks > programs);
+    resets += jit.jit->resets;
+    close_rig(&plain);
+    close_rig(&jit);
+}
+
+static uint32_t addi(unsigned rd, unsigned rs, int32_t imm)
+{
+    return 0x13 | rd << 7 | rs << 15 | (uint32_t)imm << 20;
+}
+
+/* A loop that writes the immediate of an instruction, fences and executes it: a0 is the sum of what was written. */
+static void test_changed_code(bool exact, bool fence)
+{
+    struct rig r;
+    uint64_t sum = 0;
+    open_rig(&r, true, 1 << 20, exact);
+    struct bench *b = &r.b;
+    for (unsigned round = 1; round <= 300; round++) {
+        uint64_t patched = BENCH_CODE + 0x100;
+        b->at = patched;
+        emit(b, addi(A0, A0, (int32_t)round % 7 + 1)); /* by hand, as another hart or a device would */
+        emit(b, addi(A2, A2, -1));
+        emit(b, 0xfe061ce3); /* bnez a2, patched */
+        emit(b, 0x0055a023); /* sw t0, 0(a1): the device */
+        b->at = BENCH_CODE + 0x200;
+        emit(b, fence ? 0x0000100f : 0x13);
+        emit(b, 0xefdff06f); /* j patched */
+        wh_hart *h = b->hart;
+        h->pc = BENCH_CODE + 0x200;
+        h->x[A0] = 0;
+        h->x[A1] = DEVICE;
+        h->x[A2] = 200;
+        if (!fence) /* another hart's fence */
+            wh_hart_request_fence(h, WH_FENCE_I);
+        wh_hart_set_limit(h, wh_hart_steps(h) + 100000);
+        while (b->device == 0 && wh_hart_run(h) == WH_EXIT_ATTENTION)
+            b->device = h->pc == patched + 16;
+        b->device = 0;
+        sum = 200 * (round % 7 + 1);
+        CHECK_EQ(h->x[A0], sum);
+    }
+    CHECK(r.jit->discarded > 20);
+    close_rig(&r);
+}
+
+/* Every instruction of a block may trap: pc, registers and counts are those of the instruction. */
+static void test_traps_in_blocks(void)
+{
+    struct rig r;
+    open_rig(&r, true, 1 << 20, true);
+    struct bench *b = &r.b;
+    wh_hart *h = b->hart;
+    for (unsigned i = 0; i < 40; i++) {
+        emit(b, addi(A0, A0, 1));
+        emit(b, 0x0005b603 | (8 * i) << 20); /* ld a2, 8i(a1) */
+    }
+    for (unsigned bad = 0; bad < 40; bad++) {
+        h->pc = BENCH_CODE;
+        h->csr.mtvec = BENCH_CODE + 0x800;
+        h->x[A0] = 0;
+        h->x[A1] = WH_RAM_BASE + BENCH_RAM - 8 * bad; /* the load of that number is the first outside RAM */
+        uint64_t steps = wh_hart_steps(h);
+        wh_hart_set_limit(h, steps + 2 * bad + 2);
+        CHECK_EQ(wh_hart_run(h), WH_EXIT_LIMIT);
+        CHECK_EQ(h->csr.mepc, BENCH_CODE + 8 * bad + 4);
+        CHECK_EQ(h->csr.mcause, WH_CAUSE_LOAD_ACCESS);
+        CHECK_EQ(h->csr.mtval, WH_RAM_BASE + BENCH_RAM);
+        CHECK_EQ(h->x[A0], bad + 1);
+        CHECK_EQ(h->pc, BENCH_CODE + 0x800);
+    }
+    close_rig(&r);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) /* one program again */
+        test_random_programs(strtoull(argv[1], NULL, 0), 1, 4 << 20);
+    /* A page whose code changes all the time is left alone: a new machine every 20 programs. */
+    for (uint64_t seed = 1; seed < 1000 && check_failures == 0; seed += 20) {
+        test_random_programs(seed, 20, 1 << 20);
+        test_random_programs(seed, 20, 6 << 10);
+    }
+    CHECK(argc > 1 || resets > 50);
+    test_changed_code(false, true);
+    test_changed_code(false, false);
+    test_changed_code(true, true);
+    test_traps_in_blocks();
+    return check_failures != 0;
+}
