@@ -67,7 +67,7 @@ litmus: setup
 	WHERRY_LITMUS=$(or $(MINUTES),2) $(PY) -m pytest tests/guest/test_smp.py -k forbidden $(PYTEST_ARGS)
 
 fuzz: setup
-	WHERRY_FUZZ=1 $(PY) -m pytest tests/fuzz tests/prop $(PYTEST_ARGS)
+	WHERRY_FUZZ=1 $(PY) -m pytest tests/fuzz tests/prop tests/isa $(PYTEST_ARGS)
 
 # A minimal Debian that has never seen this checkout: SUITE=bookworm or trixie, FRESH="demo test". Root only.
 SUITE ?= trixie

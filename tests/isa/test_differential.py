@@ -1,7 +1,7 @@
 """Random programs on our hart and on qemu-riscv64 user mode: registers, flags and memory must be equal.
 
-WHERRY_ISA_PROGRAMS: how many (default 120). WHERRY_ISA_SEED: number of the first (default 1). A failing seed is named;
-rerun it alone with WHERRY_ISA_SEED=n WHERRY_ISA_PROGRAMS=1.
+WHERRY_ISA_PROGRAMS: how many (default 120, 2000 in make fuzz). WHERRY_ISA_SEED: number of the first (default 1). A
+failing seed is named; rerun it alone with WHERRY_ISA_SEED=n WHERRY_ISA_PROGRAMS=1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CPU = "rv64,zba=true,zbb=true,zbs=true"
 NEWER = ROOT / "build" / "tools" / "new" / "usr" / "bin" / "qemu-riscv64"
 LATER = ["zfa", "zfhmin", "zicond", "zca", "zcb", "zcd", "zcmop", "zimop", "zaamo", "zalrsc", "zacas", "zawrs"]
 NEWER_CPU = ",".join([CPU, "zicboz=true", *(f"{name}=true" for name in LATER)])
-PROGRAMS = int(os.environ.get("WHERRY_ISA_PROGRAMS", "120"))
+PROGRAMS = int(os.environ.get("WHERRY_ISA_PROGRAMS", "2000" if os.environ.get("WHERRY_FUZZ") else "120"))
 FIRST = int(os.environ.get("WHERRY_ISA_SEED", "1"))
 BATCH = 20
 # A random program is too short to become hot: with --icount the translator translates what it meets.
