@@ -15,7 +15,7 @@ int wh_channel_init(wh_channel *c, wh_machine *m, unsigned id)
     pthread_mutex_init(&c->lock, NULL);
     c->id = id;
     c->machine = m;
-    c->consumed = UINT64_MAX;
+    c->consumed = c->consumed_next = UINT64_MAX;
     c->output = malloc(WH_CHANNEL_BYTES);
     c->input = malloc(WH_CHANNEL_BYTES);
     return c->output && c->input ? WH_OK : WH_E_NOMEM;
@@ -137,11 +137,45 @@ void wh_channel_load(wh_channel *c, wh_reader *r)
 
 bool wh_channel_admit(wh_channel *c)
 {
+    uint8_t *bytes = NULL;
     pthread_mutex_lock(&c->lock);
-    bool more = c->in_shown != c->in_head;
+    size_t n = c->in_head - c->in_shown;
+    bool consumed = c->consumed != c->consumed_next, room = consumed && c->refused;
+    if (n && !(bytes = malloc(n)))
+        n = 0; /* it stays where it is */
+    if (n)
+        ring_get(c->input, c->in_shown, bytes, n);
+    c->in_shown += n;
+    uint64_t offset = c->consumed = c->consumed_next;
+    if (room)
+        c->refused = false;
+    pthread_mutex_unlock(&c->lock);
+    if (n)
+        wh_inputs_note(c->machine, WH_INPUT_BYTES, c->id, bytes, n, 0);
+    if (consumed)
+        wh_inputs_note(c->machine, WH_INPUT_CONSUMED, c->id, NULL, 0, offset);
+    free(bytes);
+    return n || room;
+}
+
+void wh_channel_let_in(wh_channel *c, const uint8_t *data, size_t len)
+{
+    pthread_mutex_lock(&c->lock);
+    uint64_t room = WH_CHANNEL_BYTES - (c->in_head - c->in_tail), n = len < room ? len : room;
+    ring_put(c->input, c->in_head, data, n);
+    c->in_head += n;
     c->in_shown = c->in_head;
     pthread_mutex_unlock(&c->lock);
-    return more;
+}
+
+bool wh_channel_let_consume(wh_channel *c, uint64_t offset)
+{
+    pthread_mutex_lock(&c->lock);
+    c->consumed = c->consumed_next = offset;
+    bool room = c->refused;
+    c->refused = false;
+    pthread_mutex_unlock(&c->lock);
+    return room;
 }
 
 /* The start of the kept window. Lock held. */
@@ -182,16 +216,22 @@ int wh_machine_channel_consumed(wh_machine *m, uint32_t channel, uint64_t offset
         return WH_E_INVAL;
     if (channel != WH_CH_AGENT)
         return WH_E_UNSUPPORTED;
+    if (m->inputs.playing) /* the recorded reader counts, not this one */
+        return WH_OK;
     wh_channel *c = &m->channel[channel];
     pthread_mutex_lock(&c->lock);
     if (offset != UINT64_MAX) {
         offset = offset > kept_from(c) ? offset : kept_from(c);
         offset = offset < c->written ? offset : c->written;
     }
-    c->consumed = offset;
-    bool wake = c->refused && room_for_output(c) > 0;
-    if (wake)
-        c->refused = false;
+    bool wake = true;
+    c->consumed_next = offset;
+    if (!wh_icount_on(m)) {
+        c->consumed = offset;
+        wake = c->refused && room_for_output(c) > 0;
+        if (wake)
+            c->refused = false;
+    }
     pthread_mutex_unlock(&c->lock);
     if (wake)
         wake_device(c);
@@ -203,6 +243,8 @@ int wh_machine_channel_write(wh_machine *m, uint32_t channel, const uint8_t *dat
     *taken = 0;
     if (channel >= WH_CHANNELS)
         return WH_E_INVAL;
+    if (m->inputs.playing)
+        return WH_E_STATE;
     wh_channel *c = &m->channel[channel];
     pthread_mutex_lock(&c->lock);
     uint64_t room = WH_CHANNEL_BYTES - (c->in_head - c->in_tail);

@@ -9,13 +9,13 @@
  * Where nobody can run, time jumps to the next timer.
  *
  * The order of everything else hangs on turns. Before each turn, and only there: what came from outside is let in
- * (icount_log.c writes it down, or plays it back), devices that asked to be polled are, in the order of their slots. So
+ * (inputs.c writes it down, or plays it back), devices that asked to be polled are, in the order of their slots. So
  * a disk request is complete at the end of the turn in which it was made. Timers of the board (ACLINT, RTC) and of the
  * hart itself (stimecmp) come in exactly at their step: nobody runs past one (wh_hart_set_limit). A pause, a state
  * digest or the driver's own stop falls between two steps of a turn, which then goes on: they leave no trace. */
 #include "board/machine.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #define NS_PER_TICK (1000000000ull / WH_TIMEBASE_HZ)
@@ -83,11 +83,19 @@ void wh_icount_deadline_moved(wh_machine *m)
         wh_hart_set_limit(h->cpu, wh_hart_steps(h->cpu) + stretch(m));
 }
 
+struct nic {
+    wh_machine *machine;
+    unsigned index;
+};
+
 /* Devices that rang their own bell, in the order of their slots; NICs always, for theirs is rung from outside too. */
 static void poll_devices(wh_machine *m)
 {
     struct epoll_event ev[MAX_EVENTS];
     bool ready[WH_VIRTIO_SLOTS] = {false};
+    for (unsigned s = 0; s < m->slots_used; s++)
+        for (unsigned i = 0; i < m->nics; i++)
+            ready[s] |= m->virtio[s] == m->nic[i];
     int n = epoll_wait(m->io_epoll, ev, MAX_EVENTS, 0);
     for (int i = 0; i < n; i++)
         for (unsigned s = 0; s < m->slots_used; s++)
@@ -101,18 +109,40 @@ static void poll_devices(wh_machine *m)
     }
 }
 
-static void let_in(wh_machine *m)
+static void note_frame(void *ctx, const uint8_t *frame, uint32_t len)
 {
-    pthread_mutex_lock(&m->lock);
+    const struct nic *n = ctx;
+    wh_inputs_note(n->machine, WH_INPUT_FRAME, n->index, frame, len, 0);
+}
+
+/* From outside. Returns a bit for each channel whose device has a reason to look. */
+static uint32_t admit(wh_machine *m)
+{
     uint32_t channels = 0;
     for (unsigned i = 0; i < WH_CHANNELS; i++)
         channels |= wh_channel_admit(&m->channel[i]) ? 1u << i : 0;
+    for (unsigned i = 0; i < m->nics; i++)
+        wh_virtio_net_admit(m->nic[i], note_frame, &(struct nic){m, i});
+    return channels;
+}
+
+/* False: what is played back does not belong to this run. */
+static bool let_in(wh_machine *m)
+{
+    uint32_t channels = 0;
+    bool right = true;
+    pthread_mutex_lock(&m->lock);
+    if (m->inputs.playing)
+        right = wh_inputs_play(m, &channels);
+    else
+        channels = admit(m);
     if (channels & 1u << WH_CH_UART)
         m->uart->ops->poll(m->uart);
     if (channels & (1u << WH_CH_CONSOLE | 1u << WH_CH_AGENT))
         m->virtio[0]->ops->poll(m->virtio[0]);
     poll_devices(m);
     pthread_mutex_unlock(&m->lock);
+    return right;
 }
 
 /* May this one run? If not, *next falls to the mtime at which it may. */
@@ -150,11 +180,23 @@ static bool choose(wh_machine *m, uint64_t *due)
     return false;
 }
 
+static void end_astray(wh_machine *m)
+{
+    char text[120];
+    snprintf(text, sizeof text, "this run is not the one that was recorded: another way before step %llu",
+             (unsigned long long)m->icount.steps);
+    wh_events_end(&m->events, WH_EV_CRASH, 0, text);
+    wh_run_halt(m);
+}
+
 /* False: nothing can happen any more before something comes from outside. */
 static bool begin_turn(wh_machine *m)
 {
     m->icount.turns++;
-    let_in(m);
+    if (!let_in(m)) {
+        end_astray(m);
+        return true;
+    }
     uint64_t due;
     while (!choose(m, &due)) {
         uint64_t board = board_due(m);
@@ -198,9 +240,10 @@ enum wh_icount_stop wh_icount_run(wh_machine *m, uint64_t until)
         if (m->icount.steps >= until)
             return WH_ICOUNT_REACHED;
         bool over = m->icount.turn_left == 0 || atomic_load(&m->hart[m->icount.hart].held);
-        if (over && !begin_turn(m))
+        if (!over)
+            run_stretch(m);
+        else if (!begin_turn(m) && !m->inputs.pending) /* what is recorded comes at a later look */
             return WH_ICOUNT_IDLE;
-        run_stretch(m);
     }
     return WH_ICOUNT_ENDED;
 }

@@ -143,7 +143,8 @@ int wh_machine_new(const wh_machine_config *config, wh_machine **out, wh_error *
     if (!m)
         return wh_fail(err, WH_E_NOMEM, "machine", "no memory");
     m->config = *config;
-    m->ram.ram_fd = m->ram.share_fd = m->events.fd = m->debug.event_fd = m->io_epoll = m->io_event = m->io_timer = -1;
+    m->inputs.fd = m->ram.ram_fd = m->ram.share_fd = m->events.fd = m->debug.event_fd = m->io_epoll = m->io_event =
+        m->io_timer = -1;
     pthread_mutex_init(&m->lock, NULL);
     wh_clock_freeze(m);
     wh_clock_set(m, 0);
@@ -170,6 +171,7 @@ void wh_machine_free(wh_machine *m)
     wh_jit_free(m->jit);
     for (unsigned i = 0; i < WH_CHANNELS; i++)
         wh_channel_destroy(&m->channel[i]);
+    wh_inputs_close(m);
     wh_run_destroy(m);
     wh_debug_destroy(m);
     wh_events_destroy(&m->events);
@@ -219,6 +221,8 @@ int wh_machine_add_nic(wh_machine *m, const uint8_t mac[6], wh_error *err)
         status = wh_bus_add_virtio(m, d, err);
     if (!status)
         m->nic[m->nics++] = d;
+    if (!status && wh_icount_on(m))
+        status = wh_virtio_net_gate(d, err);
     return status;
 }
 

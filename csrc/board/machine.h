@@ -45,6 +45,8 @@ typedef struct wh_channel {
     wh_machine *machine;
     uint8_t *output; /* ring of WH_CHANNEL_BYTES; written counts bytes ever */
     uint64_t written;
+    uint64_t
+        consumed_next; /* what the reader has said; consumed follows at once, or at an icount machine's next turn */
     uint64_t consumed; /* bytes from here on wait for the reader; UINT64_MAX: nobody reads, the oldest go */
     bool refused;      /* the device has more and waits for room */
     uint8_t *input;    /* ring of WH_CHANNEL_BYTES */
@@ -56,7 +58,11 @@ void wh_channel_destroy(wh_channel *c);
 wh_channel_end wh_channel_device_end(wh_channel *c);
 void wh_channel_save(wh_channel *c, wh_writer *w);
 void wh_channel_load(wh_channel *c, wh_reader *r);
-bool wh_channel_admit(wh_channel *c); /* icount: show the device what has come; true when there is something new */
+/* icount: show the device what has come from outside (noted in the log), or what the log says. True: it has a reason to
+ * look. */
+bool wh_channel_admit(wh_channel *c);
+void wh_channel_let_in(wh_channel *c, const uint8_t *data, size_t len);
+bool wh_channel_let_consume(wh_channel *c, uint64_t offset);
 
 /* ---- events.c: nothing is queued, each kind has its place, so that none is ever lost for want of room */
 typedef struct wh_events {
@@ -136,8 +142,20 @@ typedef struct wh_icount {
     uint64_t stop;      /* total of steps at which to come back to the driver */
 } wh_icount;
 
+/* ---- inputs.c: what came into an icount machine from outside, and when */
+enum wh_input_kind { WH_INPUT_BYTES = 0, WH_INPUT_CONSUMED = 1, WH_INPUT_FRAME = 2 };
+
+typedef struct wh_inputs {
+    int fd;       /* the log that is written, or -1 */
+    uint8_t *log; /* the log that is played back, or NULL */
+    wh_reader at; /* in it */
+    bool playing, pending;
+    uint64_t turn, steps; /* of the entry at `at`, while pending */
+} wh_inputs;
+
 struct wh_machine {
     wh_machine_config config;
+    wh_inputs inputs;
     wh_icount icount;
     wh_ram ram;
     wh_jit *jit; /* NULL: the interpreter */
@@ -197,6 +215,14 @@ void wh_icount_deadline_moved(wh_machine *m);            /* a device's timer was
 void *wh_icount_main(void *m);
 void wh_icount_save(const wh_machine *m, wh_writer *w);
 void wh_icount_load(wh_machine *m, const wh_reader *doc, wh_reader *fail);
+
+/* inputs.c */
+void wh_inputs_note(wh_machine *m, enum wh_input_kind kind, unsigned index, const uint8_t *data, size_t len,
+                    uint64_t value);
+/* What the log has for this turn; *channels gets a bit for each that has something to look at. False: this run is not
+ * the one that was recorded. */
+bool wh_inputs_play(wh_machine *m, uint32_t *channels);
+void wh_inputs_close(wh_machine *m);
 
 /* run.c */
 enum wh_exit wh_run_execute(wh_board_hart *h); /* guest code until there is a reason to stop */

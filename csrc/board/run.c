@@ -285,7 +285,8 @@ int wh_machine_pause(wh_machine *m, uint64_t *when_ns)
     if (when_ns)
         *when_ns = wh_now_ns();
     pthread_mutex_unlock(&m->run_lock);
-    if (now && !status) /* everyone is parked; not under run_lock, which a device may take under the board lock */
+    if (now && !status &&
+        !wh_icount_on(m)) /* everyone is parked; not under run_lock, which a device may take under the board lock */
         settle_nics(m);
     return status;
 }

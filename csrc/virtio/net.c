@@ -5,6 +5,9 @@
  * ring until the driver has a buffer for it, so that pressure reaches the switch, which drops when the ring is full.
  * While the driver is not there, frames that arrive are dropped here, so that it does not start with stale ones.
  *
+ * A gated device (wh_virtio_net_gate) reads a ring of its own, into which its owner lets frames at moments that it
+ * chooses; what becomes of the frames that it sends leaves no trace in it.
+ *
  * No offloads, one queue pair, no control queue. A ring that the switch side damaged takes the link down; the rest
  * works. */
 #include "virtio/transport.h"
@@ -39,6 +42,7 @@ struct net {
     wh_virtio v;
     int ring_fd, to_switch; /* to_guest is device.poll_fd */
     wh_ring *tx, *rx;
+    wh_ring *outside, *gate; /* gated: the switch's ring, and the way into rx; else NULL */
     bool damaged;
     wh_net_stats stats;
     wh_chain chain;
@@ -83,6 +87,8 @@ static void transmit_one(struct net *n, bool *kick)
     /* A header that asks for an offload which was not offered cannot be honoured. */
     if (!n->damaged && len >= FRAME_MIN && len <= WH_RING_MAX_FRAME && hdr.gso_type == 0 && !(hdr.flags & 1))
         status = wh_ring_put(n->tx, frame_of(n, len), len, &ring_it);
+    if (n->gate != NULL && status != WH_E_INVAL)
+        status = WH_OK;
     if (status == WH_E_FORMAT)
         link_down(n);
     if (status == WH_OK) {
@@ -192,6 +198,53 @@ void wh_virtio_net_settle(wh_device *d)
     }
 }
 
+int wh_virtio_net_gate(wh_device *d, wh_error *err)
+{
+    struct net *n = net_of(d);
+    wh_ring *out = NULL;
+    int fd = wh_ring_file_new(err);
+    if (fd < 0)
+        return fd;
+    int status = wh_ring_map(fd, TO_GUEST, true, &n->gate, err);
+    if (status == WH_OK)
+        status = wh_ring_map(fd, TO_GUEST, false, &out, err);
+    close(fd);
+    if (status != WH_OK) {
+        wh_ring_unmap(n->gate);
+        n->gate = NULL;
+        return status;
+    }
+    n->outside = n->rx;
+    n->rx = out;
+    return WH_OK;
+}
+
+bool wh_virtio_net_let_in(wh_device *d, const uint8_t *frame, uint32_t len)
+{
+    bool kick;
+    return wh_ring_put(net_of(d)->gate, frame, len, &kick) == WH_OK;
+}
+
+void wh_virtio_net_admit(wh_device *d, void (*note)(void *ctx, const uint8_t *frame, uint32_t len), void *ctx)
+{
+    struct net *n = net_of(d);
+    const uint8_t *frame;
+    uint32_t len;
+    for (unsigned budget = NET_BUDGET; budget > 0; budget--) {
+        int status = wh_ring_peek(n->outside, &frame, &len);
+        if (status == WH_E_AGAIN && !wh_ring_sleep(n->outside))
+            status = wh_ring_peek(n->outside, &frame, &len);
+        if (status != WH_OK || len > sizeof n->bounce)
+            return;
+        memcpy(n->bounce, frame, len); /* once: the switch could change it between our looks */
+        if (!wh_virtio_net_let_in(d, n->bounce, len))
+            return; /* no room: it waits, and the switch drops */
+        note(ctx, n->bounce, len);
+        wh_ring_consume(n->outside);
+    }
+    wh_virtio_kick(&n->v);
+}
+
 /* Have poll drop what the last driver left in the ring. */
 static void net_reset(wh_virtio *v)
 {
@@ -231,6 +284,8 @@ static void net_destroy(wh_device *d)
     struct net *n = net_of(d);
     wh_ring_unmap(n->tx);
     wh_ring_unmap(n->rx);
+    wh_ring_unmap(n->outside);
+    wh_ring_unmap(n->gate);
     int fds[] = {n->ring_fd, n->to_switch, d->poll_fd};
     for (unsigned i = 0; i < WH_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)

@@ -28,6 +28,12 @@ void wh_virtio_net_fds(wh_device *d, int *ring_fd, int *to_switch_event, int *to
 /* Move everything that can be moved between rings and queues now, as far as the driver has buffers: the guest stands
  * still, and what is in its RAM is saved and carried with it. With the board lock held. */
 void wh_virtio_net_settle(wh_device *d);
+/* Once, before anything runs: from now on frames come to the device only by these two. admit lets in what the switch
+ * has sent, as far as there is room, and tells note of each frame; let_in one frame from elsewhere (false: no room).
+ * The board lock is held; the device wants to be polled afterwards. */
+int wh_virtio_net_gate(wh_device *d, wh_error *err);
+void wh_virtio_net_admit(wh_device *d, void (*note)(void *ctx, const uint8_t *frame, uint32_t len), void *ctx);
+bool wh_virtio_net_let_in(wh_device *d, const uint8_t *frame, uint32_t len);
 void wh_virtio_net_get_stats(wh_device *d, wh_net_stats *out);
 /* fd is dup'ed; a regular file. Requests run on the I/O thread (poll), in order. */
 int wh_virtio_blk_new(const wh_virtio_env *env, int fd, bool read_only, const char *serial, wh_device **out,
