@@ -18,7 +18,9 @@
  *
  * --icount: time from instructions (board/icount.c), so that the same --seed N (default 1) gives the same run;
  * --hash-every N prints "hash STEPS DIGEST" on standard error each time that so many steps were taken, and at the end.
- * --max-insns then ends the run at exactly that step.
+ * --max-insns then ends the run at exactly that step. --record FILE writes down what comes in (standard input) and
+ * when,
+ * --replay FILE does the same run again from that.
  *
  * --gdb PATH: a debugger may connect to the Unix socket PATH (gdb-multiarch: target remote PATH); --wait: the first
  * instruction waits for it. Not with --icount, whose machine has no thread.
@@ -49,7 +51,7 @@ enum { EXIT_USAGE = 2, EXIT_CANNOT = 3, EXIT_INSNS = 4, EXIT_CRASH = 5 };
 
 struct options {
     const char *elf, *firmware, *kernel, *initrd, *append, *signature, *signature_range;
-    const char *snapshot_to, *restore, *gdb;
+    const char *snapshot_to, *restore, *gdb, *record, *replay;
     uint64_t memory, max_insns, seed, hash_every, snapshot_at;
     uint32_t smp, cpu, engine;
     int restore_how;
@@ -75,7 +77,7 @@ static int usage(const char *why)
             "wherry-core: %s\nusage: wherry-core run (--elf FILE | --kernel FILE | --firmware FILE [--kernel FILE])\n"
             "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--cpu rva22|rv64gc]\n"
             "       [--max-insns N] [--signature FILE [--signature-range BEGIN:END]] [--stats]\n"
-            "       [--seed N] [--icount [--hash-every N]] [--engine interpreter|jit]\n"
+            "       [--seed N] [--icount [--hash-every N] [--record FILE | --replay FILE]] [--engine interpreter|jit]\n"
             "       [--gdb PATH [--wait]]\n"
             "       [--snapshot-to FILE (--snapshot-at-insns N | --on-marker TEXT)]\n"
             "       wherry-core run --restore FILE [--lazy | --on-demand | --eager] [--elf FILE] ...\n",
@@ -131,8 +133,10 @@ static int check(const struct options *o, bool more)
         return usage("--snapshot-to wants --snapshot-at-insns or --on-marker, and they want it");
     if ((o->wait && o->gdb == NULL) || (o->gdb != NULL && o->icount))
         return usage("--wait goes with --gdb, which does not go with --icount");
-    if (o->hash_every != 0 && !o->icount && o->restore == NULL)
-        return usage("--hash-every goes with --icount");
+    if ((o->hash_every != 0 || o->record != NULL || o->replay != NULL) && !o->icount && o->restore == NULL)
+        return usage("--hash-every, --record and --replay go with --icount");
+    if (o->record != NULL && o->replay != NULL)
+        return usage("--record or --replay, not both");
     return 0;
 }
 
@@ -150,6 +154,8 @@ static int parse(int argc, char **argv, struct options *o)
         {"signature", 1, NULL, 'g'},
         {"signature-range", 1, NULL, 'r'},
         {"icount", 0, NULL, 'c'},
+        {"record", 1, NULL, 'O'},
+        {"replay", 1, NULL, 'P'},
         {"seed", 1, NULL, 'd'},
         {"hash-every", 1, NULL, 'h'},
         {"stats", 0, NULL, 't'},
@@ -212,6 +218,12 @@ static int parse(int argc, char **argv, struct options *o)
             break;
         case 'c':
             o->icount = true;
+            break;
+        case 'O':
+            o->record = optarg;
+            break;
+        case 'P':
+            o->replay = optarg;
             break;
         case 'd':
             if (!parse_number(optarg, false, &o->seed) || o->seed == 0)
@@ -533,6 +545,26 @@ static void print_stats(struct session *s)
                 (double)(s->ran - s->begun) / 1e6, t.pages_restored, t.pages_faulted, t.pages_absent);
 }
 
+/* The log of inputs, to or from. */
+static int open_inputs(struct session *s)
+{
+    const struct options *o = s->opt;
+    const char *path = o->record != NULL ? o->record : o->replay;
+    wh_error err = {0};
+    if (path == NULL)
+        return 0;
+    int fd = open(path, (o->record != NULL ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY) | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        fprintf(stderr, "wherry-core: %s: %s\n", path, strerror(errno));
+        return EXIT_CANNOT;
+    }
+    int status = o->record != NULL ? wh_machine_record(s->machine, fd, &err) : wh_machine_replay(s->machine, fd, &err);
+    close(fd);
+    if (o->replay != NULL)
+        s->input_open = false;
+    return status != WH_OK ? cannot(&err) : 0;
+}
+
 static int open_gdb(struct session *s)
 {
     if (wh_gdb_socket_open(&s->gdb, s->opt->gdb) != 0) {
@@ -566,6 +598,8 @@ static int run(const struct options *o)
         close(snapshot);
     if (status == 0 && o->gdb != NULL)
         status = open_gdb(&s);
+    if (status == 0)
+        status = open_inputs(&s);
     if (status == 0 && (config.icount ? wh_icount_start(s.machine, &err) : wh_machine_start(s.machine, &err)) != WH_OK)
         status = cannot(&err);
     else if (status == 0) {
