@@ -49,7 +49,10 @@ int wh_machine_digest(wh_machine *m, uint8_t out[16], wh_error *err)
     wh_writer w;
     wh_writer_init(&w);
     pthread_mutex_lock(&m->lock);
+    uint64_t turns = m->icount.turns; /* counts also the looks at which nothing had come */
+    m->icount.turns = 0;
     wh_snapshot_write(m, &w);
+    m->icount.turns = turns;
     pthread_mutex_unlock(&m->lock);
     uint64_t sum[2] = {0, 0};
     add(sum, ram, sizeof ram);

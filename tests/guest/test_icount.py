@@ -1,0 +1,124 @@
+"""Machines whose time is their instructions: the same seed and inputs give the same run, on each engine."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guest.debian import debian_image
+from tests.guest.guest import MIB, Guest
+from tests.guest.programs import build
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINES = ["interpreter", "jit"]
+NEVER = 10**15  # --hash-every: only the hash at the end
+
+
+@pytest.fixture(scope="module")
+def core() -> Path:
+    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "wherry-core"], check=True)
+    return ROOT / "build" / "csrc" / "wherry-core"
+
+
+class Run:
+    """One run of the core as a command; ``hashes``: (steps, digest) as they were printed."""
+
+    def __init__(self, core: Path, *words: object, text: bytes = b"", timeout: float = 120) -> None:
+        command = [str(core), "run", "--icount", *(str(word) for word in words)]
+        done = subprocess.run(command, input=text, capture_output=True, timeout=timeout, check=False)
+        self.code, self.output, self.errors = done.returncode, done.stdout, done.stderr.decode()
+        lines = [line.split() for line in self.errors.splitlines()]
+        self.hashes = [(int(line[1]), line[2]) for line in lines if line[:1] == ["hash"]]
+
+
+@pytest.mark.parametrize(
+    ("program", "harts"), [("litmus", 4), ("paging", 1), ("steps", 1), ("many", 7), ("ordering", 2)]
+)
+def test_the_same_run_on_each_engine(program: str, harts: int, core: Path) -> None:
+    words = ["--kernel", build(program), "--memory", "64M", "--smp", harts, "--max-insns", 20_000_000]
+    first = Run(core, *words, "--hash-every", 1_000_000, "--engine", "interpreter")
+    assert len(first.hashes) >= 1
+    for engine, every in [("interpreter", 1_000_000), ("jit", 1_000_000), ("jit", 500_000)]:
+        again = Run(core, *words, "--hash-every", every, "--engine", engine)
+        assert [h for h in again.hashes if h[0] % 1_000_000 == 0 or h == again.hashes[-1]] == first.hashes
+        assert (again.output, again.code) == (first.output, first.code)
+
+
+def test_another_seed_is_another_run(core: Path) -> None:
+    words = ["--kernel", build("hello"), "--memory", "16M", "--hash-every", NEVER]
+    runs = [Run(core, *words, "--seed", seed) for seed in (1, 2, 1)]
+    assert runs[0].hashes == runs[2].hashes != runs[1].hashes
+    assert runs[0].output == runs[1].output
+
+
+@pytest.mark.parametrize("recorder", ENGINES)
+def test_inputs_are_played_back(recorder: str, core: Path, tmp_path: Path) -> None:
+    log = tmp_path / "inputs"
+    words = ["--kernel", build("echo"), "--memory", "16M", "--hash-every", NEVER]
+    first = Run(core, *words, "--record", log, "--engine", recorder, text=b"some words.")
+    for engine in ENGINES:
+        again = Run(core, *words, "--replay", log, "--engine", engine, text=b"other words")
+        assert (again.code, again.output, again.hashes) == (first.code, first.output, first.hashes)
+    assert b"SOME WORDS" in first.output
+
+
+def bad_logs(good: bytes) -> Iterator[tuple[bytes, str]]:
+    yield b"", "not a file of 1 byte"
+    yield b"\xc1" + good[1:], "not a log"
+    yield good[:-1], "damaged"
+    yield good + b"\x01", "damaged"
+    yield good.replace(b"wherry-inputs\x01", b"wherry-inputs\x02"), "version 2"
+    yield good.replace(b"\xa4seed\x01", b"\xa4seed\x02"), "2 in the log of inputs, 1 in this machine"
+    yield good + bytes([0x95, 0, 0, 0, 0, 0xC4, 1, 65]), "damaged"  # turns go back
+    yield good + bytes([0x95, 0x7F, 0, 9, 0, 0xC4, 1, 65]), "damaged"  # no such kind
+    yield good + bytes([0x95, 0x7F, 0, 2, 0, 0xC4, 1, 65]), "damaged"  # no such NIC
+    yield good + bytes([0x95, 0x7F, 0, 0, 9, 0xC4, 1, 65]), "damaged"  # no such channel
+
+
+def test_a_bad_log_is_refused(core: Path, tmp_path: Path) -> None:
+    log = tmp_path / "inputs"
+    words = ["--kernel", build("echo"), "--memory", "16M"]
+    assert Run(core, *words, "--record", log, text=b"some words.").code == 0
+    good = log.read_bytes()
+    for bad, why in bad_logs(good):
+        assert bad != good
+        log.write_bytes(bad)
+        run = Run(core, *words, "--replay", log)
+        assert run.code == 3, (why, run.errors)
+        assert why in run.errors
+    log.write_bytes(good)
+    astray = Run(core, "--kernel", build("steps"), "--memory", "16M", "--replay", log)
+    assert astray.code == 5
+    assert "not the one that was recorded" in astray.errors
+
+
+def test_pauses_leave_no_trace() -> None:
+    """A machine with a thread of its own, paused all the time, ends as one that is left alone."""
+    outputs = []
+    for disturbed in (False, True):
+        with Guest(ram=64 * MIB, harts=4, icount=True).boot(build("litmus")) as guest:
+            guest.read_until(b"begin lrsc\n")
+            for _ in range(50 if disturbed else 0):
+                guest.machine.pause()
+                guest.machine.resume()
+            guest.wait_end()
+            outputs.append(guest.output)
+    assert outputs[0] == outputs[1]
+    assert b"counters=0\n" in outputs[0]
+
+
+@pytest.mark.debian
+@pytest.mark.slow
+def test_debian_boots_the_same_way_each_time(core: Path) -> None:
+    """Whole: RAM, registers, devices, on both engines and twice on one."""
+    image = debian_image()
+    words = ["--kernel", image.kernel, "--initrd", image.initrd, "--smp", 2, "--max-insns", 1_200_000_000]
+    words += ["--hash-every", 400_000_000]
+    runs = [Run(core, *words, "--engine", engine, timeout=300) for engine in ("interpreter", "jit", "jit")]
+    assert len(runs[0].hashes) == 3
+    assert runs[0].hashes == runs[1].hashes == runs[2].hashes
+    assert b"wherry: user" in runs[0].output
+    assert runs[0].output == runs[1].output == runs[2].output
