@@ -455,6 +455,28 @@ def build(seed: int, *, bare: bool, steps: int = 300, extended: bool = False) ->
     return e.elf(BASE, image, BASE if bare else start, symbols)
 
 
+def build_one(word: int) -> bytes:
+    """An ELF that executes one instruction 2000 times, or until it traps, and leaves mcause and mtval as signature."""
+    data, loop, end = BASE + 0x1000, 0x100, 0x200  # data: tohost, signature, what a0, a1 and s0 point at
+    nop = e.i_type(0x13, 0, 0, 0, 0)
+
+    def padded(code: bytes, length: int) -> bytes:
+        return code + nop * ((length - len(code)) // 4)
+
+    code = e.u_type(0x37, 7, 6) + e.csr(2, 0, 7, 0x300)  # FS on
+    code += e.la(6, BASE + len(code), BASE + end) + e.csr(1, 0, 6, 0x305)
+    code += e.la(11, BASE + len(code), data + 0x100) + e.i_type(0x13, 8, 0, 11, 0) + e.i_type(0x13, 10, 0, 11, 0)
+    code = padded(code + e.i_type(0x13, 7, 0, 0, 2000), loop)
+    code = padded(code + e.word(word) + e.i_type(0x13, 7, 0, 7, -1) + e.b_type(1, 7, 0, -8), end)
+    code += e.la(5, BASE + len(code), data)
+    code += (
+        e.csr(2, 12, 0, 0x342) + e.s_type(0x23, 3, 5, 12, 64) + e.csr(2, 12, 0, 0x343) + e.s_type(0x23, 3, 5, 12, 72)
+    )
+    code += e.i_type(0x13, 12, 0, 0, 1) + e.s_type(0x23, 3, 5, 12, 0) + e.j_type(0, 0)
+    symbols = {"tohost": data, "begin_signature": data + 64, "end_signature": data + 80}
+    return e.elf(BASE, code.ljust(0x1000, b"\0") + bytes(0x1000), BASE, symbols)
+
+
 def _safe(program: Program) -> bytes:
     """No branch may land inside a loop or between an address and its use: end each branch's reach at such a place."""
     items = program.items

@@ -103,6 +103,23 @@ def test_random_programs_of_later_extensions(first: int, core: Path, newer: Path
         compare_engines(core, seed, bare, run_reference(linux, newer, NEWER_CPU))
 
 
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+@pytest.mark.parametrize(
+    "word", [0x0E7350B3, 0x20B52533, 0x4045F553, 0xF0150553, 0x28C5B52F, 0x0045200F, 0x81C5C573, 0x00259507, 0x80488048]
+)
+def test_the_baseline_model_refuses_later_instructions(word: int, engine: str, core: Path, tmp_path: Path) -> None:
+    """Legal on rva22, a trap with the instruction in mtval on rv64gc; run often enough to be hot."""
+    elf = tmp_path / "one.elf"
+    elf.write_bytes(generate.build_one(word))
+    for cpu, want in (("rva22", [0, 0]), ("rv64gc", [2, word & 0xFFFF if word & 3 != 3 else word])):
+        command = [core, "run", "--elf", elf, "--cpu", cpu, "--engine", engine, "--memory", "16M"]
+        command += ["--max-insns", "10000000", "--signature", tmp_path / "signature"]
+        done = subprocess.run([str(c) for c in command], capture_output=True, timeout=20, check=False)
+        assert done.returncode == 0, done.stderr
+        low, high, value, above = (int(line, 16) for line in (tmp_path / "signature").read_text().split())
+        assert [high << 32 | low, above << 32 | value] == want, cpu
+
+
 def test_a_difference_is_seen(core: Path, tmp_path: Path) -> None:
     """The comparison itself: two different programs must not look equal."""
     dumps = []

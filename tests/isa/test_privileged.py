@@ -43,7 +43,7 @@ DIFFERENCES: dict[str, Difference] = {
     "atomic in two parts": lambda case, a, b: (
         case.code & 0x7F == 0x2F
         and (
-            (not case.leaf_pte & p.W and 15 in {a["mcause"], a["scause"]} and 7 in {b["mcause"], b["scause"]})
+            (15 in {a["mcause"], a["scause"]} and 7 in {b["mcause"], b["scause"]})
             or {k for k in a if a[k] != b[k]} <= {"leaf", "pointer"}
         )
     ),
