@@ -63,6 +63,9 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 cp -a "$base" "$root"
+# A mount of its own: unshare(1) in the new system changes the propagation of its "/", which must be one.
+mount --bind "$root" "$root"
+mounted=$root
 mount_in() { # TYPE-or-bind SOURCE PLACE [options]
     mkdir -p "$root$3"
     if [ "$1" = bind ]; then mount --bind "$2" "$root$3"; else mount -t "$1" ${4:+-o "$4"} "$2" "$root$3"; fi
