@@ -1,8 +1,8 @@
 """``make bench-core``: the execution core against two QEMUs, on one kernel, one initrd and one set of binaries.
 
 Options: ``--pairs N`` (5), ``--ms N`` (500), ``--only ROW,...``, ``--engine NAME`` (ours; default: its own choice),
-``--no-native``, ``--no-peers``, ``--publish`` (README's table, docs/bench-core.svg). ``QUICK=1`` in the environment:
-one pair of 100 ms.
+``--no-native``, ``--no-peers``, ``--processor-time`` (for a busy machine), ``--publish`` (README's table,
+docs/bench-core.svg). ``QUICK=1`` in the environment: one pair of 100 ms.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ native: the same sources built by the same compiler for the host.
 What it does not show: more than two harts, disks and networks (bench-first has the network), large programs whose code
 is never hot, code that vectors speed up (native has them, RV64GC has none), hosts with another CPU."""
 
+SEVERAL_PROCESSES = {"pipe", "fork", "exec"}  # on the host their processor time is not all the program's own
+
 
 @dataclass
 class Bench:
@@ -52,9 +54,10 @@ class Bench:
     rivals: list[Emulator]
     ms: int
     native: bool
+    processor_time: bool
     rows: dict[str, Row]
     sums: dict[str, dict[str, str]] = field(default_factory=dict)  # row to emulator to checksum
-    shares: dict[str, list[float]] = field(default_factory=dict)  # emulator to processor time over wall time
+    shares: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # row to emulator to Figures.shares
     faults: list[str] = field(default_factory=list)
 
     def round(self, index: int) -> None:
@@ -67,8 +70,10 @@ class Bench:
         guest = [spec.name for spec in core_rows.GUEST if spec.name in self.wanted]
         if self.native and guest:
             found = core_guest.measure_host(self._words(guest), self._patience(len(guest)))
-            for name, value in found.values.items():
-                self.rows[name].native.append(value)
+            for name in found.values:
+                value = self._figure(name, found)
+                if value is not None and not (self.processor_time and name in SEVERAL_PROCESSES):
+                    self.rows[name].native.append(value)
 
     def _words(self, names: list[str]) -> str:
         return f"rows={','.join(names)} ms={self.ms} busybox={core_guest.BUSYBOX}"
@@ -76,15 +81,28 @@ class Bench:
     def _patience(self, rows: int) -> float:
         return 60 + rows * (10 + self.ms / 1000 * 5)
 
-    def _put(self, name: str, emulator: Emulator, value: float) -> None:
-        row = self.rows[name]
+    def _figure(self, name: str, found: Figures) -> float | None:
+        """A row's value; with ``--processor-time`` as it would be had the run had a processor of its own, or None where
+        its share is not known."""
+        value, share = found.values[name], found.shares.get(name)
+        if not self.processor_time or name not in core_rows.SPECS or name == "smp2":
+            return value
+        if not share:
+            return None
+        return value / share if core_rows.SPECS[name].better == "higher" else value * share
+
+    def _put(self, name: str, emulator: Emulator, value: float | None) -> None:
+        row = self.rows.get(name)
+        if row is None or value is None:
+            return
         figures = row.ours if emulator is self.ours else row.rivals.setdefault(emulator.name, [])
         figures.append(value)
 
     def _take(self, emulator: Emulator, found: Figures) -> None:
-        for name, value in found.values.items():
-            if name in self.rows:
-                self._put(name, emulator, value)
+        for name in found.values:
+            self._put(name, emulator, self._figure(name, found))
+        for name, share in found.shares.items():
+            self.shares.setdefault(name, {}).setdefault(emulator.name, []).append(round(share, 3))
         for name, text in found.sums.items():
             self.sums.setdefault(name, {})[emulator.name] = text
         for name, text in found.faults.items():
@@ -107,7 +125,6 @@ class Bench:
         spent = time.monotonic() - began
         what = words.split(maxsplit=1)[0][:40]
         print(f"  {emulator.name}: {what} in {spent:.1f} s", file=sys.stderr, flush=True)
-        self.shares.setdefault(emulator.name, []).append(round(found.share, 3))
         return found
 
     def _machine(self, emulator: Emulator) -> None:
@@ -132,7 +149,7 @@ class Bench:
             return
         found = self._measure(self.interpreter if emulator is self.ours else emulator, self._words(["integer"]), 1, 1)
         if "integer" in found.values:
-            self._put("interp_integer", emulator, found.values["integer"])
+            self._put("interp_integer", emulator, self._figure("integer", found))
 
     def _restore(self, emulator: Emulator) -> None:
         try:
@@ -165,6 +182,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--engine", default="", help="our engine; default: its own choice")
     parser.add_argument("--no-native", action="store_true", help="leave the host's own figures out")
     parser.add_argument("--no-peers", action="store_true", help="ours alone (for work on the core)")
+    parser.add_argument("--processor-time", action="store_true", help="rows timed in the guest: per processor second")
     parser.add_argument("--publish", action="store_true", help="write README's table and docs/bench-core.svg")
     arguments = parser.parse_args()
     arguments.wanted = [name for name in core_rows.SPECS if name in set(arguments.only.split(","))]
@@ -195,9 +213,20 @@ def prepare(arguments: argparse.Namespace) -> tuple[Bench, list[str]]:
         rivals=[Emulator(peer.name, peer) for peer in found],
         ms=arguments.ms,
         native=not arguments.no_native,
+        processor_time=arguments.processor_time,
         rows={name: core_rows.new_row(name) for name in arguments.wanted},
     )
     return bench, missing
+
+
+def disturbance(bench: Bench) -> str:
+    """What the machine's other work did to the rows that are timed in the guest."""
+    shares = sorted(share for by in bench.shares.values() for each in by.values() for share in each)
+    if not shares:
+        return ""
+    text = f"share of a processor while a row was timed (1: undisturbed): least {shares[0]:.2f}, "
+    text += f"median {shares[len(shares) // 2]:.2f}"
+    return text + ("; figures are per processor second" if bench.processor_time else "")
 
 
 def main() -> int:
@@ -220,14 +249,14 @@ def main() -> int:
         "load": load,
         "shares": bench.shares,
         "ms": bench.ms,
+        "processor_time": bench.processor_time,
     }
     path = write_json("core", rows, METHOD, **more)
     print(f"{machine()}; {arguments.pairs} rounds of {bench.ms} ms; load before {load:.1f}; {bench.ours.name}\n")
     print(core_rows.table(rows))
     for text in [*(f"missing: {reason}" for reason in missing), *(f"fault: {text}" for text in bench.faults)]:
         print(text)
-    shares = ", ".join(f"{name} {min(each):.2f}" for name, each in bench.shares.items())
-    print(f"least share of a processor that a run got (1: it was alone): {shares}")
+    print(disturbance(bench))
     print(f"\n{METHOD}\nraw figures: {path}")
     core_plot.write(path, ROOT / "build" / "bench" / "core.svg")
     if arguments.publish:

@@ -11,11 +11,10 @@ import hashlib
 import os
 import platform
 import re
-import resource
+import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,14 +36,14 @@ _LINE = re.compile(r"^bench (?P<name>[a-z0-9_]+) (?:(?P<word>missing|wrong)|(?P<
 class Figures:
     """What one run printed: values and checksums by row; ``faults`` says what each row without a value lacks.
 
-    ``share`` is the processor time that the run got over its wall time: well below 1, others had the host's processors.
+    ``shares``: processor time over wall time while a row was timed. Well below 1, others had the host's processors.
     """
 
     values: dict[str, float] = field(default_factory=dict)
     sums: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     complete: bool = False
-    share: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def parse(text: str) -> Figures:
@@ -120,53 +119,89 @@ class Emulator:
         return [str(CORE), "run", *ours, "--memory", MEMORY, "--smp", str(harts), *engine, *extra]
 
 
-def run(argv: list[str], timeout: float) -> tuple[str, str, float]:
-    """Output of a command, "" or how it failed, and its processor time over its wall time; after ``timeout`` seconds it
-    is killed with its whole group."""
-    began, before = time.monotonic(), _children_s()
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        failure = ""
+def _processor_s(pid: int) -> float:
+    """Processor seconds that the threads of a process have had; 0 where there is none of that number."""
+    total = 0
+    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:
-            code = process.wait(timeout)
-            failure = f"exit status {code}" if code else ""
-        except subprocess.TimeoutExpired:
-            failure = f"not done after {timeout:.0f} s"
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        output.seek(0)
-        share = (_children_s() - before) / (time.monotonic() - began)
-        return output.read().decode(errors="replace"), failure, share
+            total += int(file.read_text().split()[0])
+        except OSError:  # a thread that has just ended
+            continue
+    return total / 1e9
 
 
-def _children_s() -> float:
-    """Processor seconds of all children that have been waited for."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+class _Clocks:
+    """Watches output as it comes: processor and wall time between lines ``begin`` and ``took NS``, told with the row of
+    the result line behind them. Where our wall time is not the NS that the program saw, we were not awake in time and
+    know nothing.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.shares: dict[str, float] = {}
+        self._pid = pid
+        self._began: tuple[float, float] | None = None
+        self._share: float | None = None
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            words = line.split()
+            if words == [b"begin"]:
+                self._began, self._share = (_processor_s(self._pid), time.monotonic()), None
+            elif words[:1] == [b"took"] and len(words) == 2 and words[1].isdigit() and self._began is not None:
+                processor, wall = _processor_s(self._pid) - self._began[0], time.monotonic() - self._began[1]
+                if abs(wall - int(words[1]) / 1e9) < 0.1 * wall:
+                    self._share = processor / wall
+                self._began = None
+            elif words[:1] == [b"bench"] and len(words) == 5 and self._share is not None:
+                self.shares[words[1].decode(errors="replace")] = self._share
+                self._share = None
+
+
+def run(argv: list[str], timeout: float) -> tuple[Figures, str]:
+    """The figures that a command prints, and "" or how it failed with the last of its output. After ``timeout`` seconds
+    it is killed with its whole group."""
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    assert process.stdout is not None
+    clocks, text, deadline = _Clocks(process.pid), b"", time.monotonic() + timeout
+    failure = f"not done after {timeout:.0f} s"
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while selector.select(max(0.0, deadline - time.monotonic())):
+                data = os.read(process.stdout.fileno(), 65536)
+                if not data:
+                    code = process.wait()
+                    failure = f"exit status {code}" if code else "ended early"
+                    break
+                text += data
+                clocks.feed(data)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        process.stdout.close()
+    found = parse(text.decode(errors="replace"))
+    found.shares = {name: share for name, share in clocks.shares.items() if name in found.values}
+    last = " | ".join(line.strip() for line in text.decode(errors="replace").splitlines()[-6:] if line.strip())
+    return found, "" if found.complete else f"{failure}; output: {last[-300:]}"
 
 
 def measure(emulator: Emulator, kernel: Path, archive: Path, words: str, *, harts: int, timeout: float) -> Figures:
-    """Boot the binary with ``words`` as its arguments and read its figures. What did not come is a fault of the run,
-    kept under the name "run" with the last words of the console."""
+    """Boot the binary with ``words`` as its arguments and read its figures. How a run failed is a fault named "run"."""
     append = f"console=ttyS0 quiet panic=-1 rdinit=/core -- {words}"
-    text, failure, share = run(emulator.boot(kernel, archive, append, harts), timeout)
-    found = parse(text)
-    found.share = share
-    if not found.complete:
-        last = " | ".join(line.strip() for line in text.splitlines()[-6:] if line.strip())
-        found.faults["run"] = f"{failure or 'ended early'}; console: {last[-300:]}"
+    found, failure = run(emulator.boot(kernel, archive, append, harts), timeout)
+    if failure:
+        found.faults["run"] = failure
     return found
 
 
 def measure_host(words: str, timeout: float) -> Figures:
     """The same sources compiled for this host, run on it."""
-    text, failure, share = run([str(build(f"{platform.machine()}-linux-musl")), *words.split()], timeout)
-    found = parse(text)
-    found.share = share
-    if not found.complete:
-        found.faults["run"] = failure or "ended early"
+    found, failure = run([str(build(f"{platform.machine()}-linux-musl")), *words.split()], timeout)
+    if failure:
+        found.faults["run"] = failure
     return found

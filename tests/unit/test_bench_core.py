@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -40,6 +41,29 @@ def test_output_cut_anywhere_gives_no_false_end(cut: int) -> None:
 @pytest.mark.parametrize("line", ["bench", "bench integer", "bench x 1.2.3 u -", "xbench a 1 u -", "bench a nan u -"])
 def test_other_lines_are_no_figures(line: str) -> None:
     assert core_guest.parse(line + "\n").values == {}
+
+
+def test_run_reads_a_command_and_times_its_rows() -> None:
+    spin = "t = time.monotonic_ns()\nwhile time.monotonic_ns() < t + 3 * 10**8: pass"
+    tell = "print('took', %s); print('bench %s 5 u aa', flush=True)"
+    lines = ["import time"]
+    # The second time the program says to have seen another time than we: nothing is known of its share.
+    for took, name in (("time.monotonic_ns() - t", "integer"), ("10**9", "calls")):
+        lines += ["print('begin', flush=True)", spin, tell % (took, name)]
+    found, failure = core_guest.run([sys.executable, "-c", "\n".join([*lines, "print('bench done')"])], 20)
+    assert (found.values, failure) == ({"integer": 5.0, "calls": 5.0}, "")
+    assert "calls" not in found.shares
+    assert all(0 < share < 1.1 for share in found.shares.values())
+
+
+def test_run_that_ends_early_or_hangs_says_so() -> None:
+    found, failure = core_guest.run(["sh", "-c", "echo bench copy 6 MB/s -; echo oops; exit 3"], 20)
+    assert found.values == {"copy": 6.0}
+    assert failure == "exit status 3; output: bench copy 6 MB/s - | oops"
+    found, failure = core_guest.run(["sh", "-c", "echo bench done; sleep 60"], 0.2)
+    assert found.complete
+    assert failure == ""
+    assert core_guest.run(["sleep", "60"], 0.2)[1].startswith("not done after")
 
 
 def test_better_peer_by_median() -> None:
