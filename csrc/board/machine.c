@@ -269,6 +269,13 @@ static void add_device_stats(wh_machine *m, wh_machine_stats *out)
     pthread_mutex_unlock(&m->lock);
 }
 
+/* A busy hart may not come back for minutes: what it is at counts too. */
+static uint64_t with_present(const _Atomic uint64_t *sum, const _Atomic uint64_t *since)
+{
+    uint64_t start = atomic_load_explicit(since, memory_order_relaxed), now = wh_now_ns();
+    return atomic_load_explicit(sum, memory_order_relaxed) + (start != 0 && now > start ? now - start : 0);
+}
+
 static uint64_t exits(const wh_board_hart *h, enum wh_exit cause)
 {
     return atomic_load_explicit(&h->exits[cause], memory_order_relaxed);
@@ -291,8 +298,8 @@ void wh_machine_get_stats(wh_machine *m, wh_machine_stats *out)
         out->exits_pause += exits(&m->hart[i], WH_EXIT_PAUSE);
         out->exits_limit += exits(&m->hart[i], WH_EXIT_LIMIT);
         out->exits_debug += exits(&m->hart[i], WH_EXIT_DEBUG);
-        out->wfi_ns += atomic_load_explicit(&m->hart[i].wfi_ns, memory_order_relaxed);
-        out->run_ns += atomic_load_explicit(&m->hart[i].run_ns, memory_order_relaxed);
+        out->wfi_ns += with_present(&m->hart[i].wfi_ns, &m->hart[i].wfi_since);
+        out->run_ns += with_present(&m->hart[i].run_ns, &m->hart[i].run_since);
     }
     wh_door_stats door;
     wh_ram_door_stats(&m->ram, &door);

@@ -98,13 +98,15 @@ typedef struct wh_board_hart {
     _Atomic uint32_t sleeping;
     _Atomic uint32_t executing; /* inside wh_hart_run: fences must be waited for */
     _Atomic uint64_t wfi_ns, run_ns;
+    _Atomic uint64_t run_since,
+        wfi_since; /* host ns at which the present stretch began; 0: none. Not in the sums yet */
     _Atomic uint64_t exits[WH_EXIT_CAUSES]; /* how often wh_hart_run came back, by enum wh_exit */
-    enum wh_hsm hsm;      /* under machine.lock */
-    bool resume_restarts; /* a suspend of the non-retentive kind */
-    bool waiting;         /* icount: in WFI */
-    bool parked;          /* under run_lock */
-    _Atomic bool held;    /* the debugger lets others go on without this one */
-    wh_debug_hit untold;  /* under run_lock: a watchpoint that it met while another hart's stop was being told */
+    enum wh_hsm hsm;                        /* under machine.lock */
+    bool resume_restarts;                   /* a suspend of the non-retentive kind */
+    bool waiting;                           /* icount: in WFI */
+    bool parked;                            /* under run_lock */
+    _Atomic bool held;                      /* the debugger lets others go on without this one */
+    wh_debug_hit untold; /* under run_lock: a watchpoint that it met while another hart's stop was being told */
     uint64_t start_pc, start_opaque;
 } wh_board_hart;
 

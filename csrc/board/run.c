@@ -48,11 +48,13 @@ void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until)
     if (until != UINT64_MAX)
         when = wh_clock_host_ns(h->machine, until);
     struct timespec at = {(time_t)(when / 1000000000ull), (long)(when % 1000000000ull)};
+    atomic_store_explicit(&h->wfi_since, start, memory_order_relaxed);
     atomic_store(&h->sleeping, 1);
     if (atomic_load(&h->machine->go)) /* else a pause may have looked before we said so, and waits for us to park */
         syscall(SYS_futex, &h->wake, FUTEX_WAIT_BITSET_PRIVATE, seq, when == UINT64_MAX ? NULL : &at, NULL,
                 FUTEX_BITSET_MATCH_ANY);
     atomic_store(&h->sleeping, 0);
+    atomic_store_explicit(&h->wfi_since, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&h->wfi_ns, wh_now_ns() - start, memory_order_relaxed);
 }
 
@@ -138,12 +140,14 @@ enum wh_exit wh_run_execute(wh_board_hart *h)
 {
     struct wh_hart_share *share = &h->machine->ram.share->hart[h->index];
     uint64_t start = wh_now_ns();
+    atomic_store_explicit(&h->run_since, start, memory_order_relaxed);
     atomic_store(&h->executing, 1);
     atomic_store(&share->parked, 0);
     atomic_thread_fence(memory_order_seq_cst);
     enum wh_exit why = wh_hart_run(h->cpu);
     atomic_store(&share->parked, 1);
     atomic_store(&h->executing, 0);
+    atomic_store_explicit(&h->run_since, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&h->run_ns, wh_now_ns() - start, memory_order_relaxed);
     atomic_fetch_add_explicit(&h->exits[(unsigned)why % WH_EXIT_CAUSES], 1, memory_order_relaxed);
     return why;

@@ -13,7 +13,7 @@
 #define WH_WATCHPOINTS 32u
 
 /* Bits: which accesses a watchpoint stops after. */
-enum wh_watch { WH_WATCH_WRITE = 1, WH_WATCH_READ = 2, WH_WATCH_ACCESS = 3 };
+enum wh_watch { WH_WATCH_NONE = 0, WH_WATCH_WRITE = 1, WH_WATCH_READ = 2, WH_WATCH_ACCESS = 3 };
 
 typedef struct wh_debug_points {
     uint32_t breaks, watches;

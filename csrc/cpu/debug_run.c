@@ -10,7 +10,7 @@
 enum { LOOK_EVERY = 2048 }; /* instructions, retired or trapped, between two looks at the world */
 
 typedef struct wh_access_plan {
-    enum wh_watch kind; /* 0: no access */
+    enum wh_watch kind;
     uint64_t va, size;
     unsigned rd;
     bool conditional; /* SC, AMOCAS: only the result says whether it wrote */

@@ -125,7 +125,7 @@ static void one(wh_gdb *g, uint64_t *seed)
 static wh_gdb *fresh(wh_gdb *old)
 {
     static const uint32_t code[] = {
-        0x000002b7, /* lui t0, 0 */
+        0x00001117, /* auipc sp, 1 */
         0x00128293, /* addi t0, t0, 1 */
         0xfe512c23, /* sw t0, -8(sp) */
         0xff812303, /* lw t1, -8(sp) */
