@@ -276,8 +276,8 @@ wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset)
     const uint8_t *host = wh_ram_at(h->env.ram, page->pfn << WH_PAGE_SHIFT, WH_PAGE_SIZE);
     if (host == NULL)
         return NULL;
-    memcpy(bytes, host, WH_PAGE_SIZE);
     pthread_mutex_lock(&j->lock);
+    memcpy(bytes, host, WH_PAGE_SIZE); /* with the lock: whoever fences after this look finds the block and compares */
     wh_jit_block *b = j->full ? NULL : make(j, page, h->isa, offset, bytes);
     pthread_mutex_unlock(&j->lock);
     return b;
