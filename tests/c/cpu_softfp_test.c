@@ -4,6 +4,9 @@
 #include "cpu/softfp.h"
 #include "cpu_check.h"
 
+#include <fenv.h>
+#include <math.h>
+
 static const uint64_t special64[] = {0,
                                      1,
                                      0x000fffffffffffff,
@@ -169,10 +172,112 @@ static void by_hand(void)
     CHECK_EQ(wh_fp_classify(&wh_fp32, 0x7f800001), 1 << 8);
 }
 
+/* binary16 (Zfhmin): widening is exact, so a half that goes to either format and back is itself in every rounding mode
+ * and raises nothing; the value is that of the definition, computed in double arithmetic. */
+static void halves(void)
+{
+    for (uint32_t half = 0; half < 0x10000; half++) {
+        uint32_t flags = 0, exponent = half >> 10 & 31, fraction = half & 0x3ff;
+        uint64_t wide = wh_fp_convert(&wh_fp64, &wh_fp16, half, WH_RM_RNE, &flags);
+        uint64_t single = wh_fp_convert(&wh_fp32, &wh_fp16, half, WH_RM_RNE, &flags);
+        if (exponent == 31 && fraction != 0) {
+            CHECK_EQ(wide, WH_NAN64);
+            CHECK_EQ(single, WH_NAN32);
+            CHECK_EQ(flags, (fraction >> 9) ? 0 : WH_NV);
+            continue;
+        }
+        double value = exponent == 0 ? (double)fraction : (double)(0x400 + fraction);
+        for (uint32_t e = exponent == 0 ? 1 : exponent; e < 25; e++)
+            value /= 2;
+        for (uint32_t e = exponent; e > 25; e--)
+            value *= 2;
+        value = half >> 15 ? -value : value;
+        uint64_t want = exponent == 31 ? (half >> 15 ? 0xffful << 52 : 0x7fful << 52) : 0;
+        if (exponent != 31)
+            memcpy(&want, &value, 8);
+        CHECK_EQ(wide, want);
+        for (unsigned rm = WH_RM_RNE; rm <= WH_RM_RMM; rm++) {
+            CHECK_EQ(wh_fp_convert(&wh_fp16, &wh_fp64, wide, rm, &flags), half);
+            CHECK_EQ(wh_fp_convert(&wh_fp16, &wh_fp32, single, rm, &flags), half);
+        }
+        CHECK_EQ(flags, 0);
+    }
+    static const struct {
+        uint32_t single;
+        unsigned rm, half, flags;
+    } rows[] = {
+        {0x477fefff, WH_RM_RNE, 0x7bff, WH_NX},         /* just under half way above the largest */
+        {0x477ff000, WH_RM_RNE, 0x7c00, WH_OF | WH_NX}, /* half way: to infinity */
+        {0x477ff000, WH_RM_RTZ, 0x7bff, WH_NX},
+        {0x47800000, WH_RM_RTZ, 0x7bff, WH_OF | WH_NX},
+        {0xc7800000, WH_RM_RUP, 0xfbff, WH_OF | WH_NX},
+        {0x33000000, WH_RM_RNE, 0x0000, WH_UF | WH_NX}, /* half of the least subnormal */
+        {0x33000001, WH_RM_RNE, 0x0001, WH_UF | WH_NX},
+        {0x33000000, WH_RM_RMM, 0x0001, WH_UF | WH_NX},
+        {0x387fe000, WH_RM_RNE, 0x0400, WH_UF | WH_NX}, /* rounds up to the least normal, and was tiny before */
+        {0x387ff000, WH_RM_RNE, 0x0400, WH_NX},         /* not tiny with an unbounded exponent */
+        {0x7f800001, WH_RM_RNE, 0x7e00, WH_NV},
+    };
+    for (size_t n = 0; n < WH_ARRAY_LEN(rows); n++) {
+        uint32_t flags = 0;
+        CHECK_EQ(wh_fp_convert(&wh_fp16, &wh_fp32, rows[n].single, rows[n].rm, &flags), rows[n].half);
+        CHECK_EQ(flags, rows[n].flags);
+    }
+}
+
+/* Zfa: FROUND against rint(), FCVTMOD.W.D against integer arithmetic of the truncated value. */
+static void rounding_to_integers(void)
+{
+    static const int libm_modes[] = {[WH_RM_RNE] = FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
+    double (*volatile library_rint)(double) = rint; /* compilers expand rint() for round-to-nearest only */
+    uint64_t seed = 11;
+    for (int n = 0; n < 200000; n++) {
+        uint64_t a = pick(&seed, true);
+        if (n & 1) /* exponents at which a fraction is partly there */
+            a = (a & ~(0x7ffull << 52)) | (1020 + check_random(&seed) % 70) << 52;
+        double value;
+        memcpy(&value, &a, 8);
+        if (value != value)
+            continue;
+        for (unsigned rm = WH_RM_RNE; rm <= WH_RM_RUP; rm++) {
+            fesetround(libm_modes[rm]);
+            double rounded = library_rint(value);
+            fesetround(FE_TONEAREST);
+            uint64_t want;
+            uint32_t flags = 0, none = 0;
+            memcpy(&want, &rounded, 8);
+            CHECK_EQ(wh_fp_round(&wh_fp64, a, rm, true, &flags), want);
+            CHECK_EQ(flags, want == a ? 0 : WH_NX);
+            CHECK_EQ(wh_fp_round(&wh_fp64, a, rm, false, &none), want);
+            CHECK_EQ(none, 0);
+        }
+        uint32_t flags = 0, same = 0;
+        uint64_t modular = wh_fp_to_int_modular(a, &flags);
+        (void)wh_fp_to_int(&wh_fp64, a, true, 32, WH_RM_RTZ, &same);
+        CHECK_EQ(flags, same);
+        if (fabs(value) < 0x1p63)
+            CHECK_EQ(modular, (uint64_t)(int64_t)(int32_t)(uint32_t)(int64_t)value);
+    }
+    uint32_t flags = 0;
+    CHECK_EQ(wh_fp_to_int_modular(0x43f0000000100000, &flags), 0); /* 2^64 + 2^32: nothing below bit 32 */
+    CHECK_EQ(wh_fp_to_int_modular(0x7ff0000000000000, &flags), 0);
+    CHECK_EQ(flags, WH_NV);
+    flags = 0;
+    CHECK_EQ(wh_fp_minmax_nan(&wh_fp64, 0x3ff0000000000000, WH_NAN64, true, &flags), WH_NAN64);
+    CHECK(!wh_fp_compare_quiet(64, 0x3ff0000000000000, WH_NAN64, true, &flags));
+    CHECK_EQ(flags, 0);
+    CHECK(!wh_fp_compare_quiet(64, 0x3ff0000000000000, 0x7ff0000000000001, false, &flags));
+    CHECK_EQ(flags, WH_NV);
+    CHECK(wh_fp_compare_quiet(32, 0x80000000, 0, true, &flags) &&
+          !wh_fp_compare_quiet(32, 0x80000000, 0, false, &flags));
+}
+
 int main(void)
 {
     against_host();
     by_hand();
+    halves();
+    rounding_to_integers();
     if (check_failures != 0)
         printf("%d failures\n", check_failures);
     return check_failures != 0;

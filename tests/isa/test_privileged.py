@@ -18,6 +18,7 @@ import pytest
 from bench import peers
 from tests.guest.programs import build
 from tests.isa import privileged as p
+from tests.isa.test_differential import ENGINES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = int(os.environ.get("WHERRY_PRIVILEGED", "300" if os.environ.get("WHERRY_FUZZ") else "6"))
@@ -74,7 +75,7 @@ def records(output: bytes) -> list[Record]:
 
 
 def ours(core: Path, elf: Path, engine: str) -> list[Record]:
-    command = [core, "run", "--elf", elf, "--memory", "16M", "--engine", engine, "--max-insns", "400000000"]
+    command = [core, "run", "--elf", elf, "--memory", "16M", "--max-insns", "400000000", *ENGINES[engine]]
     done = subprocess.run([str(c) for c in command], capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, (done.returncode, done.stderr.decode(errors="replace"))
     return records(done.stdout)
@@ -101,7 +102,7 @@ def test_random_privileged_programs(seed: int, core: Path, qemu: list[str], tmp_
     elf = tmp_path / "program.elf"
     elf.write_bytes(p.program(build("privileged", firmware=True).read_bytes(), seed))
     cases, reference = p.cases(seed), theirs(qemu, elf)
-    for engine in ("interpreter", "jit"):
+    for engine in ENGINES:
         found = differences(cases, ours(core, elf, engine), reference)
         assert not found, f"seed {seed}, {engine}: {len(found)} cases\n" + "\n".join(found[:8])
 
