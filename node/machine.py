@@ -172,6 +172,19 @@ class Machine:
             debugger, self._debugger = self._debugger, None
             self._lib.wh_gdb_free(debugger)
 
+    def hot_list(self) -> bytes:
+        """Warm start: what the translator found worth translating, for :meth:`warm` of the machine that goes on."""
+        buf, length, err = ffi.new("uint8_t **"), ffi.new("size_t *"), new_error()
+        check(self._lib.wh_machine_hot_list(self._m, buf, length, err), err)
+        return take_buffer(self._lib, buf[0], length[0])
+
+    def warm(self, hot: bytes, most_ms: int) -> int:
+        """Translate what ``hot`` names from what RAM holds by now, for so long at most; how many blocks were looked at.
+        Raises CoreDataError for what is no list."""
+        warmed, err = ffi.new("uint32_t *"), new_error()
+        check(self._lib.wh_machine_warm(self._m, hot, len(hot), most_ms, warmed, err), err)
+        return int(warmed[0])
+
     # -- what others map
 
     @property

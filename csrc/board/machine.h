@@ -113,6 +113,8 @@ typedef struct wh_board_hart {
 /* ---- restore.c: where absent pages come from, and the thread that brings them in */
 typedef struct wh_restore {
     struct wh_snapfile *file; /* NULL: none, or every page is there */
+    uint8_t *hot;             /* for wh_machine_warm; NULL: none, or done */
+    size_t hot_len;
     int how;
     bool filling; /* the thread was made */
     pthread_t filler;

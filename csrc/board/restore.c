@@ -3,7 +3,7 @@
  * A lazy restore names the stored pages absent (memory.h, the fault door) and goes on at once; harts and devices bring
  * in what they touch, a filler thread the rest. The file is let go when the last page is there. What can't be read or
  * is damaged ends the guest. Sections: "machine" {"ram_bytes", "harts", "boot", "seed", "icount", "cpu"}, "state"
- * (snapshot.c), "extra" (the owner's). */
+ * (snapshot.c), "extra" (the owner's), "hot" (warm.c: a hint, a damaged one is passed over). */
 #include "board/machine.h"
 #include "memory/snapfile.h"
 
@@ -13,9 +13,11 @@
 #include <string.h>
 
 #define FILL_PAGES    64u /* a piece of background work: 256 KiB, so that a stop waits for little */
-#define FILL_AFTER_MS 30  /* the guest's own first touches have the disk and the processors for themselves */
+#define FILL_AFTER_MS 5
 #define EAGER_PAGES   1024u
-#define FILLER_STACK  (128u << 10)
+#define FILLER_STACK  (256u << 10)
+#define LAZY_WARM_MS  500 /* in the background, before pages that nobody waits for */
+#define EAGER_WARM_MS 100
 
 static void put_machine(const wh_machine *m, wh_writer *w)
 {
@@ -39,14 +41,20 @@ int wh_machine_snapshot(wh_machine *m, int fd, const uint8_t *extra, size_t extr
         wh_buf_free(state);
         return wh_fail(err, WH_E_IO, "memory", "a part of it could not be restored, so it can't be saved");
     }
+    uint8_t *hot = NULL;
+    size_t hot_len = 0;
+    status = wh_machine_hot_list(m, &hot, &hot_len, err);
     wh_writer w;
     wh_writer_init(&w);
     put_machine(m, &w);
     const wh_section sections[] = {
-        {"machine", w.data, w.len}, {"state", state, state_len}, {"extra", extra, extra_len}};
-    status = w.status ? wh_fail(err, w.status, "machine", "no memory for its description")
-                      : wh_snapfile_write(fd, &m->ram, sections, extra_len ? 3 : 2, err);
+        {"machine", w.data, w.len}, {"state", state, state_len}, {"hot", hot, hot_len}, {"extra", extra, extra_len}};
+    if (!status && w.status)
+        status = wh_fail(err, w.status, "machine", "no memory for its description");
+    if (!status)
+        status = wh_snapfile_write(fd, &m->ram, sections, extra_len ? 4 : 3, err);
     wh_writer_free(&w);
+    wh_buf_free(hot);
     wh_buf_free(state);
     return status;
 }
@@ -115,6 +123,18 @@ static int fill(void *ctx, uint64_t first, uint64_t count, uint8_t *to, wh_error
     return wh_snapfile_fill(m->restore.file, first, count, to, err);
 }
 
+static void warm(wh_machine *m, uint32_t most_ms)
+{
+    wh_restore *r = &m->restore;
+    uint32_t warmed;
+    if (r->hot)
+        (void)wh_machine_warm(m, r->hot, r->hot_len, most_ms, &warmed, NULL);
+    wh_buf_free(r->hot);
+    r->hot = NULL;
+}
+
+/* The guest's own first instructions have the disk and the processors for themselves; then the hot code, which would
+ * otherwise be translated by the harts that wait for it; then the rest of the pages. */
 static void *filler_main(void *ctx)
 {
     wh_machine *m = ctx;
@@ -122,6 +142,7 @@ static void *filler_main(void *ctx)
     pthread_setname_np(pthread_self(), "guest filler");
     if (!wh_ram_fill_wait(&m->ram, m->restore.how == WH_RESTORE_ON_DEMAND ? -1 : FILL_AFTER_MS))
         return NULL;
+    warm(m, LAZY_WARM_MS);
     while (!atomic_load(&m->restore.stop) && wh_ram_fill(&m->ram, &cursor, FILL_PAGES) == WH_OK)
         ;
     return NULL;
@@ -160,6 +181,8 @@ void wh_restore_free(wh_machine *m)
 {
     wh_snapfile_close(m->restore.file);
     m->restore.file = NULL;
+    wh_buf_free(m->restore.hot);
+    m->restore.hot = NULL;
 }
 
 /* ---- restoring */
@@ -201,9 +224,15 @@ static int restore_from(wh_machine *m, uint8_t **state, size_t *state_len, uint8
         status = wh_snapfile_section(r->file, "extra", extra, extra_len, err);
     if (!status && !*state)
         status = wh_fail(err, WH_E_FORMAT, "snapshot", "it has no state of the machine");
+    if (!status && wh_snapfile_section(r->file, "hot", &r->hot, &r->hot_len, NULL) != WH_OK)
+        r->hot = NULL;
     if (!status)
         status = open_doors(m, err);
-    return status ? status : wh_machine_load(m, *state, *state_len, err);
+    if (!status)
+        status = wh_machine_load(m, *state, *state_len, err);
+    if (!status && r->how == WH_RESTORE_EAGER)
+        warm(m, EAGER_WARM_MS);
+    return status;
 }
 
 int wh_machine_restore(wh_machine *m, int fd, int how, uint8_t **extra, size_t *extra_len, wh_error *err)

@@ -111,6 +111,8 @@ wh_code_page *wh_code_get(wh_hart *h, uint64_t pa, const uint8_t *host)
     c->buckets[pfn % c->count] = (uint32_t)(page - c->pages) + 1;
     memcpy(page->bytes, host, WH_PAGE_SIZE);
     page->insn[WH_PAGE_SLOTS].op = page->insn[WH_PAGE_SLOTS + 1].op = WH_OP_PAGE_END;
+    if (h->engine->page_decoded != NULL)
+        h->engine->page_decoded(h, page);
     return page;
 }
 

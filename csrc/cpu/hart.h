@@ -55,6 +55,9 @@ typedef struct wh_engine {
     void (*code_changed)(wh_hart *h);         /* FENCE.I or a restored state: recheck before the next fetch */
     int (*attach)(wh_hart *h, wh_error *err); /* a new hart, and its end; NULL: nothing to do */
     void (*detach)(wh_hart *h);
+    /* A page came into the decode cache: heat for what is translated of it already (by another hart, by a warm start).
+     * NULL: nothing to do. */
+    void (*page_decoded)(wh_hart *h, wh_code_page *page);
 } wh_engine;
 extern const wh_engine wh_engine_interpreter;
 

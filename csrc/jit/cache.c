@@ -283,6 +283,26 @@ wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset)
     return b;
 }
 
+/* No hart stands at pa, so nobody's FENCE.I orders this look at the bytes: a block of a page that was fenced since is
+ * not published. One that is published before the fence is compared at the fetch after it. */
+bool wh_jit_warm_one(wh_hart *h, uint64_t pa)
+{
+    wh_jit *j = h->env.jit;
+    uint8_t bytes[WH_PAGE_SIZE];
+    uint64_t epoch = atomic_load(&j->epoch);
+    const uint8_t *host = wh_ram_at(h->env.ram, pa & ~(uint64_t)(WH_PAGE_SIZE - 1), WH_PAGE_SIZE);
+    if (host == NULL || pa & 1)
+        return true;
+    memcpy(bytes, host, WH_PAGE_SIZE);
+    pthread_mutex_lock(&j->lock);
+    wh_jit_page *page = j->full || epoch != atomic_load(&j->epoch) ? NULL : page_record(j, pa >> WH_PAGE_SHIFT);
+    if (page != NULL)
+        (void)make(j, page, h->isa, (uint32_t)pa & (WH_PAGE_SIZE - 1), bytes);
+    bool room = !j->full;
+    pthread_mutex_unlock(&j->lock);
+    return room;
+}
+
 void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_block *to)
 {
     wh_jit *j = h->env.jit;

@@ -66,6 +66,13 @@ void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_bloc
 /* Drop everything, once nobody uses it: the caller is not guarded (run.c). Or another hart is doing it. */
 void wh_jit_reset(wh_jit *j);
 
+/* Warm start. Heads of live blocks, newest first; returns how many. */
+unsigned wh_jit_heads(wh_jit *j, uint64_t *out, unsigned most);
+/* Translate at pa from what RAM holds now, as if it were hot. Any thread; h tells RAM and ISA only. False: no more
+ * room. Whether it is still the same when it is first fetched is checked then, as after any FENCE.I. */
+bool wh_jit_warm_one(wh_hart *h, uint64_t pa);
+void wh_jit_heat_page(wh_hart *h, wh_code_page *page); /* wh_engine.page_decoded */
+
 static inline void *wh_jit_at(const wh_jit *j, uint32_t ref)
 {
     return j->arena.rw + ref;

@@ -186,8 +186,12 @@ static enum wh_exit run(wh_hart *h)
     return (enum wh_exit)status;
 }
 
-static const wh_engine engine = {
-    .name = "jit", .run = run, .code_changed = code_changed, .attach = attach, .detach = detach};
+static const wh_engine engine = {.name = "jit",
+                                 .run = run,
+                                 .code_changed = code_changed,
+                                 .attach = attach,
+                                 .detach = detach,
+                                 .page_decoded = wh_jit_heat_page};
 
 const struct wh_engine *wh_jit_engine(void)
 {

@@ -9,11 +9,14 @@ import random
 import subprocess
 from pathlib import Path
 
+import msgpack
 import pytest
 
-from node.core import CoreDataError, CoreError, CoreInvalid, CoreStateError
+from node.core import CoreDataError, CoreError, CoreInvalid, CoreStateError, CoreUnsupported
 from node.machine import (
+    ENGINE_JIT,
     EV_CRASH,
+    EV_POWEROFF,
     RESTORE_EAGER,
     RESTORE_LAZY,
     RESTORE_ON_DEMAND,
@@ -267,3 +270,73 @@ def test_pages_carried_from_a_lost_file_are_an_error(snapshot: Path, tmp_path: P
         source.close()
         target.close()
         assert guest.wait_end().kind == EV_CRASH
+
+
+# -- warm start
+
+
+def jit(ram: int = 64 * MIB) -> Machine:
+    try:
+        return Machine(ram, 1, seed=1, engine=ENGINE_JIT)
+    except CoreUnsupported as error:
+        pytest.skip(f"no translator on this host: {error}")
+
+
+def test_hot_code_of_one_machine_is_translated_by_the_next(tmp_path: Path) -> None:
+    with jit() as first, jit() as second, jit() as third, opened(build("busy")) as program:
+        assert first.hot_list() == msgpack.packb([1, b""])
+        first.load_linux(program)
+        first.start()
+        hot = first.hot_list()
+        while len(hot) < 10:  # as soon as something is hot
+            hot = first.hot_list()
+        first.pause()
+        path = tmp_path / "a"
+        with open(path, "xb") as file:
+            first.snapshot(file.fileno())
+        heads = msgpack.unpackb(hot)[1]
+        assert len(heads) % 8 == 0
+        with opened(path) as fd:
+            second.restore(fd, RESTORE_EAGER)
+            third.restore(fd, RESTORE_ON_DEMAND)
+        assert set(blocks(second.hot_list())) == set(blocks(first.hot_list()))  # the file brought the list
+        assert third.warm(hot, 10_000) == len(heads) // 8
+        assert set(blocks(hot)) <= set(blocks(third.hot_list()))
+        third.start()
+        third.pause()
+
+
+def blocks(hot: bytes) -> list[bytes]:
+    heads = msgpack.unpackb(hot)[1]
+    return [heads[at : at + 8] for at in range(0, len(heads), 8)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"\xc0",
+        msgpack.packb([2, b""]),
+        msgpack.packb([1, bytes(7)]),
+        msgpack.packb([1, bytes(8)]),  # not in RAM
+        msgpack.packb([1, (0x80200001).to_bytes(8, "little")]),  # odd
+        msgpack.packb([1, (0x84000000).to_bytes(8, "little")]),  # behind RAM
+        msgpack.packb([1, (0x80200000).to_bytes(8, "little") * 8193]),
+        msgpack.packb([1, b""]) + b"\0",
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused(bad: bytes) -> None:
+    with Machine(64 * MIB, 1) as machine, pytest.raises(CoreDataError, match="hot"):
+        machine.warm(bad, 10)
+
+
+def test_a_list_of_code_that_is_not_there_changes_nothing() -> None:
+    with jit() as machine, opened(build("hello")) as program:
+        everywhere = b"".join((0x80000000 + at).to_bytes(8, "little") for at in range(0, 64 * MIB, 64 * MIB // 4096))
+        machine.warm(msgpack.packb([1, everywhere]), 5_000)
+        machine.load_linux(program)
+        machine.warm(msgpack.packb([1, everywhere]), 5_000)
+        machine.start()
+        while (event := machine.next_event()) is None or event.kind not in (EV_POWEROFF, EV_CRASH):
+            pass
+        assert (event.kind, event.arg) == (EV_POWEROFF, 0)
