@@ -1,0 +1,144 @@
+/* The translator beside the interpreter on random bytes as code, with random page tables, PMP regions, delegation and
+ * privilege: after each stretch of a random number of steps both harts and both RAMs are the same. What guests get from
+ * compilers is compared elsewhere (jit_test.c, wherry-lockstep); this is about what they should not do.
+ * WHERRY_FUZZ_ROUNDS: how many (default 150). WHERRY_FUZZ_SEED: where to begin (default 1). */
+#include "cpu_random.h"
+#include "jit/jit.h"
+
+#define STRETCHES 6
+
+struct rig {
+    struct bench b;
+    wh_jit *jit; /* NULL: the interpreter */
+};
+
+static uint64_t never(void *ctx, uint64_t mtime)
+{
+    (void)ctx;
+    (void)mtime;
+    return UINT64_MAX;
+}
+
+static void open_rig(struct rig *r, bool translate, uint32_t model)
+{
+    wh_error err;
+    memset(r, 0, sizeof *r);
+    if (translate && wh_jit_new(WH_JIT_BYTES, &r->jit, &err)) {
+        printf("skipped: %s\n", err.message);
+        exit(0);
+    }
+    if (wh_ram_new(BENCH_RAM, 1, &r->b.ram, &err))
+        exit(1);
+    wh_cpu_env env = {.ram = &r->b.ram,
+                      .ctx = &r->b,
+                      .engine = translate ? wh_jit_engine() : NULL,
+                      .jit = r->jit,
+                      .hart_count = 1,
+                      .model = model,
+                      .mmio_read = bench_read,
+                      .mmio_write = bench_write,
+                      .time_now = bench_time,
+                      .steps_until = never};
+    if (wh_hart_new(&env, 0, &r->b.hart, &err))
+        exit(1);
+}
+
+static void close_rig(struct rig *r)
+{
+    bench_close(&r->b);
+    wh_jit_free(r->jit);
+}
+
+static bool same_state(struct rig *a, struct rig *t)
+{
+    wh_writer w[2];
+    for (int i = 0; i < 2; i++) {
+        wh_writer_init(&w[i]);
+        wh_hart_save(i ? t->b.hart : a->b.hart, &w[i]);
+    }
+    bool same = !w[0].status && w[0].len == w[1].len && !memcmp(w[0].data, w[1].data, w[0].len);
+    wh_writer_free(&w[0]);
+    wh_writer_free(&w[1]);
+    return same;
+}
+
+static void tell(struct rig *a, struct rig *t)
+{
+    for (unsigned i = 0; i < 32; i++) {
+        if (a->b.hart->x[i] != t->b.hart->x[i])
+            printf("x%u %" PRIx64 " %" PRIx64 "\n", i, a->b.hart->x[i], t->b.hart->x[i]);
+        if (a->b.hart->f[i] != t->b.hart->f[i])
+            printf("f%u %" PRIx64 " %" PRIx64 "\n", i, a->b.hart->f[i], t->b.hart->f[i]);
+    }
+    printf("pc %" PRIx64 " %" PRIx64 ", steps %" PRIu64 " %" PRIu64 "\n", a->b.hart->pc, t->b.hart->pc,
+           wh_hart_steps(a->b.hart), wh_hart_steps(t->b.hart));
+}
+
+/* To the limit, whatever it exits for on the way; the exits must be the same. False: wedged. */
+static bool run_both(struct rig *a, struct rig *t, uint64_t steps)
+{
+    uint64_t first = wh_hart_steps(a->b.hart);
+    wh_hart_set_limit(a->b.hart, first + steps);
+    wh_hart_set_limit(t->b.hart, wh_hart_steps(t->b.hart) + steps);
+    for (;;) {
+        enum wh_exit why = wh_hart_run(a->b.hart), other = wh_hart_run(t->b.hart);
+        CHECK_EQ(other, why);
+        if (other != why || why == WH_EXIT_WEDGED)
+            return false;
+        if (why == WH_EXIT_LIMIT)
+            return true;
+    }
+}
+
+static bool one_round(struct rig *a, struct rig *t, uint64_t *seed)
+{
+    uint64_t copy = *seed;
+    random_memory(&a->b, seed);
+    random_hart(a->b.hart, seed);
+    random_memory(&t->b, &copy);
+    random_hart(t->b.hart, &copy);
+    a->b.device = t->b.device = 0;
+    bool on = true;
+    for (unsigned i = 0; i < STRETCHES && on; i++) {
+        uint64_t r = check_random(seed);
+        on = run_both(a, t, r % (r & 1 << 20 ? 40 : 4000) + 1);
+        CHECK(same_state(a, t));
+        if (check_failures) {
+            tell(a, t);
+            return false;
+        }
+    }
+    CHECK(!memcmp(a->b.ram.host, t->b.ram.host, BENCH_RAM));
+    return check_failures == 0;
+}
+
+static void rounds_of(uint32_t model, uint64_t rounds, uint64_t seed)
+{
+    struct rig a, t;
+    open_rig(&a, false, model);
+    open_rig(&t, true, model);
+    for (uint64_t n = 0; n < rounds; n++) {
+        uint64_t start = seed + n, state = start;
+        if (!one_round(&a, &t, &state)) {
+            printf("%s, seed %" PRIu64 " (WHERRY_FUZZ_SEED=%" PRIu64 " WHERRY_FUZZ_ROUNDS=1)\n",
+                   wh_cpu_model_name(model), start, start);
+            break;
+        }
+    }
+    wh_hart_stats stats;
+    wh_hart_get_stats(t.b.hart, &stats);
+    printf("%s: %" PRIu64 " instructions, %" PRIu64 " traps\n", wh_cpu_model_name(model), stats.instructions,
+           stats.traps);
+    CHECK(stats.instructions > rounds * 20 && stats.traps > rounds);
+    close_rig(&a);
+    close_rig(&t);
+}
+
+int main(void)
+{
+    const char *text = getenv("WHERRY_FUZZ_ROUNDS"), *first = getenv("WHERRY_FUZZ_SEED");
+    uint64_t rounds = text ? strtoull(text, NULL, 0) : 150, seed = first ? strtoull(first, NULL, 0) : 1;
+    rounds_of(WH_CPU_RVA22, rounds, seed);
+    rounds_of(WH_CPU_RV64GC, (rounds + 2) / 3, seed + 1000000);
+    return check_failures != 0;
+}
