@@ -6,8 +6,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { WH_AUTO_IS_JIT = 0 };
-
 static int check_config(const wh_machine_config *c, wh_error *err)
 {
     if (c->ram_bytes < WH_MIN_RAM || c->ram_bytes > WH_MAX_RAM || c->ram_bytes % (2u << 20))
@@ -51,7 +49,7 @@ static int make_engine(wh_machine *m, wh_error *err)
     wh_error ignored;
     if (m->config.engine == WH_ENGINE_JIT)
         return wh_jit_new(WH_JIT_BYTES, &m->jit, err);
-    if (m->config.engine == WH_ENGINE_AUTO && WH_AUTO_IS_JIT)
+    if (m->config.engine == WH_ENGINE_AUTO)
         (void)wh_jit_new(WH_JIT_BYTES, &m->jit, &ignored);
     return WH_OK;
 }
