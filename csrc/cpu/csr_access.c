@@ -256,10 +256,14 @@ static void write_status(wh_hart *h, uint64_t v, uint64_t mask)
     uint64_t mpp = v >> 11 & 3;
     if (mpp == 2)
         mask &= ~WH_MSTATUS_MPP; /* reserved privilege: WARL, keep */
-    h->csr.mstatus = (h->csr.mstatus & ~mask) | (v & mask);
-    wh_fp_update(h);
-    wh_hart_update_mode(h);
-    h->recheck = true;
+    uint64_t old = h->csr.mstatus, status = (old & ~mask) | (v & mask), changed = old ^ status;
+    h->csr.mstatus = status;
+    if (changed & WH_MSTATUS_FS)
+        wh_fp_update(h);
+    if (changed & (WH_MSTATUS_SUM | WH_MSTATUS_MXR | WH_MSTATUS_MPRV | WH_MSTATUS_MPP))
+        wh_hart_update_mode(h); /* of data only: what runs goes on */
+    if (changed & status & (WH_MSTATUS_SIE | WH_MSTATUS_MIE))
+        h->recheck = true;
 }
 
 /* The lines are shared with other threads, so that only the guest's own SSIP is changed in them. */

@@ -47,7 +47,8 @@ void wh_backend_link(wh_jit_arena *a, uint32_t site, uint32_t entry);
 void wh_backend_divert(wh_jit_arena *a, uint32_t entry, uint32_t to);
 
 /* helpers.c: what translated code calls, on every host. `packed` says which instruction (WH_PACK_*). 0: go on behind
- * the instruction; 1: leave with WH_LEAVE_HELPER. They find the budget as the block left it and make it exact. */
+ * the instruction; 1: leave with WH_LEAVE_HELPER; 2: jump to h->pc. They find the budget as the block left it and make
+ * it exact. */
 int wh_jit_help_memory(wh_hart *h, uint64_t va, uint32_t packed);
 int wh_jit_help_one(wh_hart *h, uint64_t insn, uint32_t packed);
 int wh_jit_help_fp(wh_hart *h, uint64_t insn, uint32_t packed);

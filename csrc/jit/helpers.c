@@ -17,9 +17,28 @@ static int leave(wh_hart *h, int status)
     return 1;
 }
 
+/* pc is somewhere else: there through the jump cache, if nothing else is due. */
+static int go_on(wh_hart *h)
+{
+    return h->budget > 0 && !h->recheck ? 2 : leave(h, 0);
+}
+
+/* A trap was taken, or something else wants a look at the world. Most traps need none; but they cost budget, though
+ * they retire nothing, so that a guest in a loop of traps is interruptible. An exact hart counts them elsewhere. */
+static int after_trap(wh_hart *h)
+{
+    if (wh_hart_exact(h) || h->recheck || h->budget <= 1 || wh_pending(h) != 0)
+        return leave(h, WH_EXIT_SLICE);
+    h->budget--;
+    h->slice--;
+    return go_on(h);
+}
+
 static int trap(wh_hart *h)
 {
-    return leave(h, wh_trap(h, (uint64_t)h->trap_cause, h->trap_value) ? (int)WH_EXIT_WEDGED : (int)WH_EXIT_SLICE);
+    if (wh_trap(h, (uint64_t)h->trap_cause, h->trap_value))
+        return leave(h, WH_EXIT_WEDGED);
+    return after_trap(h);
 }
 
 struct kind {
@@ -77,7 +96,9 @@ int wh_jit_help_one(wh_hart *h, uint64_t insn, uint32_t packed)
     int status = wh_interp_one(h, &one);
     if (status == 0 && h->pc == next && (!h->fp_live || h->fp_state == WH_FP_FAST))
         return 0;
-    return leave(h, status == WH_EXIT_LOOKUP ? 0 : status);
+    if (status == WH_EXIT_SLICE)
+        return after_trap(h);
+    return status == 0 || status == WH_EXIT_LOOKUP ? go_on(h) : leave(h, status);
 }
 
 /* Translated floating point works on host registers and in state FAST only. What makes FS dirty, or finds it off, is
@@ -85,7 +106,8 @@ int wh_jit_help_one(wh_hart *h, uint64_t insn, uint32_t packed)
 int wh_jit_help_fp(wh_hart *h, uint64_t insn, uint32_t packed)
 {
     if (h->fp_state != WH_FP_FAST) {
-        return wh_jit_help_one(h, insn, packed) ? 1 : leave(h, 0);
+        int status = wh_jit_help_one(h, insn, packed);
+        return status == 0 ? go_on(h) : status;
     }
     h->fp_live = true;
     return 0;

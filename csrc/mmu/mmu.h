@@ -49,6 +49,7 @@ static inline int wh_no_ram(const wh_ram *ram, enum wh_access access)
 typedef struct wh_pmp {
     uint8_t cfg[WH_PMP_ENTRIES];
     uint64_t addr[WH_PMP_ENTRIES];
+    bool open;       /* the first region is all of memory, and allows everything: no more to check */
     unsigned active; /* regions below, in order of priority */
     struct {
         uint64_t first, last; /* inclusive */
@@ -60,7 +61,11 @@ typedef struct wh_pmp {
 void wh_pmp_set_cfg(wh_pmp *p, unsigned entry, uint8_t cfg);
 void wh_pmp_set_addr(wh_pmp *p, unsigned entry, uint64_t value);
 void wh_pmp_rebuild(wh_pmp *p);
-bool wh_pmp_allows(const wh_pmp *p, uint64_t pa, uint64_t size, enum wh_access access, enum wh_priv priv);
+bool wh_pmp_allows_slow(const wh_pmp *p, uint64_t pa, uint64_t size, enum wh_access access, enum wh_priv priv);
+static inline bool wh_pmp_allows(const wh_pmp *p, uint64_t pa, uint64_t size, enum wh_access access, enum wh_priv priv)
+{
+    return WH_LIKELY(p->open) || wh_pmp_allows_slow(p, pa, size, access, priv);
+}
 /* No region border lies within the page of pa, so that one answer holds for all of it. */
 bool wh_pmp_page_uniform(const wh_pmp *p, uint64_t pa);
 

@@ -31,6 +31,8 @@ void wh_pmp_rebuild(wh_pmp *p)
         p->region[p->active].cfg = cfg;
         p->active++;
     }
+    p->open = p->active != 0 && p->region[0].first == 0 && p->region[0].last >= (1ull << 56) - 1 &&
+              (p->region[0].cfg & (PMP_R | PMP_W | PMP_X)) == (PMP_R | PMP_W | PMP_X);
 }
 
 void wh_pmp_set_cfg(wh_pmp *p, unsigned entry, uint8_t cfg)
@@ -54,7 +56,7 @@ void wh_pmp_set_addr(wh_pmp *p, unsigned entry, uint64_t value)
     wh_pmp_rebuild(p);
 }
 
-bool wh_pmp_allows(const wh_pmp *p, uint64_t pa, uint64_t size, enum wh_access access, enum wh_priv priv)
+bool wh_pmp_allows_slow(const wh_pmp *p, uint64_t pa, uint64_t size, enum wh_access access, enum wh_priv priv)
 {
     static const uint8_t need[3] = {[WH_LOAD] = PMP_R, [WH_STORE] = PMP_W, [WH_FETCH] = PMP_X};
     uint64_t last = pa + size - 1;

@@ -65,8 +65,9 @@ static void emit_leave(wh_asm *a) /* eax: reason */
 }
 
 /* rax, ecx: the helper's second and third argument */
-static void emit_call(wh_asm *a, uint64_t helper)
+static void emit_call(wh_x86 *e, uint64_t helper)
 {
+    wh_asm *a = &e->a;
     x_alu_ri(a, X_SUB, true, RSP, 8);
     move_x(a, true);
     x_rm(a, X_MOV_STORE, true, BUDGET, H(budget));
@@ -84,9 +85,16 @@ static void emit_call(wh_asm *a, uint64_t helper)
     x_ret(a);
     x_bind(a, out, a->p);
     x_mov_mi8(a, H(fp_live), 0);
+    x_rm(a, X_LEA, true, RSP, x_at(RSP, 16));
+    x_alu_ri(a, X_CMP, false, RAX, 2);
+    uint8_t *jump = x_jcc(a, CC_E);
     x_mov_ri(a, RAX, WH_LEAVE_HELPER);
-    x_alu_ri(a, X_ADD, true, RSP, 16);
     epilogue(a);
+    x_bind(a, jump, a->p);
+    move_x(a, false);
+    x_rm(a, X_MOV, true, BUDGET, H(budget));
+    x_rm(a, X_MOV, true, RAX, H(pc));
+    x_jmp_to(a, wh_x86_thunk_at(e, THUNK_JUMP));
 }
 
 static void begin(wh_x86 *e, enum wh_x86_thunk t)
@@ -126,14 +134,14 @@ void wh_backend_start(wh_jit_arena *arena)
     wh_x86 e = {.arena = arena, .a = {.p = arena->rw, .limit = arena->rw + arena->records}};
     emit_enter(&e.a);
     emit_leaves(&e);
-    begin(&e, THUNK_MEMORY);
-    emit_call(&e.a, (uintptr_t)wh_jit_help_memory);
-    begin(&e, THUNK_ONE);
-    emit_call(&e.a, (uintptr_t)wh_jit_help_one);
-    begin(&e, THUNK_FP);
-    emit_call(&e.a, (uintptr_t)wh_jit_help_fp);
     begin(&e, THUNK_JUMP);
     wh_x86_jump_in_rax(&e);
+    begin(&e, THUNK_MEMORY);
+    emit_call(&e, (uintptr_t)wh_jit_help_memory);
+    begin(&e, THUNK_ONE);
+    emit_call(&e, (uintptr_t)wh_jit_help_one);
+    begin(&e, THUNK_FP);
+    emit_call(&e, (uintptr_t)wh_jit_help_fp);
     arena->thunks = arena->code = (uint32_t)(e.a.p - arena->rw);
     __extension__ arena->enter = (enum wh_leave (*)(wh_hart *, const void *))(void *)arena->rx;
 }
