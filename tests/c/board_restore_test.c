@@ -81,7 +81,8 @@ static void test_every_page_is_seen_whole(int how, uint32_t engine)
     CHECK(e.kind == WH_EV_POWEROFF && e.arg == 0);
     wh_machine_stop(m);
     wh_machine_get_stats(m, &s);
-    CHECK(how == WH_RESTORE_EAGER ? s.pages_faulted == 0 : s.pages_faulted > 0);
+    CHECK(how != WH_RESTORE_EAGER || s.pages_faulted == 0);
+    CHECK(how != WH_RESTORE_ON_DEMAND || s.pages_faulted > 0); /* lazily, the filler may be the first everywhere */
     CHECK(s.pages_restored > PAGES && s.pages_absent < s.pages_restored);
     for (unsigned i = 0; i < PAGES; i++)
         CHECK(*word(m, page_address(i) + 16) == HARTS);
