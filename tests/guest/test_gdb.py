@@ -6,11 +6,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from random import Random
+from typing import Any
 
 import pytest
 
 from node.core import CoreExists
-from node.machine import EV_POWEROFF
+from node.machine import ENGINE_INTERPRETER, ENGINE_JIT, EV_POWEROFF
 from tests.guest.guest import Guest
 from tests.guest.programs import build
 from tests.guest.rsp import CSR0, F0, PC, PRIV, Rsp, frame, symbols
@@ -33,11 +34,29 @@ def connected(guest: Guest) -> Iterator[Rsp]:
         yield rsp
 
 
+MACHINES: dict[str, dict[str, Any]] = {
+    "interpreter": {"engine": ENGINE_INTERPRETER},
+    "jit": {"engine": ENGINE_JIT},
+    "icount": {"icount": True},
+}
+
+
+@pytest.fixture(params=MACHINES, autouse=True)
+def machine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test on each kind of machine."""
+    chosen.append(MACHINES[request.param])
+    yield
+    chosen.pop()
+
+
+chosen: list[dict[str, Any]] = []
+
+
 @contextmanager
 def debugged() -> Iterator[tuple[Guest, Rsp, dict[str, int]]]:
     """A running guest, both harts in their loops, that has just been stopped."""
     at = program()
-    with Guest(harts=2) as guest:
+    with Guest(harts=2, **chosen[-1]) as guest:
         guest.boot(build("debuggee"))
         guest.read_until(b"ready\n")
         with connected(guest) as rsp:
