@@ -9,8 +9,8 @@ from fastapi import APIRouter, Response
 
 from coordinator.api.deps import Json, Services, Svc, Viewer
 from coordinator.metrics import CONTENT_TYPE, Exposition
-from coordinator.model import Guest, Node
-from coordinator.store import guests, nodes
+from coordinator.model import Guest, Node, Operation
+from coordinator.store import guests, journal, nodes
 from coordinator.store.db import Tx
 
 router = APIRouter(tags=["stats"])
@@ -48,12 +48,20 @@ async def all_stats(svc: Svc) -> Json:
 
 @router.get("/v1/guests/{name}/stats", dependencies=[Viewer])
 async def guest_stats(svc: Svc, name: str) -> Json:
-    def read(tx: Tx) -> tuple[Guest, str | None]:
-        guest = guests.by_name(tx, name)
-        return guest, nodes.name_of(tx, guest.node)
+    """With ``moves``: its latest migrations and how long each let it stand still."""
 
-    guest, node = await svc.cluster.db.run(read)
-    return _json(svc, guest, node)
+    def read(tx: Tx) -> tuple[Guest, str | None, list[Operation]]:
+        guest = guests.by_name(tx, name)
+        return guest, nodes.name_of(tx, guest.node), journal.moves(tx, guest.id)
+
+    guest, node, moves = await svc.cluster.db.run(read)
+    return {**_json(svc, guest, node), "moves": [_move(operation) for operation in moves]}
+
+
+def _move(operation: Operation) -> Json:
+    result = operation.result or {}
+    told = ("source", "target", "generation", "blackout_ms", "blackout_error_ms", "total_ms")
+    return {"time": operation.created, **{key: result.get(key) for key in told}}
 
 
 @router.get("/metrics", dependencies=[Viewer])

@@ -75,6 +75,12 @@ def operations(tx: Tx, *, limit: int = 200) -> list[Operation]:
     return [_operation(r) for r in tx.all("SELECT * FROM operations ORDER BY created DESC, id LIMIT ?", limit)]
 
 
+def moves(tx: Tx, guest: str, *, limit: int = 10) -> list[Operation]:
+    """A guest's migrations that succeeded, the newest first."""
+    sql = "SELECT * FROM operations WHERE target = ? AND kind = 'migrate' AND state = 'succeeded'"
+    return [_operation(r) for r in tx.all(f"{sql} ORDER BY created DESC, id LIMIT ?", guest, limit)]
+
+
 def unfinished(tx: Tx) -> list[Operation]:
     sql = "SELECT * FROM operations WHERE state IN ('pending', 'running') ORDER BY created, id"
     return [_operation(r) for r in tx.all(sql)]

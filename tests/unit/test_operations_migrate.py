@@ -66,6 +66,8 @@ async def test_a_commit_moves_the_guest_and_tells_both(tmp_path: Path) -> None:
         await result(n1, start, rounds=3, blackout_ms=7.5)
         done = await c.done(operation)
         assert (done["result"]["rounds"], done["result"]["blackout_ms"]) == (3, 7.5)
+        (move,) = (await c.get("/v1/guests/web/stats"))["moves"]
+        assert (move["source"], move["target"], move["generation"], move["blackout_ms"]) == ("n1", "n2", 2, 7.5)
         assert (done["result"]["source"], done["result"]["target"], done["result"]["generation"]) == ("n1", "n2", 2)
         guest = await c.guest("web")
         assert (guest["node"], guest["generation"], guest["state"]) == ("n2", 2, "running")
