@@ -69,9 +69,51 @@ static uint32_t plausible(uint64_t *seed)
     return word;
 }
 
+/* Loads and stores of every size by a few base registers, which loads, too, overwrite with other addresses; what shares
+ * a look-up, and when it must not, depends on all of it. */
+static uint32_t memory_word(uint64_t *seed)
+{
+    uint64_t r = check_random(seed);
+    int base = (int)(r & 3) + ((r >> 2 & 1) ? A0 : 28), other = (int)(r >> 3 & 31), offset = (int)(r >> 8 & 0x3f) * 8;
+    if ((r >> 16 & 7) == 0)
+        offset = (int)(r >> 19 & 0xfff) - 2048;
+    switch (r >> 32 & 15) {
+    case 0:
+        return i_addi(base, base, (int)(r >> 36 & 0x7f) - 64);
+    case 1:
+        return i_load(3, base, base, offset); /* the base itself */
+    case 2:
+        return 0x00b50463 | (uint32_t)(r >> 36 & 1) << 12; /* beq or bne a0, a1, +8 */
+    case 3:
+        return 0xfeb51ce3; /* bne a0, a1, -8 */
+    case 4:
+    case 5:
+    case 6:
+    case 7:
+        return i_store((int)(r >> 36 & 3), other, base, offset);
+    case 8:
+        return i_store(3, other, base, offset) & ~0x7fu; /* fsd, made below */
+    default:
+        return i_load((int)(r >> 36 & 7) % 7, other == base ? T0 : other, base, offset);
+    }
+}
+
+static void fill_with_addresses(struct bench *b, uint64_t seed)
+{
+    for (unsigned at = 0; at < CODE_SIZE; at += 4) {
+        uint32_t word = memory_word(&seed);
+        poke32(b, BENCH_CODE + at, (word & 0x7f) == 0 ? word | 0x27 : word);
+    }
+    for (unsigned at = 0; at < DATA_SIZE; at += 8)
+        poke64(b, DATA + at, DATA + 2048 + (check_random(&seed) % (DATA_SIZE - 8192) & ~7ull));
+    for (int i = 1; i < 32; i++)
+        b->hart->x[i] = DATA + 2048 + (check_random(&seed) % (DATA_SIZE - 8192) & ~7ull);
+}
+
 static void set_up(struct bench *b, uint64_t seed)
 {
     wh_hart *h = b->hart;
+    uint64_t first = seed;
     memset(wh_ram_at(&b->ram, WH_RAM_BASE, COMPARED), 0, COMPARED);
     for (unsigned at = 0; at < CODE_SIZE; at += 4)
         poke32(b, BENCH_CODE + at, plausible(&seed));
@@ -86,6 +128,8 @@ static void set_up(struct bench *b, uint64_t seed)
         h->x[i] = r & 1 ? DATA + (r >> 8) % (DATA_SIZE - 4096) : r & 2 ? BENCH_CODE + (r >> 8) % CODE_SIZE : r;
         h->f[i] = check_random(&seed);
     }
+    if (first % 2 == 0)
+        fill_with_addresses(b, seed);
     wh_fp_update(h);
     wh_hart_update_mode(h);
 }

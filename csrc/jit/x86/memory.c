@@ -89,14 +89,14 @@ static bool keeps_translation(const wh_jit_op *o)
 
 /* Accesses with the same base register that follow o in a straight line, and lie in a span that is likely to be one
  * page: o looks up the whole span for them. */
-static void plan_group(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k)
+static void plan_group(wh_x86 *e, struct wh_x86_group *group, const wh_jit_op *o, const struct wh_x86_kind *k)
 {
     enum wh_access_kind kind;
     unsigned base = o->in.b;
     struct wh_x86_group g = {.base = (int16_t)base, .low = o->in.imm, .high = o->in.imm + k->size, .store = k->store};
     const wh_jit_op *end = e->ir->op + e->ir->count;
     g.last = o;
-    e->group.last = NULL;
+    group->last = NULL;
     if (base == 0)
         return;
     for (const wh_jit_op *m = o; m < end && keeps_translation(m); m++) {
@@ -116,14 +116,51 @@ static void plan_group(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *
             break;
     }
     if (g.last != o)
-        e->group = g;
+        *group = g;
 }
 
-static bool in_group(const wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k)
+void wh_x86_end_groups(wh_x86 *e)
 {
-    const struct wh_x86_group *g = &e->group;
+    e->group[0].last = e->group[1].last = NULL;
+}
+
+static bool is_member(const struct wh_x86_group *g, const wh_jit_op *o, const struct wh_x86_kind *k)
+{
     return g->last != NULL && o <= g->last && g->base == o->in.b && o->in.imm >= g->low &&
            o->in.imm + k->size <= g->high;
+}
+
+/* The group that o is in; NULL: none. */
+static struct wh_x86_group *group_of(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k)
+{
+    for (unsigned i = 0; i < WH_ARRAY_LEN(e->group); i++)
+        if (is_member(&e->group[i], o, k))
+            return &e->group[i];
+    return NULL;
+}
+
+/* A group that o leads from now on; NULL: it has nobody to lead, or there is no room. */
+static struct wh_x86_group *lead(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k)
+{
+    for (unsigned i = 0; i < WH_ARRAY_LEN(e->group); i++) {
+        struct wh_x86_group *g = &e->group[i];
+        if (g->last != NULL && o <= g->last)
+            continue;
+        plan_group(e, g, o, k);
+        return g->last != NULL ? g : NULL;
+    }
+    return NULL;
+}
+
+/* The group's addend into a register that is returned, and the jump for when it has none. */
+static int addend_of(wh_x86 *e, const struct wh_x86_group *g, uint8_t **none)
+{
+    int reg = g == &e->group[0] ? KEEP : RDX;
+    if (reg == RDX)
+        x_rm(&e->a, X_MOV, true, RDX, H(keep));
+    x_rr(&e->a, X_TEST, true, reg, reg);
+    *none = x_jcc(&e->a, CC_E);
+    return reg;
 }
 
 static void late_lead(wh_x86 *e, const wh_x86_late *l)
@@ -131,6 +168,15 @@ static void late_lead(wh_x86 *e, const wh_x86_late *l)
     wh_x86_late own = *l;
     wh_x86_bind_late(e, l);
     x_rr(&e->a, X_XOR, false, KEEP, KEEP);
+    own.from = NULL;
+    late_translate(e, &own);
+}
+
+static void late_lead_second(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_late own = *l;
+    wh_x86_bind_late(e, l);
+    x_mov_mi(&e->a, true, H(keep), 0);
     own.from = NULL;
     late_translate(e, &own);
 }
@@ -144,20 +190,23 @@ wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned s
     enum wh_access_kind own;
     if (!wh_x86_kind_of(o->op, &own)) /* an atomic */
         return (wh_x86_access){look_up_alone(e, o, size, store, kind)};
-    if (in_group(e, o, k)) {
-        x_rr(a, X_TEST, true, KEEP, KEEP);
-        l = wh_x86_defer(e, x_jcc(a, CC_E), o, late_translate);
-        x_mov_rr(a, RDX, KEEP);
+    struct wh_x86_group *g = group_of(e, o, k);
+    if (g != NULL) {
+        uint8_t *none;
+        int reg = addend_of(e, g, &none);
+        l = wh_x86_defer(e, none, o, late_translate);
+        x_mov_rr(a, RDX, reg);
     } else {
-        if (e->group.last == NULL || o > e->group.last)
-            plan_group(e, o, k);
-        if (e->group.last == NULL || !in_group(e, o, k))
+        g = lead(e, o, k);
+        if (g == NULL)
             return (wh_x86_access){look_up_alone(e, o, size, store, kind)};
-        const struct wh_x86_group *g = &e->group;
         uint8_t *miss = look_up(e, g->low - o->in.imm, g->high - o->in.imm, g->store);
-        l = wh_x86_defer(e, miss, o, late_lead);
-        x_rm(a, X_MOV, true, KEEP, x_at(RCX, offsetof(wh_tlb_entry, addend)));
-        x_mov_rr(a, RDX, KEEP);
+        l = wh_x86_defer(e, miss, o, g == &e->group[0] ? late_lead : late_lead_second);
+        x_rm(a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
+        if (g == &e->group[0])
+            x_mov_rr(a, KEEP, RDX);
+        else
+            x_rm(a, X_MOV_STORE, true, RDX, H(keep));
     }
     l->v[0] = kind;
     l->v[1] = a->p - e->arena->rw;
@@ -270,11 +319,13 @@ bool wh_x86_emit_memory(wh_x86 *e, const wh_jit_op *o)
     if (!wh_x86_kind_of(o->op, &kind) || wh_x86_kinds[kind].op == 0)
         return false;
     const struct wh_x86_kind *k = &wh_x86_kinds[kind];
-    if (in_group(e, o, k)) {
-        x_rr(&e->a, X_TEST, true, KEEP, KEEP);
-        wh_x86_late *l = wh_x86_defer(e, x_jcc(&e->a, CC_E), o, late_integer);
+    const struct wh_x86_group *g = group_of(e, o, k);
+    if (g != NULL) {
+        uint8_t *none;
+        int reg = addend_of(e, g, &none);
+        wh_x86_late *l = wh_x86_defer(e, none, o, late_integer);
         l->v[0] = kind;
-        access(e, o, k, x_indexed(wh_x86_use(e, o->in.b, RAX), KEEP, 0, o->in.imm));
+        access(e, o, k, x_indexed(wh_x86_use(e, o->in.b, RAX), reg, 0, o->in.imm));
         l->back = e->a.p;
         return true;
     }

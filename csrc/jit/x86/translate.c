@@ -119,7 +119,7 @@ bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t pag
     wh_x86 e;
     memset(&e, 0, offsetof(wh_x86, late));
     e.lates = 0;
-    e.group.last = NULL;
+    wh_x86_end_groups(&e);
     e.arena = arena;
     e.ir = ir;
     e.page_ref = page_ref;

@@ -70,7 +70,7 @@ typedef struct wh_x86 {
     uint8_t *label[WH_JIT_MAX_OPS];
     wh_x86_late late[WH_X86_MAX_LATE];
     unsigned lates;
-    struct wh_x86_group group;
+    struct wh_x86_group group[2]; /* the first keeps its addend in KEEP, the second in h->keep */
     bool has_fma;
     int8_t host[33]; /* host register of a guest x register in this block, or -1 */
     struct {
@@ -162,6 +162,7 @@ typedef struct wh_x86_access {
 void wh_x86_address(wh_x86 *e, unsigned base, int32_t offset); /* rax = x[base] + offset */
 wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store,
                                        enum wh_access_kind kind);
+void wh_x86_end_groups(wh_x86 *e); /* nothing is known of translations here */
 void wh_x86_access_done(wh_x86 *e, wh_x86_access access);
 
 /* flow.c */
