@@ -36,6 +36,11 @@ async def call(daemons: Daemons, *arguments: str) -> subprocess.CompletedProcess
     return await trio.to_thread.run_sync(lambda: wherry(daemons.folder, *arguments))
 
 
+@pytest.fixture(autouse=True)
+def debugger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{Path(gdb_multiarch()).parent}:{os.environ['PATH']}")
+
+
 @contextmanager
 def tunnel(folder: Path) -> Iterator[Path]:
     """``wherry gdb`` in the background; the path of its socket."""
@@ -53,29 +58,25 @@ def tunnel(folder: Path) -> Iterator[Path]:
         process.communicate()
 
 
-def look(path: Path) -> tuple[str, str]:
-    """A session by hand: the stop reply and the list of threads; it stays open until the caller closes it."""
+def connect(path: Path) -> Rsp:
+    """A session by hand, in which the guest stands still."""
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(str(path))
     rsp = Rsp(sock)
-    sessions.append(rsp)
-    return rsp.ask("?"), rsp.ask("qfThreadInfo")
-
-
-sessions: list[Rsp] = []
+    assert (rsp.ask("?"), rsp.ask("qfThreadInfo")) == ("T05thread:1;", "m1,2")
+    return rsp
 
 
 async def test_a_debugger_holds_its_guest(guest: Daemons) -> None:
     with tunnel(guest.folder) as path:
         assert path.stat().st_mode & 0o777 == 0o600
-        stop, threads = await trio.to_thread.run_sync(look, path)
-        assert (stop, threads) == ("T05thread:1;", "m1,2")
+        session = await trio.to_thread.run_sync(connect, path)
         refused = await call(guest, "migrate", "web", "--to", "n2")
         assert refused.returncode == 1
         assert "a debugger is attached" in refused.stderr + refused.stdout
         second = await call(guest, "gdb", "web", "--exec", "--", "-nx", "-batch")
         assert "debugger is attached already" in second.stderr
-        sessions.pop().close()
+        session.close()
         hostname = await call(guest, "exec", "web", "--", "hostname")
         assert hostname.stdout == "web\n"  # it goes on
     moved = await call(guest, "migrate", "web", "--to", "n2")
@@ -83,8 +84,6 @@ async def test_a_debugger_holds_its_guest(guest: Daemons) -> None:
 
 
 async def test_gdb_by_one_command(guest: Daemons) -> None:
-    gdb = Path(gdb_multiarch())
-    os.environ["PATH"] = f"{gdb.parent}:{os.environ['PATH']}"
     commands = ("info threads", "hbreak *$stvec", "continue", "p $pc == $stvec", "detach")
     arguments = [part for command in commands for part in ("-ex", command)]
     done = await call(guest, "gdb", "web", "--exec", "--", "-nx", "-batch", *arguments)
