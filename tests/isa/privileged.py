@@ -130,6 +130,8 @@ def translation(rng: random.Random) -> Case:
     levels = mode - 5
     level = rng.choice([0, 0, 0, 1, 2])
     pa = DATA + rng.randrange(0x1000 // 8, 0xF000 // 8) * 8
+    if rng.random() < 0.1:
+        pa |= 0xFF8  # what is misaligned ends in the next page, which is mapped in a superpage or a NAPOT region only
     low = 12 + 9 * level
     # Not where the program is mapped: those tables serve the traps themselves.
     top = rng.randrange(4, 512) if levels == 3 else rng.randrange(1, 512)
