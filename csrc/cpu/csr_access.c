@@ -334,6 +334,7 @@ static bool write_supervisor(wh_hart *h, unsigned csr, uint64_t v)
         return true;
     case CSR_SENVCFG:
         c->senvcfg = envcfg(v, c->senvcfg) & wh_menvcfg_mask(h) & WH_SENVCFG_BITS;
+        wh_hart_update_mode(h);
         return true;
     case CSR_SSCRATCH:
         c->sscratch = v;

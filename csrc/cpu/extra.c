@@ -11,7 +11,7 @@ static int fault(wh_hart *h, int cause, uint64_t va)
 
 /* menvcfg decides for S, both registers decide for U. CBIE allows with either of its values 01 and 11: a block that is
  * flushed where it might be dropped makes no difference to a coherent memory. */
-static bool cbo_allowed(const wh_hart *h, unsigned kind)
+bool wh_cbo_allowed(const wh_hart *h, unsigned kind)
 {
     uint64_t need = WH_ENVCFG_CBCFE;
     if (kind == WH_CBO_ZERO)
@@ -23,16 +23,26 @@ static bool cbo_allowed(const wh_hart *h, unsigned kind)
     return (h->csr.menvcfg & need) && (h->priv == WH_PRIV_S || (h->csr.senvcfg & need));
 }
 
+/* The block's host address if the TLB has its page for this access. A kernel zeroes whole pages by blocks, and a walk
+ * for each would cost more than the zeroing. */
+static uint8_t *cached(const wh_hart *h, uint64_t block, enum wh_access access)
+{
+    const wh_tlb_entry *e = access == WH_STORE ? h->mmu.store : h->mmu.load;
+    e += (block >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES;
+    return e->tag == ((block >> WH_PAGE_SHIFT) | h->mmu.data_context) ? (uint8_t *)(uintptr_t)(block + e->addend)
+                                                                      : NULL;
+}
+
 /* Faults are store faults and name the address as it is in rs1. Management needs the right to load or to store, and
  * what may be stored to may always be loaded. */
 int wh_cbo(wh_hart *h, unsigned kind, uint64_t va)
 {
     uint64_t pa, block = va & ~(uint64_t)(WH_CACHE_BLOCK - 1);
-    uint8_t *host;
-    if (!cbo_allowed(h, kind))
+    if (!wh_cbo_allowed(h, kind))
         return 1;
     enum wh_access access = kind == WH_CBO_ZERO ? WH_STORE : WH_LOAD;
-    int cause = wh_mmu_data(&h->mmu, block, WH_CACHE_BLOCK, access, &pa, &host);
+    uint8_t *host = cached(h, block, access);
+    int cause = host != NULL ? 0 : wh_mmu_data(&h->mmu, block, WH_CACHE_BLOCK, access, &pa, &host);
     if (cause == WH_CAUSE_LOAD_PAGE || cause == WH_CAUSE_LOAD_ACCESS)
         cause += 2; /* the store fault of the same kind */
     if (cause != 0)

@@ -98,7 +98,8 @@ struct wh_hart {
     uint64_t f[32];
     uint32_t fp_state; /* enum wh_fp_state */
     bool fs_on, fs_dirty;
-    bool recheck; /* an interrupt may have become deliverable, or translation changed: look before going on */
+    bool block_zero; /* cbo.zero is allowed at this privilege: what translated code asks */
+    bool recheck;    /* an interrupt may have become deliverable, or translation changed: look before going on */
 
     wh_cpu_env env;
     const wh_engine *engine;
@@ -236,6 +237,7 @@ bool wh_wrs_allowed(const wh_hart *h, bool no_timeout);
 bool wh_sfence_allowed(const wh_hart *h);
 
 /* extra.c: what is too long for the loop. 0; -1 with trap_cause and trap_value set; 1: illegal here. */
+bool wh_cbo_allowed(const wh_hart *h, unsigned kind);
 int wh_cbo(wh_hart *h, unsigned kind, uint64_t va); /* enum WH_CBO_x */
 int wh_amocas_q(wh_hart *h, const wh_insn *i);
 

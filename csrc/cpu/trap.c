@@ -9,6 +9,7 @@ void wh_hart_update_mode(wh_hart *h)
         data = (enum wh_priv)(status >> 11 & 3);
     h->mmu.adue = !(h->isa & WH_ISA_SVADU) || (h->csr.menvcfg & WH_MENVCFG_ADUE);
     h->mmu.pbmte = (h->csr.menvcfg & WH_MENVCFG_PBMTE) != 0;
+    h->block_zero = wh_cbo_allowed(h, WH_CBO_ZERO);
     h->mmu.napot = (h->isa & WH_ISA_SVNAPOT) != 0;
     wh_mmu_context(&h->mmu, h->priv, data, (status & WH_MSTATUS_SUM) != 0, (status & WH_MSTATUS_MXR) != 0, h->csr.satp);
 }

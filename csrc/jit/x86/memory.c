@@ -313,8 +313,26 @@ static void late_integer(wh_x86 *e, const wh_x86_late *l)
     x_jmp_to(&e->a, l->back);
 }
 
+/* cbo.zero: kernels clear pages with it. What is refused or not in the TLB runs in C. */
+static bool zero_block(wh_x86 *e, const wh_jit_op *o)
+{
+    wh_asm *a = &e->a;
+    x_cmp8_mi(a, H(block_zero), 0);
+    wh_x86_late *refused = wh_x86_defer(e, x_jcc(a, CC_E), o, wh_x86_late_fallback);
+    wh_x86_address(e, o->in.b, 0);
+    x_alu_ri(a, X_AND, true, RAX, -(int32_t)WH_CACHE_BLOCK);
+    wh_x86_late *missed = wh_x86_defer(e, look_up(e, 0, 1, true), o, wh_x86_late_fallback);
+    x_rm(a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
+    for (unsigned i = 0; i < WH_CACHE_BLOCK / 8; i++)
+        x_mov_mi(a, true, x_indexed(RAX, RDX, 0, 8 * i), 0);
+    refused->back = missed->back = a->p;
+    return true;
+}
+
 bool wh_x86_emit_memory(wh_x86 *e, const wh_jit_op *o)
 {
+    if (o->op == WH_OP_CBO && o->in.imm == WH_CBO_ZERO)
+        return zero_block(e, o);
     enum wh_access_kind kind;
     if (!wh_x86_kind_of(o->op, &kind) || wh_x86_kinds[kind].op == 0)
         return false;
