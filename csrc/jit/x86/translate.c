@@ -66,7 +66,7 @@ static void give_back(wh_x86 *e, const wh_jit_op *o)
 static void emit_op(wh_x86 *e, const wh_jit_op *o)
 {
     if (wh_x86_emit_integer(e, o) || wh_x86_emit_memory(e, o) || wh_x86_emit_flow(e, o) || wh_x86_emit_bits(e, o) ||
-        wh_x86_emit_fp(e, o) || wh_x86_emit_atomic(e, o))
+        wh_x86_emit_fp(e, o) || wh_x86_emit_atomic(e, o) || wh_x86_emit_system(e, o))
         return;
     wh_x86_fallback(e, o);
     e->fp_ready = false; /* a CSR may have changed FS or the rounding mode */

@@ -146,6 +146,7 @@ bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_bits(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_fp(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_atomic(wh_x86 *e, const wh_jit_op *o);
+bool wh_x86_emit_system(wh_x86 *e, const wh_jit_op *o);
 /* emit_memory.c, for FP loads and stores and atomics: rax = address of the access; leaves the host address in [rax +
  * rdx]. A miss goes to a late stub that does the whole access in C (kind, register of o) and comes back behind it: call
  * wh_x86_access_done when the access itself has been emitted. */
