@@ -43,6 +43,7 @@ CHANNELS = 3
 DEBUG_SOCKET = "gdb.sock"
 HISTORY = 64 * 1024  # of console output that a migration takes along, as much as the machine keeps
 SAVE_FORMAT = 1
+MAX_WARM_MS = 1000
 UNSUPPORTED = -13
 _STATE_ERROR = -4
 _EXISTS = -12
@@ -150,6 +151,20 @@ class GuestProcess(Loop):
         self.history = history[-HISTORY:]
         self.state = "loaded"
         return {}
+
+    def op_hot(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
+        """Warm start: what the translator found hot, for ``warm`` of the process that goes on elsewhere."""
+        return {"hot": self.machine.hot_list()}
+
+    def op_warm(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
+        """Translate what ``hot`` names, for ``most_ms`` at most. Only while it comes in: later somebody would wait."""
+        self._need("incoming")
+        hot, most_ms = request.get("hot"), request.get("most_ms")
+        if not isinstance(hot, bytes):
+            raise BadRequest(INVALID, "hot", "bytes are wanted")
+        if not isinstance(most_ms, int) or not 0 <= most_ms <= MAX_WARM_MS:
+            raise BadRequest(INVALID, "most_ms", f"{most_ms!r} is not 0..{MAX_WARM_MS}")
+        return {"blocks": self.machine.warm(hot, most_ms)}
 
     def op_stop(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         """End for good; the process leaves after this answer."""

@@ -35,6 +35,7 @@ _METHODS: Final[dict[str, frozenset[str]]] = {
     "migration.result": _EVERY_NODE,
     "migration.prepare": _EVERY_NODE,
     "migration.pages": _EVERY_NODE,
+    "migration.warm": _EVERY_NODE,
     "migration.state": _EVERY_NODE,
     "migration.finish": _EVERY_NODE,
     "link.relay": _EVERY_NODE,

@@ -500,6 +500,23 @@ class MigrationPages(StreamOpen, frozen=True, kw_only=True):
     migration: Id
 
 
+class MigrationWarm(Request, frozen=True, kw_only=True):
+    """COPY, once after the first round: what the source's translator found hot, so that the target translates it before
+    the switch. A hint: nothing depends on it, and a target that does not know it answers unsupported. Answered when it
+    is done, after 250 ms at the latest."""
+
+    method: ClassVar[str] = "migration.warm"
+    migration: Id
+    hot: Annotated[bytes, Meta(max_length=128 << 10)]  # api.cdef wh_machine_hot_list; opaque here
+
+
+class Warmed(Message, frozen=True, kw_only=True):
+    blocks: int = 0
+
+
+MigrationWarm.answer = Warmed
+
+
 class MigrationState(Request, frozen=True, kw_only=True):
     """SWITCH: everything but RAM. Answered when the target could run."""
 

@@ -26,6 +26,7 @@ from protocol.messages import (
     MigrationResult,
     MigrationStart,
     MigrationState,
+    MigrationWarm,
     Settle,
 )
 from protocol.migration import CancelAsked, Source, Start, StoreAnswered, Target
@@ -52,6 +53,7 @@ class Migrations:
         handlers.on_request(MigrationLookup, self._lookup)
         handlers.on_request(Settle, self._settle)
         handlers.on_request(MigrationPrepare, self._prepare)
+        handlers.on_request(MigrationWarm, self._warm)
         handlers.on_request(MigrationState, self._state)
         handlers.on_request(MigrationFinish, self._finish)
         handlers.on_stream(MigrationPages, self._pages)
@@ -165,6 +167,9 @@ class Migrations:
         elif driver.machine.source != link.peer.node:
             raise Refused("forbidden", f"migration {request.migration} is another node's")
         return await driver.prepare(link)
+
+    async def _warm(self, link: Link, request: MigrationWarm) -> Message:
+        return await self._target(link, request.migration).warm(request)
 
     async def _state(self, link: Link, request: MigrationState) -> Message:
         return await self._target(link, request.migration).state(request)

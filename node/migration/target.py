@@ -11,6 +11,7 @@ import time
 
 import trio
 
+from node.core import CoreError
 from node.guestcopy import Guest
 from node.host import Host
 from node.migration.driver import Driver
@@ -25,7 +26,9 @@ from protocol.messages import (
     MigrationFinish,
     MigrationResult,
     MigrationState,
+    MigrationWarm,
     Prepared,
+    Warmed,
 )
 from protocol.messages import TargetReady as Ready
 from protocol.migration import (
@@ -53,6 +56,7 @@ from protocol.transport import Link, LinkStream
 log = logging.getLogger("wherry.node.migration")
 
 STATE_VERSION = 1
+WARM_MS = 250
 
 
 class Slot:
@@ -119,6 +123,16 @@ class TargetDriver(Driver):
         self.host.nursery.start_soon(self._watch_source, link)
         self.feed(PrepareAsked())
         return await self._wait("prepare")
+
+    async def warm(self, request: MigrationWarm) -> Message:
+        """The incoming process translates, in its only state where nobody waits for it."""
+        if self._view is None or self._state:
+            raise Refused("conflict", "no copy is under way")
+        try:
+            answer = await self.guest.live.call("warm", hot=request.hot, most_ms=WARM_MS)
+        except CoreError as error:
+            raise Refused("invalid", str(error)) from None
+        return Warmed(blocks=int(answer["blocks"]))
 
     async def state(self, request: MigrationState) -> Message:
         """It comes right behind the last pages, which have to be in place first."""

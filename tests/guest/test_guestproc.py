@@ -306,3 +306,23 @@ async def test_debugger_at_its_socket(tmp_path: Path) -> None:
                 with trio.fail_after(20):
                     end = await handle.wait_end()
     assert (end.reason, end.code, end.text) == ("poweroff", 137, "killed by the debugger")
+
+
+async def test_hot_code_is_a_hint_for_the_process_that_goes_on(tmp_path: Path) -> None:
+    async with (
+        process(tmp_path / "a", record("busy")) as source,
+        process(tmp_path / "b", record(role="incoming")) as target,
+    ):
+        await source.call("start", generation=3)
+        hot = (await source.call("hot"))["hot"]
+        assert isinstance(hot, bytes)
+        assert (await target.call("warm", hot=hot, most_ms=250))["blocks"] >= 0
+        everywhere = b"".join((0x80000000 + page * 4096).to_bytes(8, "little") for page in range(8000))
+        assert (await target.call("warm", hot=msgpack.packb([1, everywhere]), most_ms=250))["blocks"] <= 8000
+        with pytest.raises(CoreDataError):
+            await target.call("warm", hot=b"nonsense", most_ms=250)
+        for wrong in ({"hot": "text", "most_ms": 1}, {"hot": hot, "most_ms": 100_000}, {"hot": hot}):
+            with pytest.raises(CoreInvalid):
+                await target.call("warm", **wrong)
+        with pytest.raises(CoreStateError):  # it runs: somebody would wait for the answer
+            await source.call("warm", hot=hot, most_ms=1)
