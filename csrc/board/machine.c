@@ -267,6 +267,18 @@ static void add_device_stats(wh_machine *m, wh_machine_stats *out)
     pthread_mutex_unlock(&m->lock);
 }
 
+static void add_translator_stats(wh_machine *m, wh_machine_stats *out)
+{
+    wh_jit_stats s;
+    if (m->jit == NULL)
+        return;
+    wh_jit_get_stats(m->jit, &s);
+    out->jit_blocks = s.blocks;
+    out->jit_instructions = s.instructions;
+    out->jit_discarded = s.discarded;
+    out->jit_resets = s.resets;
+}
+
 /* A busy hart may not come back for minutes: what it is at counts too. */
 static uint64_t with_present(const _Atomic uint64_t *sum, const _Atomic uint64_t *since)
 {
@@ -304,5 +316,6 @@ void wh_machine_get_stats(wh_machine *m, wh_machine_stats *out)
     out->pages_restored = door.named;
     out->pages_faulted = door.faulted;
     out->pages_absent = door.absent;
+    add_translator_stats(m, out);
     add_device_stats(m, out);
 }

@@ -338,3 +338,11 @@ void wh_jit_reset(wh_jit *j)
     pthread_mutex_unlock(&j->lock);
     atomic_store(&j->resetting, 0);
 }
+
+void wh_jit_get_stats(wh_jit *j, wh_jit_stats *out)
+{
+    pthread_mutex_lock(&j->lock);
+    *out = (wh_jit_stats){
+        .blocks = j->blocks, .instructions = j->instructions, .discarded = j->discarded, .resets = j->resets};
+    pthread_mutex_unlock(&j->lock);
+}

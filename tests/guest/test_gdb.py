@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from random import Random
@@ -282,6 +283,20 @@ def test_lost_connection_lets_it_go_on() -> None:
         rsp.close()
         assert guest.wait_end().kind == EV_POWEROFF
         assert guest.values()["quit"] == "7"
+
+
+def test_the_translator_counts() -> None:
+    with debugged() as (guest, rsp, _at):
+        stats = guest.machine.stats()
+        assert stats["exits_debug"] >= 1
+        translated = chosen[-1].get("engine") == ENGINE_JIT
+        rsp.ok("D")
+        deadline = time.monotonic() + 30
+        while translated and guest.machine.stats()["jit_blocks"] == 0 and time.monotonic() < deadline:
+            pass
+        stats = guest.machine.stats()
+        assert (stats["jit_blocks"] > 0) >= translated
+        assert stats["jit_instructions"] >= stats["jit_blocks"]
 
 
 def test_kill() -> None:

@@ -101,7 +101,7 @@ def test_exposition() -> None:
         "# HELP wherry_guest_pages_absent See wh_machine_stats in csrc/api.cdef.",
         "# TYPE wherry_guest_pages_absent gauge",
         'wherry_guest_pages_absent{guest="b",node="n1"} 4',
-        "# HELP wherry_guest_jit_blocks_total See wh_machine_stats in csrc/api.cdef.",
+        "# HELP wherry_guest_jit_blocks_total Blocks of guest code that were translated.",
         "# TYPE wherry_guest_jit_blocks_total counter",
         'wherry_guest_jit_blocks_total{guest="b",node="n1"} 9',
     ]
