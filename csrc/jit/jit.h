@@ -1,5 +1,5 @@
 /* jit: translates guest code to the host's. One translator a machine, shared by its harts; the board makes it, gives it
- * to every hart by wh_cpu_env, and frees it after the last of them. Theory: docs/decisions/0009-jit.md; the parts: ir.h
+ * to every hart by wh_cpu_env, and frees it after the last of them. Theory: docs/decisions/0011-jit.md; the parts: ir.h
  * (superblocks), backend.h (a host), cache.h (what is translated), run.c (the engine). */
 #ifndef WH_JIT_H
 #define WH_JIT_H
