@@ -11,10 +11,14 @@ static inline uint32_t random_word(uint64_t *seed)
 {
     static const uint8_t opcodes[] = {0x03, 0x07, 0x0f, 0x13, 0x17, 0x1b, 0x23, 0x27, 0x2f, 0x33,
                                       0x37, 0x3b, 0x43, 0x53, 0x63, 0x67, 0x6f, 0x73, 0x53, 0x73};
+    static const uint8_t functions[] = {0, 0, 0x20, 1, 4, 5, 0x10, 0x20, 0x30, 0x14, 0x24, 0x34, 7};
     uint64_t r = check_random(seed);
     if ((r >> 60) < 4)
         return (uint32_t)r; /* anything, also 2-byte code */
-    return ((uint32_t)r & ~0x7fu) | opcodes[(r >> 32) % sizeof(opcodes)];
+    uint32_t word = ((uint32_t)r & ~0x7fu) | opcodes[(r >> 32) % sizeof(opcodes)];
+    if ((word & 0x77) == 0x33 && (r >> 40 & 7)) /* register operations: of 128 functions few exist */
+        word = (word & 0x01ffffffu) | (uint32_t)functions[(r >> 43) % sizeof(functions)] << 25;
+    return word;
 }
 
 static inline uint64_t random_address(uint64_t *seed)
