@@ -120,6 +120,8 @@ wh_code_page *wh_code_get(wh_hart *h, uint64_t pa, const uint8_t *host)
  * stays single, for the pair's operation no longer says what the instruction alone is. */
 static void pair_up(wh_code_page *page, unsigned first, unsigned second)
 {
+    if (page->insn[first].op == WH_OP_UNDECODED || page->insn[second].op == WH_OP_UNDECODED)
+        return; /* most often */
     unsigned op = wh_pair(page->insn[first].op, page->insn[second].op, 2 * (second - first));
     if (op != 0)
         page->insn[first].op = (uint16_t)op;

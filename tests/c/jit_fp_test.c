@@ -304,6 +304,65 @@ static void test_fused(uint64_t *seed)
     }
 }
 
+/* One instruction in a loop that is hot, then once more from each state of FS: off it is illegal there, and only what
+ * writes makes Initial and Clean dirty. The same for the rounding mode that the host has not, and ones that nobody has.
+ */
+static void test_state(const char *name, uint32_t word, bool writes, bool rounds)
+{
+    wh_hart *h = b.hart;
+    program = b.at = PROGRAMS + 128 * instructions++;
+    emit(&b, i_addi(X_PASS, X_PASS, -1));
+    uint64_t at = b.at;
+    emit(&b, word);
+    emit(&b, i_addi(X_ROW, X_ROW, 1));
+    emit(&b, 0x63u | 1u << 12 | X_PASS << 15 | ((uint32_t)(program - b.at) & 0x1eu) << 7 |
+                 ((uint32_t)(program - b.at) >> 5 & 0x3fu) << 25 | 1u << 7 | 1u << 31);
+    emit(&b, I_STOP);
+    emit(&b, I_SPIN);
+    for (unsigned state = 0; state < 4 * 8; state++) {
+        uint64_t fs = (uint64_t)(state & 3) << 13, passes = state == 0 ? 200 : 2;
+        unsigned rm = state >> 2;
+        bool illegal = fs == 0 || (rounds && rm > WH_RM_RMM);
+        bench_restart(&b);
+        h->pc = program;
+        h->csr.mstatus = (h->csr.mstatus & ~WH_MSTATUS_FS) | (state == 0 ? WH_MSTATUS_FS : fs);
+        h->frm = state == 0 ? 0 : rm;
+        wh_fp_update(h);
+        h->x[X_PASS] = passes;
+        h->x[X_TABLE] = TABLE;
+        CHECK_EQ(wh_hart_run(h), WH_EXIT_ATTENTION);
+        if (state == 0)
+            continue; /* hot now */
+        CHECK_EQ(h->x[X_ROW], illegal ? 0 : passes);
+        uint64_t want = illegal ? fs : writes ? WH_MSTATUS_FS : fs;
+        if (illegal) {
+            CHECK_EQ(h->csr.mepc, at);
+            CHECK_EQ(h->csr.mcause, 2);
+            CHECK_EQ(h->csr.mtval, word);
+        }
+        CHECK_EQ(h->csr.mstatus & WH_MSTATUS_FS, want);
+        if (check_failures != 0) {
+            printf("%s, FS %u, frm %u\n", name, state & 3, rm);
+            return;
+        }
+    }
+}
+
+static void test_states(void)
+{
+    test_state("fadd.d", 0x02c5f553, true, true);  /* fa0, fa1, fa2, dyn */
+    test_state("fadd.s", 0x00c58553, true, false); /* in mode RNE */
+    test_state("fmadd.d", 0x6ac5f543, true, true);
+    test_state("fsgnj.d", 0x22c58553, true, false);
+    test_state("feq.d", 0xa2c5a553, true, false);
+    test_state("fmv.x.d", 0xe2058553, false, false);
+    test_state("fmv.d.x", 0xf2058553, true, false);
+    test_state("fld", i_load(3, 10, X_TABLE, 0) | 4, true, false);
+    test_state("fsd", i_store(3, 10, X_TABLE, 0) | 4, false, false);
+    test_state("fcvt.w.d", 0xc2059553, true, false); /* a0, fa1, rtz */
+    test_state("fcvt.d.l", 0xd225f553, true, true);
+}
+
 static void open_jit(void)
 {
     wh_error err;
@@ -325,6 +384,7 @@ int main(void)
     open_jit();
     test_operations(&seed);
     test_fused(&seed);
+    test_states();
     printf("%" PRIu64 " programs, %" PRIu64 " blocks\n", instructions, jit->blocks);
     wh_hart_free(reference);
     bench_close(&b);
