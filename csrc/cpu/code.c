@@ -64,7 +64,7 @@ static wh_code_page *take_slot(wh_hart *h)
     unlink_page(c, page);
     memset(page->insn, 0, sizeof(page->insn));
     memset(wh_code_heat(c, page->insn), 0, WH_PAGE_SLOTS);
-    wh_mmu_drop_fetches(&h->mmu); /* one of them may lead to this page; and pages in use show themselves anew */
+    wh_mmu_drop_decoded(&h->mmu); /* one of them may lead to this page; and pages in use show themselves anew */
     return page;
 }
 

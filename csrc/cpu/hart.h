@@ -43,7 +43,7 @@ typedef struct wh_code {
 
 /* A slot at or above WH_HEAT_HOT makes the tier interpreter return. Who translated it may leave it so, set
  * WH_HEAT_TRANSLATED, or 0 to be asked again later. Code that changed, and a page that leaves the cache, are cold. */
-enum { WH_HEAT_HOT = 48, WH_HEAT_TRANSLATED = 255 };
+enum { WH_HEAT_HOT = 16, WH_HEAT_TRANSLATED = 255 };
 static inline uint8_t *wh_code_heat(const wh_code *c, const wh_insn *i)
 {
     return c->heat + ((uintptr_t)i - (uintptr_t)c->pages) / sizeof(wh_insn);

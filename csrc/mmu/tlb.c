@@ -160,6 +160,11 @@ void wh_mmu_drop_fetches(wh_mmu *m)
     wh_mmu_drop_jumps(m);
 }
 
+void wh_mmu_drop_decoded(wh_mmu *m)
+{
+    memset(m->fetches, 0, sizeof(m->fetches));
+}
+
 void wh_mmu_drop_jumps(wh_mmu *m)
 {
     if (m->jumps == NULL)
