@@ -26,7 +26,7 @@ static inline uint64_t random_address(uint64_t *seed)
     uint64_t r = check_random(seed);
     switch (r >> 62) {
     case 0:
-        return r;
+        return r * 0x9e3779b97f4a7c15ull; /* of either sign */
     case 1:
         return WH_RAM_BASE + BENCH_RAM - (r & 31); /* the end of RAM */
     case 2:

@@ -74,6 +74,13 @@ static void tell(struct rig *a, struct rig *t)
         if (a->b.hart->f[i] != t->b.hart->f[i])
             printf("f%u %" PRIx64 " %" PRIx64 "\n", i, a->b.hart->f[i], t->b.hart->f[i]);
     }
+    const wh_csrs *c = &a->b.hart->csr, *d = &t->b.hart->csr;
+    for (size_t i = 0; i < sizeof *c / 8; i++)
+        if (((const uint64_t *)(const void *)c)[i] != ((const uint64_t *)(const void *)d)[i])
+            printf("CSR at word %zu of wh_csrs: %" PRIx64 " %" PRIx64 "\n", i, ((const uint64_t *)(const void *)c)[i],
+                   ((const uint64_t *)(const void *)d)[i]);
+    printf("fflags %x %x, frm %x %x, priv %d %d\n", a->b.hart->fflags, t->b.hart->fflags, a->b.hart->frm,
+           t->b.hart->frm, a->b.hart->priv, t->b.hart->priv);
     printf("mepc %" PRIx64 " %" PRIx64 ", mcause %" PRIx64 " %" PRIx64 ", retired %" PRIu64 " %" PRIu64 "\n",
            a->b.hart->csr.mepc, t->b.hart->csr.mepc, a->b.hart->csr.mcause, t->b.hart->csr.mcause,
            wh_hart_retired(a->b.hart), wh_hart_retired(t->b.hart));
@@ -101,6 +108,8 @@ static bool run_both(struct rig *a, struct rig *t, uint64_t steps, bool *same)
     for (;;) {
         enum wh_exit why = run(a->b.hart), other = run(t->b.hart);
         *same = other == why && wh_hart_steps(t->b.hart) == wh_hart_steps(a->b.hart);
+        if (!*same)
+            printf("exits %d %d\n", why, other);
         if (!*same || why == WH_EXIT_WEDGED)
             return false;
         if (why == WH_EXIT_LIMIT)
@@ -140,6 +149,8 @@ static void set_up(struct rig *a, struct rig *t, uint64_t *seed)
     random_memory(&t->b, &copy);
     random_hart(t->b.hart, &copy);
     a->b.device = t->b.device = 0;
+    t->b.hart->retired = a->b.hart->retired; /* a round that was passed over may have left other counts */
+    atomic_store(&t->b.hart->stat_traps, atomic_load(&a->b.hart->stat_traps));
     if (*seed & 3) {
         add_handler(a);
         add_handler(t);
@@ -157,6 +168,7 @@ static bool one_round(struct rig *a, struct rig *t, uint64_t *seed)
 {
     set_up(a, t, seed);
     bool on = true;
+    int failures = check_failures;
     for (unsigned i = 0; i < STRETCHES && on; i++) {
         uint64_t r = check_random(seed);
         bool same;
@@ -164,13 +176,14 @@ static bool one_round(struct rig *a, struct rig *t, uint64_t *seed)
         if (changed_itself(a))
             return true;
         CHECK(same && same_state(a, t));
-        if (check_failures) {
+        if (check_failures != failures) {
+            printf("in stretch %u of %" PRIu64 " steps\n", i, r % (r & 1 << 20 ? 40 : 4000) + 1);
             tell(a, t);
             return false;
         }
     }
     CHECK(!memcmp(a->b.ram.host, t->b.ram.host, BENCH_RAM));
-    return check_failures == 0;
+    return check_failures == failures;
 }
 
 /* What the interpreter runs up to there; code in RAM without translation only. */
