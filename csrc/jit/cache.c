@@ -91,7 +91,7 @@ static void *new_record(wh_jit *j, size_t bytes)
 
 static uint32_t bucket_of(uint64_t pa)
 {
-    return (uint32_t)((pa * 0x9e3779b97f4a7c15ull) >> 51) % WH_JIT_BUCKETS;
+    return (uint32_t)((pa * 0x9e3779b97f4a7c15ull) >> 48) % WH_JIT_BUCKETS;
 }
 
 wh_jit_block *wh_jit_find(wh_jit *j, const wh_jit_page *page, uint32_t offset)

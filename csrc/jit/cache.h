@@ -40,7 +40,7 @@ typedef struct wh_jit_block {
     wh_jit_segment segment[]; /* then the bytes of all segments */
 } wh_jit_block;
 
-#define WH_JIT_BUCKETS      8192u
+#define WH_JIT_BUCKETS      16384u
 #define WH_JIT_PAGE_BUCKETS 1024u
 
 struct wh_jit {

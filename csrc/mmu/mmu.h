@@ -128,7 +128,7 @@ void wh_mmu_flush_page(wh_mmu *m, uint64_t va); /* every ASID; a superpage's spa
 void wh_mmu_flush_range(wh_mmu *m, uint64_t va, uint64_t pages);
 void wh_mmu_drop_stores(wh_mmu *m);  /* a new dirty round */
 void wh_mmu_drop_fetches(wh_mmu *m); /* FENCE.I */
-void wh_mmu_drop_decoded(wh_mmu *m);            /* only what leads to the interpreter's decoded pages */
+void wh_mmu_drop_decoded(wh_mmu *m); /* only what leads to the interpreter's decoded pages */
 void wh_mmu_drop_jumps(wh_mmu *m);
 
 typedef struct wh_translation {

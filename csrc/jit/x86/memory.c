@@ -1,7 +1,14 @@
 /* memory: loads and stores of x registers, and address translation for every other access.
  *
- * Inline: the TLB look-up of mmu.h. Everything else - second level, walk, device, page crossing, trap - is one call of
- * C behind the block, which does the whole access. */
+ * Inline: the TLB look-up of mmu.h. Everything else - walk, device, page crossing, trap - is one call of C behind the
+ * block, which does the whole access.
+ *
+ * Groups: accesses with the same base register, with nothing between that changes it or what translation says, and no
+ * jump target, share one look-up. The first looks up the span of all of them, in the write TLB if one of them is a
+ * store (a write translation allows reading), and keeps the page's addend in KEEP; a second group at the same time
+ * keeps its in the hart. If the span is not within one page of the TLB, that is 0 and each of them looks for itself,
+ * behind the block. A slow access in between takes nothing from what was looked up: only polling, fences and CSRs do,
+ * and these end a group. */
 #include "jit/x86/x86.h"
 
 void wh_x86_address(wh_x86 *e, unsigned base, int32_t offset)

@@ -5,12 +5,12 @@
 
 /* The nine that Debian's code names most often: sp s0 s1 a0-a5. The last is where writes to x0 go. */
 /* clang-format off */
-const int8_t wh_x86_host[33] = {
+const int16_t wh_x86_host[33] = {
     NO, NO, RBX, NO, NO, NO, NO, NO, R12, R13, RDI, RSI, R8, R9, R10, R11,
     NO, NO, NO,  NO, NO, NO, NO, NO, NO,  NO,  NO,  NO,  NO, NO, NO,  NO, NO,
 };
 /* ft0-ft2, fs0, fs1, fa0-fa7 */
-const int8_t wh_x86_host_f[32] = {
+const int16_t wh_x86_host_f[32] = {
     11, 12, 13, NO, NO, NO, NO, NO, 14, 15, 3,  4,  5,  6,  7,  8,
     9,  10, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO,
 };

@@ -3,7 +3,7 @@
  * Registers in translated code:
  *   rbp  hart + 128, so that x[] is in reach of an 8-bit displacement        r15  budget of the slice
  *   rax rcx rdx  scratch of one guest instruction                             r14  scratch that helpers keep
- * (emit_memory.c) rbx rsi rdi r8-r13  guest registers (wh_x86.host; wh_x86_host between blocks)         xmm0-xmm2
+ * (memory.c) rbx rsi rdi r8-r13  guest registers (wh_x86.host; wh_x86_host between blocks)         xmm0-xmm2
  * scratch xmm3-xmm15  guest f registers (wh_x86_host_f) while h->fp_live All other guest registers are operands in
  * memory, [rbp + ...]. rsp is 16-byte aligned between instructions.
  *
@@ -72,7 +72,7 @@ typedef struct wh_x86 {
     unsigned lates;
     struct wh_x86_group group[2]; /* the first keeps its addend in KEEP, the second in h->keep */
     bool has_fma;
-    int8_t host[33]; /* host register of a guest x register in this block, or -1 */
+    int16_t host[33]; /* host register of a guest x register in this block, or -1 */
     struct {
         uint8_t host, usual, here; /* a host register, the guest registers that it has outside and inside */
     } swap[WH_X86_MAPPED];
@@ -80,8 +80,8 @@ typedef struct wh_x86 {
     const uint8_t *usual, *here; /* subroutines of a block with swaps: to the mapping between blocks, and back */
 } wh_x86;
 
-extern const int8_t wh_x86_host[33];   /* the same between blocks, and in thunks */
-extern const int8_t wh_x86_host_f[32]; /* xmm number of a guest f register, or -1 */
+extern const int16_t wh_x86_host[33];   /* the same between blocks, and in thunks */
+extern const int16_t wh_x86_host_f[32]; /* xmm number of a guest f register, or -1 */
 
 static inline wh_mem wh_x86_x(unsigned reg)
 {
@@ -147,7 +147,7 @@ bool wh_x86_emit_bits(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_fp(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_atomic(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_system(wh_x86 *e, const wh_jit_op *o);
-/* emit_memory.c, for FP loads and stores and atomics: rax = address of the access; leaves the host address in [rax +
+/* memory.c, for FP loads and stores and atomics: rax = address of the access; leaves the host address in [rax +
  * rdx]. A miss goes to a late stub that does the whole access in C (kind, register of o) and comes back behind it: call
  * wh_x86_access_done when the access itself has been emitted. */
 struct wh_x86_kind {
