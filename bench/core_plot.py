@@ -22,6 +22,7 @@ COLOURS = {"goal": "#1a7f37", "must": "#4393c3", "SHORT": "#c4603b", "WRONG": "#
 TEXT = 'font-family="sans-serif" font-size="12" fill="#444"'
 SMALL = TEXT.replace('"12"', '"11"')
 TITLE = "Wherry against the better of two QEMUs (TCG), times better"
+PICTURE = "![advantage by row](docs/bench-core.svg)"
 BEGIN, END = "<!-- bench-core -->", "<!-- /bench-core -->"
 
 
@@ -110,7 +111,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def publish(path: Path) -> None:
-    """Put the table between README's marks and the picture into docs/."""
+    """Put the table and the picture between README's marks; the picture itself goes into docs/."""
     document, rows = load(path)
     shutil.copyfile(ROOT / "build" / "bench" / "core.svg", ROOT / "docs" / "bench-core.svg")
     readme = ROOT / "README.md"
@@ -118,7 +119,11 @@ def publish(path: Path) -> None:
     before, rest = text.split(BEGIN, 1)
     _, after = rest.split(END, 1)
     count = max((len(row.ours) for row in rows), default=0)
-    intro = (
-        f"{document['machine']}; commit {document['commit'][:10]}; medians of {count} rounds of {document['ms']} ms."
-    )
-    readme.write_text(f"{before}{BEGIN}\n{intro}\n\n{markdown(rows)}\n\n{END}{after}")
+    rounds = f"medians of {count} rounds of {document['ms']} ms"
+    intro = f"{document['machine']}; commit {document['commit'][:10]}; {rounds}."
+    if document["processor_time"]:
+        intro += (
+            f" The machine was busy (load {document['load']:.0f}): rows timed in the guest are per processor second"
+        )
+        intro += ", the others by the clock."
+    readme.write_text(f"{before}{BEGIN}\n{intro}\n\n{markdown(rows)}\n\n{PICTURE}\n{END}{after}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +144,27 @@ def test_picture_is_well_formed_and_bars_grow() -> None:
     assert len(bars) == 4
     assert bars[2] == bars[0] < bars[1] < bars[3]  # smc: half as good is as far to the left of 1
     assert bars[3] == pytest.approx(5 * bars[0], abs=0.5)  # cut at the axis' end, 2 to the fifth
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_publishing_replaces_what_stands_between_the_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr(core_plot, "ROOT", tmp_path)
+    (tmp_path / "build/bench").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{core_plot.BEGIN}\nold\n{core_plot.END}\nafter\n")
+    document = {"machine": "m", "commit": "c" * 40, "ms": 5, "load": 9.0, "processor_time": busy}
+    figures = tmp_path / "build/bench/core.json"
+    figures.write_text(json.dumps({**document, "rows": [row("integer", 2, 1).as_dict(), row("smc", 1, 2).as_dict()]}))
+    core_plot.write(figures, tmp_path / "build/bench/core.svg")
+    for _ in range(2):
+        core_plot.publish(figures)
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| `integer` | 2 it/s | 1 (1.2) | - | 2.00 × | ≥ 2.5x (4x) | **no** |" in text
+    assert ("per processor second" in text) == busy
+    assert (tmp_path / "docs/bench-core.svg").read_text().startswith("<svg")
