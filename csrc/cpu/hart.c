@@ -22,16 +22,19 @@ int wh_hart_new(const wh_cpu_env *env, unsigned id, wh_hart **out, wh_error *err
     h->isa = wh_cpu_model_isa(env->model);
     h->engine = env->engine != NULL ? env->engine : &wh_engine_interpreter;
     h->slice_length = WH_SLICE;
+    wh_mmu_open(&h->mmu);
 #if defined(__x86_64__)
     h->has_fma = __builtin_cpu_supports("fma") != 0;
 #endif
     unsigned pages = CODE_PAGES_ALL / (env->hart_count ? env->hart_count : 1);
     int status = wh_code_init(&h->code, pages < CODE_PAGES_MIN ? CODE_PAGES_MIN : pages, err);
     if (status != WH_OK) {
+        wh_mmu_close(&h->mmu);
         free(h);
         return status;
     }
     if (h->engine->attach != NULL && (status = h->engine->attach(h, err)) != WH_OK) {
+        wh_mmu_close(&h->mmu);
         wh_code_free(&h->code);
         free(h);
         return status;
@@ -48,6 +51,7 @@ void wh_hart_free(wh_hart *h)
     if (h->engine->detach != NULL)
         h->engine->detach(h);
     wh_code_free(&h->code);
+    wh_mmu_close(&h->mmu);
     pthread_mutex_destroy(&h->fence_list.lock);
     free(h);
 }

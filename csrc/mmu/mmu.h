@@ -87,6 +87,10 @@ typedef struct wh_tlb_entry {
 enum wh_tlb_mode { WH_TLB_U, WH_TLB_S, WH_TLB_SUM, WH_TLB_M, WH_TLB_ODD, WH_TLB_MODES };
 enum { WH_FTLB_MODES = 3 };
 
+/* far.c: a second level behind load and store, read by wh_mmu_data only. */
+#define WH_FAR_ENTRIES 16384u
+typedef struct wh_far_tlb wh_far_tlb;
+
 typedef struct wh_mmu {
     /* What the engine's inline paths read. */
     wh_tlb_entry *load, *store, *fetch; /* arrays of the current mode */
@@ -95,6 +99,7 @@ typedef struct wh_mmu {
     uint32_t code_context; /* context number and privilege of fetches */
     wh_tlb_entry *code;    /* of the translator, as fetch: addend is its page record */
 
+    wh_far_tlb *far; /* NULL: none */
     wh_ram *ram;
     uint64_t satp;
     enum wh_priv priv, data_priv;
@@ -118,7 +123,9 @@ typedef struct wh_mmu {
     uint64_t jump_pages[WH_JUMPS / 64]; /* bit page modulo WH_JUMPS: jumps may lead there */
 } wh_mmu;
 
-void wh_mmu_init(wh_mmu *m, wh_ram *ram);
+void wh_mmu_init(wh_mmu *m, wh_ram *ram); /* again and again; the first time *m is zeros, or opened */
+void wh_mmu_open(wh_mmu *m);              /* with a second level, if there is memory for it */
+void wh_mmu_close(wh_mmu *m);
 /* Select arrays and context numbers for this privilege (fetch), effective data privilege and satp. */
 void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool sum, bool mxr, uint64_t satp);
 
@@ -130,6 +137,12 @@ void wh_mmu_drop_stores(wh_mmu *m);  /* a new dirty round */
 void wh_mmu_drop_fetches(wh_mmu *m); /* FENCE.I */
 void wh_mmu_drop_decoded(wh_mmu *m); /* only what leads to the interpreter's decoded pages */
 void wh_mmu_drop_jumps(wh_mmu *m);
+
+/* far.c. Where va's page would be in the second level; NULL: nowhere. */
+wh_tlb_entry *wh_far_slot(const wh_mmu *m, uint64_t va, enum wh_access access);
+void wh_far_drop_page(wh_mmu *m, uint64_t page, uint64_t mask); /* mask: the page number's bits of a tag */
+void wh_far_drop_stores(wh_mmu *m);
+void wh_far_drop_all(wh_mmu *m);
 
 typedef struct wh_translation {
     uint64_t pa;

@@ -23,6 +23,7 @@ static void clear_arrays(wh_mmu *m)
 {
     memset(m->loads, 0, sizeof(m->loads));
     memset(m->stores, 0, sizeof(m->stores));
+    wh_far_drop_all(m);
     wh_mmu_drop_fetches(m);
     m->next_context = 1;
     forget_contexts(m);
@@ -31,8 +32,10 @@ static void clear_arrays(wh_mmu *m)
 void wh_mmu_init(wh_mmu *m, wh_ram *ram)
 {
     wh_jump *jumps = m->jumps;
+    wh_far_tlb *far = m->far;
     memset(m, 0, sizeof(*m));
     m->jumps = jumps;
+    m->far = far;
     m->ram = ram;
     m->adue = true;
     clear_arrays(m);
@@ -124,6 +127,7 @@ void wh_mmu_flush_page(wh_mmu *m, uint64_t va)
         if ((s->tag & mask) == page)
             s->tag = 0;
     }
+    wh_far_drop_page(m, page, mask);
     for (unsigned mode = 0; mode < WH_FTLB_MODES; mode++) {
         wh_tlb_entry *f = &m->fetches[mode][page % WH_FTLB_ENTRIES];
         if ((f->tag & mask) == page)
@@ -151,6 +155,7 @@ void wh_mmu_flush_range(wh_mmu *m, uint64_t va, uint64_t pages)
 void wh_mmu_drop_stores(wh_mmu *m)
 {
     memset(m->stores, 0, sizeof(m->stores));
+    wh_far_drop_stores(m);
 }
 
 void wh_mmu_drop_fetches(wh_mmu *m)
@@ -185,9 +190,23 @@ static void note_superpage(wh_mmu *m, uint64_t va, unsigned shift)
         m->super_last[half] = last;
 }
 
+static void fill(wh_mmu *m, enum wh_access access, uint64_t va, wh_tlb_entry entry)
+{
+    wh_tlb_entry *e = access == WH_STORE ? m->store : m->load;
+    e[(va >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES] = entry;
+}
+
 int wh_mmu_data(wh_mmu *m, uint64_t va, unsigned size, enum wh_access access, uint64_t *pa, uint8_t **host)
 {
     wh_translation t;
+    wh_tlb_entry *far = wh_far_slot(m, va, access);
+    const uint64_t tag = (va >> WH_PAGE_SHIFT) | m->data_context;
+    if (far != NULL && far->tag == tag) {
+        fill(m, access, va, *far);
+        *host = (uint8_t *)(uintptr_t)(va + far->addend);
+        *pa = WH_RAM_BASE + (uint64_t)(*host - m->ram->host);
+        return 0;
+    }
     m->misses++;
     int cause = wh_mmu_walk(m, va, access, m->data_priv, &t);
     if (cause != 0)
@@ -201,10 +220,10 @@ int wh_mmu_data(wh_mmu *m, uint64_t va, unsigned size, enum wh_access access, ui
     if (access == WH_STORE)
         wh_ram_mark_dirty(m->ram, t.pa);
     if (wh_pmp_page_uniform(&m->pmp, t.pa)) {
-        wh_tlb_entry *e = access == WH_STORE ? m->store : m->load;
-        e += (va >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES;
-        e->tag = (va >> WH_PAGE_SHIFT) | m->data_context;
-        e->addend = (uint64_t)(uintptr_t)*host - va;
+        wh_tlb_entry entry = {.tag = tag, .addend = (uint64_t)(uintptr_t)*host - va};
+        fill(m, access, va, entry);
+        if (far != NULL)
+            *far = entry;
         note_superpage(m, va, t.shift);
     }
     return 0;

@@ -114,6 +114,7 @@ static void accessed_and_dirty(void)
     CHECK_EQ(peek64(&b, leaf) & (A | D), A | D);
     poke64(&b, leaf, TARGET >> 12 << 10 | V | R | W);
     m->adue = false;
+    wh_mmu_flush_all(m);
     CHECK_EQ(access_va(m, 0x5000, WH_LOAD, &pa), WH_CAUSE_LOAD_PAGE);
     poke64(&b, leaf, TARGET >> 12 << 10 | V | R | W | A);
     CHECK_EQ(access_va(m, 0x5000, WH_LOAD, &pa), 0);
@@ -299,9 +300,52 @@ static void random_tables(void)
     CHECK(hits > 800); /* the test reaches what it is about */
 }
 
+/* Two pages that displace each other in the first level stay in the second: what is remembered is seen by a change of
+ * their PTEs, and goes where the first level's entries go. */
+static void second_level(void)
+{
+    const uint64_t one = 0x40000000, other = one + ((uint64_t)WH_TLB_ENTRIES << WH_PAGE_SHIFT);
+    wh_mmu *m = fresh(3, WH_PRIV_S);
+    uint64_t pa, leaf = map(3, one, TARGET, 0, V | R | W | A | D);
+    map(3, other, TARGET + 0x1000, 0, V | R | W | A | D);
+    for (enum wh_access access = WH_LOAD; access <= WH_STORE; access++) {
+        CHECK_EQ(access_va(m, one, access, &pa), 0);
+        CHECK_EQ(access_va(m, other, access, &pa), 0);
+        poke64(&b, leaf, 0);
+        uint64_t walks = m->misses;
+        CHECK_EQ(access_va(m, one + 8, access, &pa), 0);
+        CHECK_EQ(pa, TARGET + 8);
+        CHECK_EQ(access_va(m, other + 8, access, &pa), 0);
+        CHECK_EQ(pa, TARGET + 0x1008);
+        CHECK_EQ(m->misses, walks);
+        wh_mmu_flush_page(m, one);
+        CHECK_EQ(access_va(m, one, access, &pa), wh_page_fault(access));
+        CHECK_EQ(access_va(m, other, access, &pa), 0);
+        CHECK_EQ(m->misses, walks + 1);
+        poke64(&b, leaf, TARGET >> 12 << 10 | V | R | W | A | D);
+        CHECK_EQ(access_va(m, one, access, &pa), 0);
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_U, false, false, m->satp); /* another mode sees none of it */
+        CHECK_EQ(access_va(m, one, access, &pa), wh_page_fault(access));
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, m->satp);
+        poke64(&b, leaf, 0);
+        wh_mmu_flush_all(m);
+        CHECK_EQ(access_va(m, one, access, &pa), wh_page_fault(access));
+        poke64(&b, leaf, TARGET >> 12 << 10 | V | R | W | A | D);
+    }
+    /* A new dirty round: both pages are marked again by the first store. */
+    CHECK_EQ(access_va(m, one, WH_STORE, &pa), 0);
+    CHECK_EQ(access_va(m, other, WH_STORE, &pa), 0);
+    uint64_t walks = m->misses;
+    wh_mmu_drop_stores(m);
+    CHECK_EQ(access_va(m, one, WH_STORE, &pa), 0);
+    CHECK_EQ(access_va(m, other, WH_STORE, &pa), 0);
+    CHECK_EQ(m->misses, walks + 2);
+}
+
 int main(void)
 {
     bench_open(&b, false);
+    second_level();
     depths_and_superpages();
     permissions();
     accessed_and_dirty();

@@ -389,7 +389,7 @@ static void move_to_integer(wh_x86 *e, const wh_jit_op *o, bool wide)
     wh_x86_need_fp(e, o);
     if (o->in.a == WH_SINK)
         return;
-    int d = wh_x86_def(e, o->in.a, RAX), s = wh_x86_host_f[o->in.b];
+    int d = wh_x86_def(e, o->in.a, RAX), s = wh_x86_def_f(o->in.b, -1);
     if (s < 0)
         x_rm(&e->a, wide ? X_MOV : X_MOVSXD, true, d, wh_x86_f(o->in.b));
     else
