@@ -10,7 +10,8 @@ static const int saved[] = {RBX, RBP, R12, R13, R14, R15};
 bool wh_backend_available(void)
 {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("bmi2") != 0;
+    return __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("lzcnt") &&
+           __builtin_cpu_supports("popcnt");
 #else
     return false;
 #endif
