@@ -85,7 +85,10 @@ int wh_machine_save(wh_machine *m, uint8_t **buf, size_t *len, wh_error *err)
     *buf = NULL;
     *len = 0;
     pthread_mutex_lock(&m->run_lock);
-    bool paused = m->run_state == WH_PAUSED && wh_run_at_rest(m);
+    /* A hart whose sleep has just ended is on its way to park: it touches nothing, and says so in a moment. */
+    while (m->run_state == WH_PAUSED && !wh_run_at_rest(m))
+        pthread_cond_wait(&m->parked_changed, &m->run_lock);
+    bool paused = m->run_state == WH_PAUSED;
     pthread_mutex_unlock(&m->run_lock);
     if (!paused)
         return wh_fail(err, WH_E_STATE, "machine", "it must be paused to be saved");
