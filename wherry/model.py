@@ -39,8 +39,8 @@ class Guest:
 
 @dataclass(frozen=True)
 class GuestStats:
-    """Memory in bytes; ``age_s``: how old the figures are. ``counters`` and ``rates`` are None where the guest's node
-    has told none lately; their names are those of ``GET /v1/stats``."""
+    """Memory in bytes; ``age_s``: how old the figures are. ``resident``, ``counters`` and ``rates`` are None where the
+    guest's node has told none lately; their names are those of ``GET /v1/stats``."""
 
     name: str
     node: str | None = None
@@ -48,7 +48,7 @@ class GuestStats:
     generation: int = 0
     cpus: int = 0
     memory: int = 0
-    resident: int = 0
+    resident: int | None = None
     age_s: float | None = None
     counters: dict[str, Any] | None = None
     rates: dict[str, Any] | None = None

@@ -98,7 +98,9 @@ async def test_gdb_by_one_command(guest: Daemons) -> None:
 
 async def test_top_shows_what_a_guest_does(guest: Daemons) -> None:
     async def rates() -> dict[str, float]:
-        (stats,) = json.loads((await call(guest, "top", "--json")).stdout)
+        done = await call(guest, "top", "--json")
+        assert done.returncode == 0, done.stderr
+        (stats,) = json.loads(done.stdout)
         assert (stats["name"], stats["node"]) == ("web", "n1")
         return stats["rates"] or {}
 

@@ -43,7 +43,15 @@ async def until_follows(cluster: Cluster, names: set[str]) -> None:
 
 
 async def move(cluster: Cluster, to: str) -> None:
-    operation = await cluster.finish(await cluster.api.post("/v1/guests/t/migrate", json={"to": to}))
+    """Both nodes may still be on their way back to a coordinator that was started again."""
+    answers: list[httpx.Response] = []
+
+    async def taken() -> bool:
+        answers.append(await cluster.api.post("/v1/guests/t/migrate", json={"to": to}))
+        return answers[-1].status_code != 503
+
+    await cluster.until("both nodes are connected", taken)
+    operation = await cluster.finish(answers[-1])
     assert operation["state"] == "succeeded", operation
 
 

@@ -50,7 +50,7 @@ def row(guest: GuestStats) -> tuple[str, ...]:
         guest.state,
         "-" if mips is None else f"{mips:.1f}",
         "-" if cpu is None else f"{cpu:.0f}",
-        f"{units.size(guest.resident)}/{units.size(guest.memory)}",
+        f"{'-' if guest.resident is None else units.size(guest.resident)}/{units.size(guest.memory)}",
         *(short(guest.rate(name)) for name in _RATES),
     )
 
