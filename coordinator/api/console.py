@@ -12,12 +12,11 @@ import trio
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from coordinator.api.deps import Services, authenticate, services
-from coordinator.api.failures import failure
+from coordinator.api.deps import Services
 from coordinator.api.guests import owner
+from coordinator.api.sockets import CHUNK, close, open_stream
 from coordinator.errors import CoordinatorError, Unavailable
 from coordinator.model import Guest
-from coordinator.store import journal
 from protocol.errors import RemoteError, WherryError
 from protocol.messages import ConsoleOpen
 from protocol.transport import LinkStream
@@ -25,26 +24,16 @@ from protocol.transport import LinkStream
 log = logging.getLogger(__name__)
 router = APIRouter()
 
-CHUNK = 64 * 1024
-REFUSED, RESTART = 1008, 1012
+RESTART = 1012
 MOVE_S, RETRY_S = 10.0, 0.1
 
 
 @router.websocket("/v1/guests/{name}/console")
 async def console(socket: WebSocket, name: str) -> None:
-    svc = services(socket)
-    try:
-        who = await authenticate(socket, svc, "operator")
-        guest, link = await owner(svc, name)
-        stream = await link.open_stream(ConsoleOpen(guest=guest.id))
-    except (CoordinatorError, WherryError) as exc:
-        await deny(socket, exc)
+    opened = await open_stream(socket, name, "console", lambda guest: ConsoleOpen(guest=guest))
+    if opened is None:
         return
-    source = socket.client.host if socket.client else "?"
-    await svc.cluster.db.run(
-        journal.audit, who=who.name, role=who.role, source=source, action=f"console {name}", outcome="opened"
-    )
-    await socket.accept()
+    svc, guest, stream = opened
     code = 1000
     async with trio.open_nursery() as nursery:
         current = _Current(stream)
@@ -115,18 +104,3 @@ async def _shown(stream: LinkStream, socket: WebSocket) -> None:
                 await socket.send_bytes(bytes(data))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
-
-
-async def deny(socket: WebSocket, exc: Exception) -> None:
-    """The API's error as the answer to the handshake, where the server can send one."""
-    if "websocket.http.response" in socket.scope.get("extensions", {}):
-        await socket.send_denial_response(failure(exc))
-    else:
-        await socket.close(REFUSED)
-
-
-async def close(socket: WebSocket, code: int) -> None:
-    try:
-        await socket.close(code)
-    except (RuntimeError, WebSocketDisconnect):
-        return  # the other end closed first

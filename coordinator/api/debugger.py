@@ -10,12 +10,7 @@ import trio
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from coordinator.api.console import CHUNK, close, deny
-from coordinator.api.deps import authenticate, services
-from coordinator.api.guests import owner
-from coordinator.errors import CoordinatorError
-from coordinator.store import journal
-from protocol.errors import WherryError
+from coordinator.api.sockets import CHUNK, close, open_stream
 from protocol.messages import DebuggerOpen
 from protocol.transport import LinkStream
 
@@ -24,19 +19,10 @@ router = APIRouter()
 
 @router.websocket("/v1/guests/{name}/debugger")
 async def debugger(socket: WebSocket, name: str) -> None:
-    svc = services(socket)
-    try:
-        who = await authenticate(socket, svc, "operator")
-        guest, link = await owner(svc, name)
-        stream = await link.open_stream(DebuggerOpen(guest=guest.id))
-    except (CoordinatorError, WherryError) as exc:
-        await deny(socket, exc)
+    opened = await open_stream(socket, name, "debugger", lambda guest: DebuggerOpen(guest=guest))
+    if opened is None:
         return
-    source = socket.client.host if socket.client else "?"
-    await svc.cluster.db.run(
-        journal.audit, who=who.name, role=who.role, source=source, action=f"debugger {name}", outcome="opened"
-    )
-    await socket.accept()
+    _, _, stream = opened
     async with stream, trio.open_nursery() as nursery:
         nursery.start_soon(_from_guest, stream, socket, nursery.cancel_scope)
         await _to_guest(socket, stream)

@@ -41,7 +41,8 @@ int wh_jit_new(uint32_t bytes, wh_jit **out, wh_error *err)
 {
     *out = NULL;
     if (!wh_backend_available())
-        return wh_fail(err, WH_E_UNSUPPORTED, "engine", "the translator needs an x86-64 host with BMI2");
+        return wh_fail(err, WH_E_UNSUPPORTED, "engine",
+                       "the translator needs an x86-64 host with BMI1, BMI2, LZCNT and POPCNT");
     wh_jit *j = calloc(1, sizeof(*j));
     if (j == NULL)
         return wh_fail(err, WH_E_NOMEM, "engine", "no memory");

@@ -1,4 +1,4 @@
-/* x86: the translator's back end for x86-64 with BMI2. Private to jit/x86/.
+/* x86: the translator's back end for x86-64 with BMI1, BMI2, LZCNT and POPCNT. Private to jit/x86/.
  *
  * Registers in translated code:
  *   rbp  hart + 128, so that x[] is in reach of an 8-bit displacement        r15  budget of the slice
