@@ -1,5 +1,6 @@
 /* The cache of decoded pages: bounded, hashed by physical page, second-chance eviction. Theory: hart.h. */
 #include "cpu/hart.h"
+#include "memory/live.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -73,12 +74,12 @@ static wh_code_page *take_slot(wh_hart *h)
  * operands: their own bytes are unchanged, and they may be the second of a pair themselves. */
 static void recheck(wh_code *c, wh_code_page *page, const uint8_t *host)
 {
-    if (memcmp(page->bytes, host, WH_PAGE_SIZE) == 0)
+    if (wh_live_same(page->bytes, host, WH_PAGE_SIZE))
         return;
     for (unsigned at = 0; at < WH_PAGE_SIZE; at += 8) {
-        if (memcmp(page->bytes + at, host + at, 8) == 0)
+        if (wh_live_same(page->bytes + at, host + at, 8))
             continue;
-        memcpy(page->bytes + at, host + at, 8);
+        wh_live_copy(page->bytes + at, host + at, 8);
         unsigned slot = at / 2, first = slot == 0 ? 0 : slot - 1;
         memset(&page->insn[first], 0, (slot + 4 - first) * sizeof(wh_insn));
         memset(wh_code_heat(c, &page->insn[first]), 0, slot + 4 - first);
@@ -109,7 +110,7 @@ wh_code_page *wh_code_get(wh_hart *h, uint64_t pa, const uint8_t *host)
     page->used = 1;
     page->next = c->buckets[pfn % c->count];
     c->buckets[pfn % c->count] = (uint32_t)(page - c->pages) + 1;
-    memcpy(page->bytes, host, WH_PAGE_SIZE);
+    wh_live_copy(page->bytes, host, WH_PAGE_SIZE);
     page->insn[WH_PAGE_SLOTS].op = page->insn[WH_PAGE_SLOTS + 1].op = WH_OP_PAGE_END;
     if (h->engine->page_decoded != NULL)
         h->engine->page_decoded(h, page);

@@ -1,5 +1,6 @@
 /* Memory accesses that miss the TLB: first touches, device registers, and accesses across a page. */
 #include "cpu/hart.h"
+#include "memory/live.h"
 
 #include <string.h>
 
@@ -30,13 +31,13 @@ static uint64_t read_host(const uint8_t *p, unsigned size)
     }
     switch (size) {
     case 2:
-        memcpy(&v2, p, 2);
+        wh_live_copy(&v2, p, 2);
         return v2;
     case 4:
-        memcpy(&v4, p, 4);
+        wh_live_copy(&v4, p, 4);
         return v4;
     default:
-        memcpy(&v8, p, 8);
+        wh_live_copy(&v8, p, 8);
         return v8;
     }
 }
@@ -44,7 +45,7 @@ static uint64_t read_host(const uint8_t *p, unsigned size)
 static void write_host(uint8_t *p, unsigned size, uint64_t value)
 {
     if (((uintptr_t)p & (size - 1)) != 0) {
-        memcpy(p, &value, size); /* little-endian host */
+        wh_live_copy(p, &value, size); /* little-endian host */
         return;
     }
     switch (size) {
@@ -106,8 +107,8 @@ int wh_load(wh_hart *h, uint64_t va, unsigned size, uint64_t *value)
     if (host == NULL || host2 == NULL)
         return fault(h, WH_CAUSE_LOAD_MISALIGNED, va);
     uint8_t bytes[8] = {0};
-    memcpy(bytes, host, first);
-    memcpy(bytes + first, host2, size - first);
+    wh_live_copy(bytes, host, first);
+    wh_live_copy(bytes + first, host2, size - first);
     memcpy(value, bytes, 8);
     return 0;
 }
@@ -134,8 +135,8 @@ int wh_store(wh_hart *h, uint64_t va, unsigned size, uint64_t value)
         return fault(h, WH_CAUSE_STORE_MISALIGNED, va);
     uint8_t bytes[8];
     memcpy(bytes, &value, 8);
-    memcpy(host, bytes, first);
-    memcpy(host2, bytes + first, size - first);
+    wh_live_copy(host, bytes, first);
+    wh_live_copy(host2, bytes + first, size - first);
     return 0;
 }
 
@@ -165,7 +166,7 @@ static int fetch_half(wh_hart *h, uint64_t va, uint16_t *half)
     if (cause != 0)
         return fault(h, cause, va);
     if (host != NULL) {
-        memcpy(half, host, 2);
+        wh_live_copy(half, host, 2);
         return 0;
     }
     if (h->env.mmio_read == NULL || device(h, va, pa, 2, WH_LOAD, &value) != 0)

@@ -1,6 +1,8 @@
 /* cache: records of pages and blocks, and making them. Theory: cache.h. */
 #include "jit/cache.h"
 
+#include "memory/live.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -112,7 +114,7 @@ static bool unchanged(const wh_jit_block *b, const uint8_t *host)
 {
     const uint8_t *bytes = (const uint8_t *)&b->segment[b->segments];
     for (unsigned i = 0; i < b->segments; i++) {
-        if (memcmp(bytes, host + b->segment[i].at, b->segment[i].length) != 0)
+        if (!wh_live_same(bytes, host + b->segment[i].at, b->segment[i].length))
             return false;
         bytes += b->segment[i].length;
     }
@@ -278,7 +280,8 @@ wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset)
     if (host == NULL)
         return NULL;
     pthread_mutex_lock(&j->lock);
-    memcpy(bytes, host, WH_PAGE_SIZE); /* with the lock: whoever fences after this look finds the block and compares */
+    wh_live_copy(bytes, host,
+                 WH_PAGE_SIZE); /* with the lock: whoever fences after this look finds the block and compares */
     wh_jit_block *b = j->full ? NULL : make(j, page, h->isa, offset, bytes);
     pthread_mutex_unlock(&j->lock);
     return b;
@@ -294,7 +297,7 @@ bool wh_jit_warm_one(wh_hart *h, uint64_t pa)
     const uint8_t *host = wh_ram_at(h->env.ram, pa & ~(uint64_t)(WH_PAGE_SIZE - 1), WH_PAGE_SIZE);
     if (host == NULL || pa & 1)
         return true;
-    memcpy(bytes, host, WH_PAGE_SIZE);
+    wh_live_copy(bytes, host, WH_PAGE_SIZE);
     pthread_mutex_lock(&j->lock);
     wh_jit_page *page = j->full || epoch != atomic_load(&j->epoch) ? NULL : page_record(j, pa >> WH_PAGE_SHIFT);
     if (page != NULL)
