@@ -42,7 +42,8 @@ static inline uint64_t check_random(uint64_t *state)
 struct bench {
     wh_ram ram;
     wh_hart *hart;
-    uint64_t time, device;
+    uint64_t time;
+    _Atomic uint64_t device; /* of all harts */
     uint64_t at; /* where emit puts the next instruction */
 };
 
