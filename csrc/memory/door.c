@@ -23,6 +23,7 @@ struct wh_door {
     wh_page_source source;
     uint64_t pages, named;
     _Atomic uint64_t faulted;
+    atomic_bool losing;                                /* a fill failed, and the owner is being told */
     _Alignas(WH_CACHE_LINE) _Atomic uint32_t finished; /* futex; fills that ended, well or not */
     _Atomic uint32_t waiters;
     _Alignas(WH_CACHE_LINE) _Atomic uint64_t claimed[];
@@ -52,6 +53,31 @@ static void tell_waiters(wh_door *d)
         futex(&d->finished, FUTEX_WAKE_PRIVATE, INT32_MAX);
 }
 
+static void wait_finished(wh_door *d, uint32_t seq)
+{
+    atomic_fetch_add(&d->waiters, 1);
+    futex(&d->finished, FUTEX_WAIT_PRIVATE, seq);
+    atomic_fetch_sub(&d->waiters, 1);
+}
+
+/* Nobody goes on without a page before the owner has been told: a hart would trap for want of it, and end the guest
+ * with the wrong reason. */
+static void lose(const wh_ram *ram, const wh_error *err)
+{
+    wh_door *d = ram->door;
+    if (!atomic_exchange(&d->losing, true)) {
+        d->source.lost(d->source.ctx, err);
+        atomic_store(&ram->share->lost, 1);
+        tell_waiters(d);
+    }
+    for (;;) {
+        uint32_t seq = atomic_load(&d->finished);
+        if (wh_ram_lost(ram))
+            return;
+        wait_finished(d, seq);
+    }
+}
+
 /* The pages [first, first+count) are claimed by the caller and absent. */
 static int fill_claimed(const wh_ram *ram, uint64_t first, uint64_t count)
 {
@@ -60,9 +86,7 @@ static int fill_claimed(const wh_ram *ram, uint64_t first, uint64_t count)
     wh_error err = {0};
     int status = d->source.fill(d->source.ctx, first, count, ram->host + (first << WH_PAGE_SHIFT), &err);
     if (status) {
-        if (!atomic_exchange(&s->lost, 1))
-            d->source.lost(d->source.ctx, &err);
-        tell_waiters(d);
+        lose(ram, &err);
         return WH_E_IO;
     }
     _Atomic uint64_t *absent = wh_share_absent(s, d->pages);
@@ -82,13 +106,6 @@ static uint64_t claim_run(const wh_ram *ram, uint64_t first, uint64_t most)
     while (n < most && first + n < ram->door->pages && is_absent(ram, first + n) && claim(ram->door, first + n))
         n++;
     return n;
-}
-
-static void wait_finished(wh_door *d, uint32_t seq)
-{
-    atomic_fetch_add(&d->waiters, 1);
-    futex(&d->finished, FUTEX_WAIT_PRIVATE, seq);
-    atomic_fetch_sub(&d->waiters, 1);
 }
 
 static int bring(const wh_ram *ram, uint64_t pfn)

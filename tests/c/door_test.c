@@ -52,6 +52,7 @@ static void lost(void *ctx, const wh_error *err)
 {
     struct world *w = ctx;
     CHECK(atomic_fetch_add(&w->lost, 1) == 0);
+    CHECK(!wh_ram_lost(&w->ram)); /* nobody goes on before this is told */
     w->why = *err;
 }
 
