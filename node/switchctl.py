@@ -176,6 +176,11 @@ class Switch:
             raise CoreStateError(-4, "switch", "it is closed")
         return self._handle
 
+    @property
+    def crypto(self) -> str:
+        """Whose AES-256-GCM tunnels are sealed with here, with its version."""
+        return str(ffi.string(self._lib.wh_switch_crypto(self.handle)).decode())
+
     # ---- networks ----
 
     def add_network(self, vni: int, mtu: int = 1400) -> None:

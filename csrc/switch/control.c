@@ -232,7 +232,7 @@ static int set_key(wh_switch *s, bool tx, uint32_t node, uint32_t epoch, int cip
     struct wh_peer *p = wh_idmap_get(&s->peers, node);
     int status = !p   ? WH_E_NOTFOUND
                  : tx ? wh_peer_set_tx(s, p, epoch, cipher, key)
-                      : wh_peer_set_rx(p, epoch, cipher, key);
+                      : wh_peer_set_rx(s, p, epoch, cipher, key);
     done(s);
     if (status == WH_E_NOTFOUND)
         return wh_fail(err, status, "node", "no peer %u", node);
@@ -356,6 +356,11 @@ int wh_switch_peer_counters(wh_switch *s, uint32_t node, wh_counters *out)
         *out = p->counters;
     wh_switch_unlock(s);
     return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+const char *wh_switch_crypto(wh_switch *s)
+{
+    return wh_crypto_name(s->crypto);
 }
 
 int wh_switch_counters(wh_switch *s, wh_counters *out)

@@ -62,7 +62,7 @@ int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
     if (p->tx.epoch == epoch && wh_aead_same(p->tx.aead, cipher, key))
         return WH_OK;
     wh_aead *aead;
-    int status = wh_aead_new(cipher, key, true, &aead);
+    int status = wh_aead_new(s->crypto, cipher, key, true, &aead);
     if (status)
         return status;
     wh_aead_free(p->tx.aead);
@@ -72,7 +72,7 @@ int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
     return WH_OK;
 }
 
-int wh_peer_set_rx(struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
+int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
 {
     struct wh_rx_key *at = NULL;
     for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
@@ -81,7 +81,7 @@ int wh_peer_set_rx(struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t 
     if (at && wh_aead_same(at->aead, cipher, key))
         return WH_OK; /* and its window stays, or old datagrams would be taken again */
     wh_aead *aead;
-    int status = wh_aead_new(cipher, key, false, &aead);
+    int status = wh_aead_new(s->crypto, cipher, key, false, &aead);
     if (status)
         return status;
     /* A new key under a known epoch (the peer began anew) replaces that one; else the older of the two goes. */

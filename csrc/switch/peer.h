@@ -52,7 +52,7 @@ struct wh_peer *wh_peer_new(uint32_t node);
 void wh_peer_free(struct wh_peer *p);
 void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct wh_addr *addr);
 int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
-int wh_peer_set_rx(struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
+int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
 
 /* frame has its prefix in front of it (wh_frame_prefix). */
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len);

@@ -200,6 +200,8 @@ int wh_switch_new(const wh_switch_config *config, wh_switch **out, wh_error *err
     pthread_mutex_init(&s->gate, NULL);
     pthread_mutex_init(&s->lock, NULL);
     int status = configure(s, config, err);
+    if (!status && wh_crypto_new(&s->crypto))
+        status = wh_fail(err, WH_E_NOMEM, "crypto", "out of memory");
     if (!status)
         status = open_fds(s, config, err);
     if (!status)
@@ -233,6 +235,7 @@ void wh_switch_free(wh_switch *s)
     wh_idmap_free(&s->ports);
     wh_idmap_free(&s->networks);
     wh_idmap_free(&s->peers);
+    wh_crypto_free(s->crypto);
     wh_udp_free(s->udp);
     wh_eventq_close(&s->events);
     int fds[] = {s->epoll_fd, s->wake_fd};

@@ -31,6 +31,7 @@ struct wh_port;
 struct wh_peer;
 struct wh_network;
 struct wh_udp;
+struct wh_crypto;
 
 struct wh_switch {
     uint32_t node_id;
@@ -44,6 +45,7 @@ struct wh_switch {
     _Atomic bool stop;
     int epoll_fd, wake_fd;
 
+    struct wh_crypto *crypto;
     struct wh_udp *udp; /* NULL: no tunnels */
     struct wh_eventq events;
     struct wh_idmap ports, peers, networks;

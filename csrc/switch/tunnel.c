@@ -13,7 +13,7 @@ int wh_tunnel_seal(int cipher, const uint8_t key[32], const uint8_t *header, siz
         return WH_E_INVAL;
     if (*out_len < plain_len + WH_TUNNEL_OVERHEAD)
         return WH_E_FULL;
-    int status = wh_aead_new(cipher, key, true, &a);
+    int status = wh_aead_new(NULL, cipher, key, true, &a);
     if (status)
         return status;
     status = wh_aead_seal(a, header, plain, plain_len, out);
@@ -32,7 +32,7 @@ int wh_tunnel_open(int cipher, const uint8_t key[32], const uint8_t *datagram, s
         return WH_E_FORMAT;
     if (*out_len < datagram_len - WH_TUNNEL_OVERHEAD)
         return WH_E_FULL;
-    int status = wh_aead_new(cipher, key, false, &a);
+    int status = wh_aead_new(NULL, cipher, key, false, &a);
     if (status)
         return status;
     status = wh_aead_open(a, datagram, datagram_len, out);

@@ -74,13 +74,43 @@ static void arguments(void)
     CHECK(best == 0 || best == 1);
 }
 
+/* Both implementations make the same bytes and open each other's, also in place. */
+static void agree(const wh_crypto *crypto, int cipher)
+{
+    wh_aead *seal[2], *open[2];
+    uint8_t plain[1500], sealed[2][1600], header[WH_TUNNEL_HEADER];
+    uint64_t state = 5;
+    for (int i = 0; i < 2; i++)
+        CHECK(wh_aead_new(i ? crypto : NULL, cipher, key, true, &seal[i]) == WH_OK &&
+              wh_aead_new(i ? crypto : NULL, cipher, key, false, &open[i]) == WH_OK);
+    for (uint32_t len = 0; len < sizeof(plain); len += len < 300 ? 1 : 37) {
+        struct wh_header h = {
+            .version = 1, .type = 2, .hops = (uint8_t)len, .epoch = len, .sender = 1, .dest = 2, .counter = len + 1};
+        wh_header_encode(&h, header);
+        for (uint32_t i = 0; i < len; i++)
+            plain[i] = (uint8_t)next_random(&state);
+        size_t n = len + WH_TUNNEL_OVERHEAD;
+        CHECK(wh_aead_seal(seal[0], header, plain, len, sealed[0]) == WH_OK);
+        memcpy(sealed[1] + WH_TUNNEL_HEADER, plain, len);
+        CHECK(wh_aead_seal(seal[1], header, sealed[1] + WH_TUNNEL_HEADER, len, sealed[1]) == WH_OK);
+        CHECK(!memcmp(sealed[0], sealed[1], n));
+        for (int i = 0; i < 2; i++) {
+            CHECK(wh_aead_open(open[i], sealed[i], n, sealed[i] + WH_TUNNEL_HEADER) == WH_OK);
+            CHECK(!memcmp(sealed[i] + WH_TUNNEL_HEADER, plain, len));
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        wh_aead_free(seal[i]), wh_aead_free(open[i]);
+}
+
 /* One context serves many nonces: what an earlier datagram left in it must not show in a later one. */
-static void context_reuse(int cipher)
+static void context_reuse(const wh_crypto *crypto, int cipher)
 {
     wh_aead *out = NULL, *in = NULL;
     uint8_t plain[300], sealed[400], opened[300];
     memset(plain, 5, sizeof(plain));
-    CHECK(wh_aead_new(cipher, key, true, &out) == WH_OK && wh_aead_new(cipher, key, false, &in) == WH_OK);
+    CHECK(wh_aead_new(crypto, cipher, key, true, &out) == WH_OK &&
+          wh_aead_new(crypto, cipher, key, false, &in) == WH_OK);
     for (uint32_t i = 1; i <= 300; i++) {
         struct wh_header h = {.version = 1, .type = 1, .hops = 1, .epoch = i % 3, .sender = 1, .dest = 2, .counter = i};
         uint8_t header[WH_TUNNEL_HEADER];
@@ -102,12 +132,18 @@ static void context_reuse(int cipher)
 int main(void)
 {
     static const size_t lengths[] = {0, 1, 15, 16, 17, 64, 255, 1400, 1424};
+    wh_crypto *crypto;
+    CHECK(wh_crypto_new(&crypto) == WH_OK);
+    printf("AES-256-GCM by %s\n", wh_crypto_name(crypto));
     for (int cipher = 0; cipher < 2; cipher++) {
         for (size_t i = 0; i < WH_ARRAY_LEN(lengths); i++)
             round_trip(cipher, lengths[i]);
         tampered(cipher);
-        context_reuse(cipher);
+        context_reuse(NULL, cipher);
+        context_reuse(crypto, cipher);
+        agree(crypto, cipher);
     }
+    wh_crypto_free(crypto);
     arguments();
     return finish("tunnel");
 }

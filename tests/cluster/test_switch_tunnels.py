@@ -388,3 +388,9 @@ async def test_a_port_that_goes_away_is_told() -> None:
         await again.send(BROADCAST, b"back")
         assert await b.take() == b"back"
         again.close()
+
+
+async def test_says_whose_cipher_it_is() -> None:
+    """Both are checked against the reference in the other tests, whichever this host has."""
+    async with nodes(1) as (one,):
+        assert one.switch.crypto.startswith(("OpenSSL ", "libipsec-mb "))

@@ -246,7 +246,7 @@ def test_summary_leaves_out_what_is_not_there() -> None:
 def test_doctor_tells_each_check(run: Run) -> None:
     code, out, _ = run("doctor", "--json")
     found = {item["check"]: item["state"] for item in json.loads(out)}
-    assert {"python", "libraries", "C core", "apt", "TAP", "state", "memory", "ports", "API"} == set(found)
+    assert {"python", "libraries", "C core", "tunnels", "apt", "TAP", "state", "memory", "ports", "API"} == set(found)
     assert found["API"] == "warn"
     assert code == (1 if "fail" in found.values() else 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -59,6 +60,21 @@ def check_core() -> Finding:
         return Finding("C core", "ok", "libwherry-core.so and libwherry-switch.so load")
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     return Finding("C core", "fail", f"{last}; run: make -C csrc")
+
+
+def check_tunnels() -> Finding:
+    code = "from node.switchctl import Switch, best_cipher as b; s = Switch(1); print(b(), s.crypto); s.close()"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    cipher, _, crypto = done.stdout.strip().partition(" ")
+    if done.returncode != 0 or cipher not in ("0", "1"):
+        return Finding("tunnels", "warn", "no switch can be made here, see C core")
+    if cipher == "1":
+        return Finding("tunnels", "ok", "ChaCha20-Poly1305: this processor has no instructions for AES")
+    if "ipsec-mb" in crypto:
+        return Finding("tunnels", "ok", f"AES-256-GCM by {crypto}")
+    if platform.machine() != "x86_64":
+        return Finding("tunnels", "ok", f"AES-256-GCM by {crypto}")
+    return Finding("tunnels", "warn", f"AES-256-GCM by {crypto}; Debian's libipsec-mb takes a third of the time")
 
 
 def check_apt() -> Finding:
@@ -135,6 +151,7 @@ LOCAL: tuple[Callable[[], Finding], ...] = (
     check_python,
     check_libraries,
     check_core,
+    check_tunnels,
     check_apt,
     check_tun,
     check_state,
