@@ -24,7 +24,7 @@
 #define RING_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
 
 _Static_assert((WH_RING_CAPACITY & RING_MASK) == 0, "capacity is a power of two");
-_Static_assert(2u * (WH_RING_MAX_FRAME + 16u) <= WH_RING_CAPACITY,
+_Static_assert(2u * (WH_RING_MAX_FRAME + WH_RING_RECORD + 8u) <= WH_RING_CAPACITY,
                "any frame fits an empty ring, with a skip before it");
 _Static_assert(sizeof(struct wh_ring_shared) <= WH_PAGE_SIZE, "the header is one page");
 
@@ -105,7 +105,7 @@ void wh_ring_unmap(wh_ring *r)
 
 static uint32_t record_bytes(uint32_t len)
 {
-    return (len + 4u + 7u) & ~7u;
+    return (len + WH_RING_RECORD + 7u) & ~7u;
 }
 
 /* A length word is written and read whole, so that the reader's one load is one value. */
@@ -120,9 +120,9 @@ static int damage(wh_ring *r)
     return WH_E_FORMAT;
 }
 
-int wh_ring_put(wh_ring *r, const void *frame, uint32_t len, bool *kick)
+int wh_ring_reserve(wh_ring *r, uint32_t len, uint8_t **frame)
 {
-    *kick = false;
+    r->pending = 0;
     if (len == 0 || len > WH_RING_MAX_FRAME)
         return WH_E_INVAL;
     uint64_t tail = atomic_load_explicit(&r->shared->tail, memory_order_acquire);
@@ -138,14 +138,54 @@ int wh_ring_put(wh_ring *r, const void *frame, uint32_t len, bool *kick)
         atomic_store_explicit(length_at(r, pos), htole32(WH_RING_SKIP), memory_order_relaxed);
         pos = 0;
     }
-    atomic_store_explicit(length_at(r, pos), htole32(len), memory_order_relaxed);
-    memcpy(r->data + pos + 4, frame, len);
-    r->own += skip + record;
+    r->pending = skip + record;
+    r->reserved_at = pos;
+    r->reserved_len = len;
+    *frame = r->data + pos + WH_RING_RECORD;
+    return WH_OK;
+}
+
+void wh_ring_commit(wh_ring *r, const struct wh_vnet *todo, bool *kick)
+{
+    *kick = false;
+    if (r->pending == 0)
+        return;
+    atomic_store_explicit(length_at(r, r->reserved_at), htole32(r->reserved_len), memory_order_relaxed);
+    memcpy(r->data + r->reserved_at + 4, todo, WH_VNET_BYTES);
+    r->own += r->pending;
+    r->pending = 0;
     atomic_store(&r->shared->head, r->own);
     /* The plain load keeps the line shared while the consumer is awake. */
     if (atomic_load(&r->shared->need_kick) != 0)
         *kick = atomic_exchange(&r->shared->need_kick, 0) != 0;
+}
+
+int wh_ring_put(wh_ring *r, const void *frame, uint32_t len, bool *kick)
+{
+    static const struct wh_vnet nothing;
+    uint8_t *room;
+    *kick = false;
+    int status = wh_ring_reserve(r, len, &room);
+    if (status != WH_OK)
+        return status;
+    memcpy(room, frame, len);
+    wh_ring_commit(r, &nothing, kick);
     return WH_OK;
+}
+
+uint32_t wh_ring_takes(const wh_ring *r)
+{
+    return atomic_load_explicit(&r->shared->takes, memory_order_relaxed) & WH_TAKES_ALL;
+}
+
+void wh_ring_set_takes(wh_ring *r, uint32_t takes)
+{
+    atomic_store_explicit(&r->shared->takes, takes, memory_order_relaxed);
+}
+
+void wh_ring_todo(const uint8_t *frame, struct wh_vnet *todo)
+{
+    memcpy(todo, frame - WH_VNET_BYTES, WH_VNET_BYTES);
 }
 
 int wh_ring_peek(wh_ring *r, const uint8_t **frame, uint32_t *len)
@@ -175,7 +215,7 @@ int wh_ring_peek(wh_ring *r, const uint8_t **frame, uint32_t *len)
     if (record > avail || record > WH_RING_CAPACITY - pos)
         return damage(r);
     r->pending = skip + record;
-    *frame = r->data + pos + 4;
+    *frame = r->data + pos + WH_RING_RECORD;
     *len = n;
     return WH_OK;
 }

@@ -3,16 +3,16 @@
  * ring that lies is reported as damaged (WH_E_FORMAT), never followed.
  *
  * A memfd holds two rings behind one another: [0] guest to switch, [1] switch to guest. Each: one header page, then
- * `capacity` bytes (a power of two). A record is a little-endian u32 length, then the frame, padded to 8 bytes; a
- * record never wraps: length 0xffffffff means "skip to the start". head and tail are free-running byte counts. The
- * doorbell is an eventfd, rung only if the consumer had set need_kick. */
+ * `capacity` bytes (a power of two). A record is a little-endian u32 length of the frame, the 12 bytes of base/vnet.h,
+ * then the frame, padded to 8 bytes; a record never wraps: length 0xffffffff means "skip to the start". head and tail
+ * are free-running byte counts. The doorbell is an eventfd, rung only if the consumer had set need_kick. */
 #ifndef WH_RING_H
 #define WH_RING_H
 
-#include "base/base.h"
+#include "base/vnet.h"
 
-#define WH_RING_CAPACITY   (256u * 1024u)
-#define WH_RING_MAX_FRAME  65550u
+#define WH_RING_CAPACITY   (1024u * 1024u) /* some frames of 64 KiB; pages that no frame touched take no memory */
+#define WH_RING_MAX_FRAME  65553u          /* the largest IP packet behind an Ethernet header with a VLAN tag */
 #define WH_RING_FILE_BYTES (2u * (WH_PAGE_SIZE + WH_RING_CAPACITY))
 
 typedef struct wh_ring wh_ring; /* this process's view of one direction */
@@ -23,9 +23,18 @@ void wh_ring_unmap(wh_ring *r);
 
 /* Producer. WH_E_FULL when there is no room. *kick is set when the consumer sleeps and its eventfd must be rung. */
 int wh_ring_put(wh_ring *r, const void *frame, uint32_t len, bool *kick);
+/* The same in two steps, without a copy: room for a frame of len bytes, and its publication with what is to be done to
+ * it. Reserve again to give the room up. */
+int wh_ring_reserve(wh_ring *r, uint32_t len, uint8_t **frame);
+void wh_ring_commit(wh_ring *r, const struct wh_vnet *todo, bool *kick);
+/* What the consumer has said it takes (WH_TAKES_*); a consumer that lies gets what it cannot read. */
+uint32_t wh_ring_takes(const wh_ring *r);
 /* Consumer. Peek gives the frame in place (valid until the next wh_ring_consume); the length is read once.
  * WH_E_AGAIN when empty, WH_E_FORMAT when damaged. */
 int wh_ring_peek(wh_ring *r, const uint8_t **frame, uint32_t *len);
+/* A copy of what stands in front of a peeked frame, unchecked. */
+void wh_ring_todo(const uint8_t *frame, struct wh_vnet *todo);
+void wh_ring_set_takes(wh_ring *r, uint32_t takes);
 void wh_ring_consume(wh_ring *r);
 /* Consumer: ask for a kick; returns true when the ring is still empty after asking, so that it may sleep. */
 bool wh_ring_sleep(wh_ring *r);

@@ -178,10 +178,10 @@ int wh_switch_port_announce(wh_switch *s, uint32_t port)
     struct wh_port *p = wh_idmap_get(&s->ports, port);
     int status = !p ? WH_E_NOTFOUND : !p->locked || !p->enabled || p->down ? WH_E_STATE : WH_OK;
     if (!status) {
-        uint8_t *frame = s->frame_room + 16;
-        rarp(frame, p->mac);
+        struct wh_frame f = wh_frame_plain(s->frame_room + WH_HEADROOM, 60);
+        rarp(f.data, p->mac);
         s->now_ns = wh_now_ns();
-        wh_forward_from_port(s, p, frame, 60);
+        wh_forward_from_port(s, p, &f);
         wh_udp_flush(s);
         wh_port_kick_touched(s);
     }

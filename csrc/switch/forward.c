@@ -27,11 +27,11 @@ static bool is_group(const uint8_t mac[6])
     return mac[0] & 1;
 }
 
-static bool shape_ok(const struct wh_network *net, const uint8_t *frame, uint32_t len)
+static bool shape_ok(const struct wh_network *net, const struct wh_frame *f)
 {
     static const uint8_t none[6];
-    return len >= WH_ETH_HEADER && len <= net->mtu + WH_ETH_OVERHEAD && !is_group(src_of(frame)) &&
-           memcmp(src_of(frame), none, 6) != 0;
+    return f->len >= WH_ETH_HEADER && f->len <= net->mtu + WH_ETH_OVERHEAD && !is_group(src_of(f->data)) &&
+           memcmp(src_of(f->data), none, 6) != 0;
 }
 
 static void tell_learned(wh_switch *s, const struct wh_port *p, const uint8_t mac[6])
@@ -93,84 +93,81 @@ static bool port_owns_source(wh_switch *s, struct wh_port *p, const uint8_t *src
     return true;
 }
 
-static void flood_local(wh_switch *s, struct wh_network *net, const struct wh_port *except, const uint8_t *frame,
-                        uint32_t len)
+static void flood_local(wh_switch *s, struct wh_network *net, const struct wh_port *except, const struct wh_frame *f)
 {
     for (uint32_t i = 0; i < net->port_count; i++)
         if (net->ports[i] != except)
-            wh_port_deliver(s, net->ports[i], frame, len);
+            wh_port_deliver(s, net->ports[i], f);
 }
 
-static void send_node(wh_switch *s, struct wh_port *from, uint32_t node, const uint8_t *frame, uint32_t len)
+static void send_node(wh_switch *s, struct wh_port *from, uint32_t node, const struct wh_frame *f)
 {
     struct wh_peer *peer = wh_idmap_get(&s->peers, node);
     if (!peer) {
         WH_COUNT(s, from, drop_no_peer);
         return;
     }
-    wh_peer_send_frame(s, peer, frame, len);
+    wh_peer_send_frame(s, peer, from->net->vni, f);
 }
 
-void wh_forward_from_port(wh_switch *s, struct wh_port *p, uint8_t *frame, uint32_t len)
+void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     struct wh_network *net = p->net;
     if (!p->enabled) {
         WH_COUNT(s, p, drop_disabled);
         return;
     }
-    if (!shape_ok(net, frame, len)) {
+    if (!shape_ok(net, f)) {
         WH_COUNT(s, p, drop_invalid);
         return;
     }
-    if (!port_owns_source(s, p, src_of(frame)))
+    if (!port_owns_source(s, p, src_of(f->data)))
         return;
     WH_COUNT(s, p, rx_frames);
-    WH_COUNT_BYTES(s, p, rx_bytes, len);
-    wh_frame_prefix(frame, len, net->vni);
-    struct wh_fdb_row *to = is_group(dst_of(frame)) ? NULL : wh_fdb_find(&net->fdb, dst_of(frame));
+    WH_COUNT_BYTES(s, p, rx_bytes, f->len);
+    struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_find(&net->fdb, dst_of(f->data));
     if (!to) {
         WH_COUNT(s, p, flooded);
-        flood_local(s, net, p, frame, len);
+        flood_local(s, net, p, f);
         for (uint32_t i = 0; i < net->peer_count; i++)
-            send_node(s, p, net->peers[i], frame, len);
+            send_node(s, p, net->peers[i], f);
     } else if (to->port && to->port != p) {
-        wh_port_deliver(s, to->port, frame, len);
+        wh_port_deliver(s, to->port, f);
     } else if (!to->port) {
-        send_node(s, p, to->node, frame, len);
+        send_node(s, p, to->node, f);
     } /* else the station is on the port that the frame came from and has it already */
 }
 
-void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *frame, uint32_t len)
+void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f)
 {
     struct wh_network *net = wh_idmap_get(&s->networks, vni);
-    if (!net || !shape_ok(net, frame, len)) {
+    if (!net || !shape_ok(net, f)) {
         WH_COUNT(s, peer, drop_invalid);
         return;
     }
-    struct wh_fdb_row *from = wh_fdb_find(&net->fdb, src_of(frame));
+    struct wh_fdb_row *from = wh_fdb_find(&net->fdb, src_of(f->data));
     if (from && from->is_static && (from->port || from->node != peer->node)) {
-        wh_moved_park(s, peer, vni, frame, len);
+        wh_moved_park(s, peer, vni, f);
         return;
     }
     if (!from || !from->is_static)
-        learn(s, net, src_of(frame), NULL, peer->node);
+        learn(s, net, src_of(f->data), NULL, peer->node);
     WH_COUNT(s, peer, rx_frames);
-    WH_COUNT_BYTES(s, peer, rx_bytes, len);
-    struct wh_fdb_row *to = is_group(dst_of(frame)) ? NULL : wh_fdb_find(&net->fdb, dst_of(frame));
+    WH_COUNT_BYTES(s, peer, rx_bytes, f->len);
+    struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_find(&net->fdb, dst_of(f->data));
     if (!to)
-        flood_local(s, net, NULL, frame, len);
+        flood_local(s, net, NULL, f);
     else if (to->port)
-        wh_port_deliver(s, to->port, frame, len);
-    else if (!wh_moved_follow(s, to, vni, frame, len))
+        wh_port_deliver(s, to->port, f);
+    else if (!wh_moved_follow(s, to, vni, f))
         WH_COUNT(s, peer, drop_no_peer); /* split horizon: its owner is another node, the sender does not know yet */
 }
 
-void wh_forward_moved(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *mac, const uint8_t *frame,
-                      uint32_t len)
+void wh_forward_moved(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *mac, struct wh_frame *f)
 {
     struct wh_network *net = wh_idmap_get(&s->networks, vni);
-    if (!net || !shape_ok(net, frame, len))
+    if (!net || !shape_ok(net, f))
         WH_COUNT(s, peer, drop_invalid);
     else
-        wh_moved_arrived(s, peer, net, mac, frame, len);
+        wh_moved_arrived(s, peer, net, mac, f);
 }

@@ -2,14 +2,14 @@
 #ifndef WH_SWITCH_FORWARD_H
 #define WH_SWITCH_FORWARD_H
 
+#include "switch/frame.h"
 #include "switch/switch.h"
 
-/* frame has at least WH_FRAME_PREFIX writable bytes in front of it. */
-void wh_forward_from_port(wh_switch *s, struct wh_port *p, uint8_t *frame, uint32_t len);
-void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *frame, uint32_t len);
+/* What a frame is to each: its bytes are the callee's to change, and of no use to the caller afterwards. */
+void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f);
+void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f);
 /* A frame that followed its guest (moved.h). */
-void wh_forward_moved(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *mac, const uint8_t *frame,
-                      uint32_t len);
+void wh_forward_moved(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *mac, struct wh_frame *f);
 uint32_t wh_forward_vni(const struct wh_port *p);
 
 #endif

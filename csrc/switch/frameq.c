@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool wh_frameq_put(struct wh_frameq *q, const struct wh_waiting *about, const uint8_t *frame, uint32_t len)
+bool wh_frameq_put(struct wh_frameq *q, const struct wh_waiting *about, const struct wh_frame *f)
 {
-    size_t size = sizeof(struct wh_waiting) + len;
+    size_t size = sizeof(struct wh_waiting) + WH_HEADROOM + f->len;
     if (size > q->max - q->bytes)
         return false;
     struct wh_waiting *w = malloc(size);
@@ -13,8 +13,9 @@ bool wh_frameq_put(struct wh_frameq *q, const struct wh_waiting *about, const ui
         return false;
     *w = *about;
     w->next = NULL;
-    w->len = len;
-    memcpy(w->frame, frame, len);
+    w->frame = *f;
+    w->frame.data = w->room + WH_HEADROOM;
+    memcpy(w->frame.data, f->data, f->len);
     if (q->tail)
         q->tail->next = w;
     else
@@ -32,7 +33,7 @@ struct wh_waiting *wh_frameq_take(struct wh_frameq *q)
     q->head = w->next;
     if (!q->head)
         q->tail = NULL;
-    q->bytes -= sizeof(*w) + w->len;
+    q->bytes -= sizeof(*w) + WH_HEADROOM + w->frame.len;
     return w;
 }
 

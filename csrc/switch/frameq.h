@@ -4,14 +4,14 @@
 #ifndef WH_SWITCH_FRAMEQ_H
 #define WH_SWITCH_FRAMEQ_H
 
-#include "base/base.h"
+#include "switch/frame.h"
 
 struct wh_waiting {
     struct wh_waiting *next;
     uint64_t since_ns;
-    uint32_t vni, node; /* where it came from; the queue's owner gives them a meaning */
-    uint32_t len;
-    uint8_t frame[];
+    uint32_t vni, node;    /* where it came from; the queue's owner gives them a meaning */
+    struct wh_frame frame; /* its bytes stand behind headroom in room */
+    uint8_t room[];
 };
 
 struct wh_frameq {
@@ -20,7 +20,7 @@ struct wh_frameq {
 };
 
 /* Copies the frame. False: the bound is reached, or there is no memory. */
-bool wh_frameq_put(struct wh_frameq *q, const struct wh_waiting *about, const uint8_t *frame, uint32_t len);
+bool wh_frameq_put(struct wh_frameq *q, const struct wh_waiting *about, const struct wh_frame *f);
 struct wh_waiting *wh_frameq_take(struct wh_frameq *q); /* the oldest, the caller frees it; NULL: empty */
 /* Everything, as a list; the queue is empty then. So frames that come to wait again are not met twice. */
 struct wh_waiting *wh_frameq_take_all(struct wh_frameq *q);

@@ -4,20 +4,28 @@
 
 #include <stdlib.h>
 
-#define HEADROOM   16u
 #define DRAIN_MAX  256u /* turns' shares of frames; a guest process that fills as fast as we take ends here */
 #define RINGED_MAX 16384u
 
-static void send_moved(wh_switch *s, struct wh_port *p, uint32_t node, const uint8_t *frame, uint32_t len)
+/* Where there is room behind it too. */
+static struct wh_frame in_hand(wh_switch *s, const struct wh_frame *f)
+{
+    struct wh_frame copy = *f;
+    copy.data = s->frame_room + WH_HEADROOM;
+    if (copy.data != f->data)
+        memcpy(copy.data, f->data, f->len);
+    return copy;
+}
+
+static void send_moved(wh_switch *s, struct wh_port *p, uint32_t node, const struct wh_frame *f)
 {
     struct wh_peer *peer = wh_idmap_get(&s->peers, node);
-    if (!peer || len < WH_ETH_HEADER || len > WH_FRAME_MAX) {
+    if (!peer || f->len < WH_ETH_HEADER || f->len > WH_FRAME_MAX) {
         WH_COUNT(s, p, drop_no_peer);
         return;
     }
-    uint8_t *room = s->frame_room + HEADROOM;
-    memcpy(room, frame, len); /* it may lie in shared memory: what is compared is what is sent */
-    wh_peer_send_moved(s, peer, p->net->vni, room, len, memcmp(room, p->mac, 6) == 0 ? NULL : p->mac);
+    struct wh_frame copy = in_hand(s, f);
+    wh_peer_send_moved(s, peer, p->net->vni, &copy, memcmp(copy.data, p->mac, 6) == 0 ? NULL : p->mac);
 }
 
 void wh_moved_hold(wh_switch *s, struct wh_port *p)
@@ -35,12 +43,13 @@ void wh_moved_hold(wh_switch *s, struct wh_port *p)
 static void send_ringed(wh_switch *s, struct wh_port *p, uint32_t node)
 {
     const uint8_t *frame;
-    uint32_t len;
+    struct wh_frame f;
     wh_ring *r;
     if (!p->is_ring || p->down || wh_ring_map(p->ring_fd, 1, false, &r, NULL) != WH_OK)
         return;
-    for (unsigned n = 0; n < RINGED_MAX && wh_ring_peek(r, &frame, &len) == WH_OK; n++) {
-        send_moved(s, p, node, frame, len);
+    for (unsigned n = 0; n < RINGED_MAX && wh_ring_peek(r, &frame, &f.len) == WH_OK; n++) {
+        if (wh_port_take(s, p, frame, &f))
+            send_moved(s, p, node, &f);
         wh_ring_consume(r);
     }
     wh_ring_unmap(r);
@@ -60,37 +69,36 @@ void wh_moved_release(wh_switch *s, struct wh_port *p)
     while (w) {
         struct wh_waiting *next = w->next;
         if (node)
-            send_moved(s, p, node, w->frame, w->len);
+            send_moved(s, p, node, &w->frame);
         else
-            wh_port_deliver(s, here, w->frame, w->len);
+            wh_port_deliver(s, here, &w->frame);
         free(w);
         w = next;
     }
 }
 
-bool wh_moved_follow(wh_switch *s, const struct wh_fdb_row *row, uint32_t vni, const uint8_t *frame, uint32_t len)
+bool wh_moved_follow(wh_switch *s, const struct wh_fdb_row *row, uint32_t vni, const struct wh_frame *f)
 {
     struct wh_peer *peer = row->was_here ? wh_idmap_get(&s->peers, row->node) : NULL;
     if (!peer)
         return false;
-    uint8_t *room = s->frame_room + HEADROOM;
-    memcpy(room, frame, len);
-    wh_peer_send_moved(s, peer, vni, room, len, NULL);
+    struct wh_frame copy = in_hand(s, f);
+    wh_peer_send_moved(s, peer, vni, &copy, NULL);
     return true;
 }
 
 void wh_moved_arrived(wh_switch *s, struct wh_peer *from, struct wh_network *net, const uint8_t *mac,
-                      const uint8_t *frame, uint32_t len)
+                      const struct wh_frame *f)
 {
-    const struct wh_fdb_row *row = wh_fdb_find(&net->fdb, mac ? mac : frame);
+    const struct wh_fdb_row *row = wh_fdb_find(&net->fdb, mac ? mac : f->data);
     struct wh_port *p = row && row->is_static ? row->port : NULL;
     if (!p || p->came_from != from->node) {
         WH_COUNT(s, from, drop_fenced);
         return;
     }
     WH_COUNT(s, from, rx_frames);
-    WH_COUNT_BYTES(s, from, rx_bytes, len);
-    wh_port_deliver(s, p, frame, len);
+    WH_COUNT_BYTES(s, from, rx_bytes, f->len);
+    wh_port_deliver(s, p, f);
 }
 
 static void give_up(wh_switch *s, uint32_t node)
@@ -101,11 +109,11 @@ static void give_up(wh_switch *s, uint32_t node)
         peer->counters.drop_fenced++;
 }
 
-void wh_moved_park(wh_switch *s, struct wh_peer *from, uint32_t vni, const uint8_t *frame, uint32_t len)
+void wh_moved_park(wh_switch *s, struct wh_peer *from, uint32_t vni, const struct wh_frame *f)
 {
     const struct wh_waiting about = {.since_ns = s->now_ns, .vni = vni, .node = from->node};
     s->parked.max = WH_PARK_BYTES;
-    if (!wh_frameq_put(&s->parked, &about, frame, len))
+    if (!wh_frameq_put(&s->parked, &about, f))
         give_up(s, from->node);
     else
         wh_switch_timer(s, s->parked.head->since_ns + WH_PARK_FOR_NS);
@@ -117,9 +125,9 @@ void wh_moved_unpark(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t 
     while (w) {
         struct wh_waiting *next = w->next;
         struct wh_peer *peer = wh_idmap_get(&s->peers, w->node);
-        if (peer && w->vni == vni && w->node == node && memcmp(w->frame + 6, mac, 6) == 0)
-            wh_forward_from_tunnel(s, peer, vni, w->frame, w->len);
-        else if (!wh_frameq_put(&s->parked, w, w->frame, w->len))
+        if (peer && w->vni == vni && w->node == node && memcmp(w->frame.data + 6, mac, 6) == 0)
+            wh_forward_from_tunnel(s, peer, vni, &w->frame);
+        else if (!wh_frameq_put(&s->parked, w, &w->frame))
             give_up(s, w->node);
         free(w);
         w = next;

@@ -26,12 +26,12 @@ void wh_moved_hold(wh_switch *s, struct wh_port *p);
 void wh_moved_release(wh_switch *s, struct wh_port *p);
 
 /* A frame that came by a tunnel, for a station that row places on another node. False: it is not ours to send on. */
-bool wh_moved_follow(wh_switch *s, const struct wh_fdb_row *row, uint32_t vni, const uint8_t *frame, uint32_t len);
+bool wh_moved_follow(wh_switch *s, const struct wh_fdb_row *row, uint32_t vni, const struct wh_frame *f);
 /* A moved datagram. mac: whose port it is for, NULL: the frame's destination. */
 void wh_moved_arrived(wh_switch *s, struct wh_peer *from, struct wh_network *net, const uint8_t *mac,
-                      const uint8_t *frame, uint32_t len);
+                      const struct wh_frame *f);
 
-void wh_moved_park(wh_switch *s, struct wh_peer *from, uint32_t vni, const uint8_t *frame, uint32_t len);
+void wh_moved_park(wh_switch *s, struct wh_peer *from, uint32_t vni, const struct wh_frame *f);
 /* This source is on this node now: its frames that wait go on. */
 void wh_moved_unpark(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t node);
 void wh_moved_tick(wh_switch *s); /* gives up on what has waited long enough */

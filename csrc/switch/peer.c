@@ -148,14 +148,17 @@ static void send_around(wh_switch *s, struct wh_peer *p, const uint8_t *frame, u
     }
 }
 
-void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len)
+void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f)
 {
-    send_around(s, p, frame, len, 0);
+    wh_frame_prefix(f->data, f->len, vni);
+    send_around(s, p, f->data, f->len, 0);
 }
 
-void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, uint8_t *frame, uint32_t len, const uint8_t *mac)
+void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f, const uint8_t *mac)
 {
     static const uint8_t bin6[] = {0xc4, 6};
+    uint8_t *frame = f->data;
+    uint32_t len = f->len;
     wh_frame_prefix(frame, len, vni);
     frame[-(int)WH_FRAME_PREFIX] = 0x94;
     frame[1 - (int)WH_FRAME_PREFIX] = WH_KIND_MOVED;
@@ -241,7 +244,8 @@ static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)
     const uint8_t *frame = wh_get_bin(r, &len);
     if (r->status || len > WH_FRAME_MAX)
         return false;
-    wh_forward_from_tunnel(s, p, (uint32_t)vni, frame, (uint32_t)len);
+    struct wh_frame f = wh_frame_plain((uint8_t *)frame, (uint32_t)len); /* in plain_room, behind its headroom */
+    wh_forward_from_tunnel(s, p, (uint32_t)vni, &f);
     return true;
 }
 
@@ -254,7 +258,8 @@ static bool read_moved(wh_switch *s, struct wh_peer *p, wh_reader *r)
         mac = wh_get_bin(r, &mac_len);
     if (r->status || len > WH_FRAME_MAX || (mac && mac_len != 6))
         return false;
-    wh_forward_moved(s, p, (uint32_t)vni, mac, frame, (uint32_t)len);
+    struct wh_frame f = wh_frame_plain((uint8_t *)frame, (uint32_t)len);
+    wh_forward_moved(s, p, (uint32_t)vni, mac, &f);
     return true;
 }
 
@@ -337,7 +342,7 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
         WH_COUNT(s, p, drop_replay);
         return;
     }
-    if (wh_aead_open(key->aead, data, len, s->plain_room) != WH_OK) {
+    if (wh_aead_open(key->aead, data, len, s->plain_room + WH_HEADROOM) != WH_OK) {
         WH_COUNT(s, p, drop_auth);
         return;
     }
@@ -345,6 +350,6 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
     bool direct = h.type == WH_TUNNEL_DIRECT;
     if (direct && key == &p->rx[0] && key->replay.top == h.counter)
         roam(s, p, from);
-    if (!payload(s, p, s->plain_room, len - WH_TUNNEL_OVERHEAD, direct, from))
+    if (!payload(s, p, s->plain_room + WH_HEADROOM, len - WH_TUNNEL_OVERHEAD, direct, from))
         WH_COUNT(s, p, drop_invalid);
 }

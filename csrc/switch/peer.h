@@ -8,6 +8,7 @@
 #define WH_SWITCH_PEER_H
 
 #include "switch/aead.h"
+#include "switch/frame.h"
 #include "switch/replay.h"
 #include "switch/udp.h"
 
@@ -54,11 +55,11 @@ void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct w
 int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
 int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
 
-/* frame has its prefix in front of it (wh_frame_prefix). */
-void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len);
-/* A moved frame (moved.h); room for WH_FRAME_PREFIX in front of it and WH_MOVED_SUFFIX behind it. */
-void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, uint8_t *frame, uint32_t len,
-                        const uint8_t *mac);
+/* f is one frame of a wire (no gso: who forwards has cut it). Its headroom is written, its bytes are not: the same
+ * frame may go to further peers. */
+void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f);
+/* A moved frame (moved.h), complete; room for WH_MOVED_SUFFIX behind it. */
+void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f, const uint8_t *mac);
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from);
 void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due */
 

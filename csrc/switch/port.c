@@ -10,8 +10,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define SHARE    64u /* frames of one port in one turn: bounds the latency that it adds to others */
-#define HEADROOM 16u
+#define SHARE 64u /* frames of one port in one turn: bounds the latency that it adds to others */
 
 static int dup_fd(int fd)
 {
@@ -165,44 +164,52 @@ void wh_port_fail(wh_switch *s, struct wh_port *p)
     wh_switch_tell(s, &(wh_switch_event){.kind = WH_SW_PORT_DOWN, .port = p->id, .vni = wh_forward_vni(p)});
 }
 
+bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct wh_frame *f)
+{
+    struct wh_vnet todo;
+    /* Out of shared memory first: what is checked must be what is sent. */
+    wh_ring_todo(shared, &todo);
+    f->data = s->frame_room + WH_HEADROOM;
+    memcpy(f->data, shared, f->len);
+    if (wh_frame_from_vnet(f, &todo))
+        return true;
+    WH_COUNT(s, p, drop_invalid);
+    return false;
+}
+
 static bool drain_ring(wh_switch *s, struct wh_port *p)
 {
-    uint8_t *room = s->frame_room + HEADROOM;
     for (unsigned n = 0; n < SHARE; n++) {
-        const uint8_t *frame;
-        uint32_t len;
-        int status = wh_ring_peek(p->from_guest, &frame, &len);
+        const uint8_t *shared;
+        struct wh_frame f;
+        int status = wh_ring_peek(p->from_guest, &shared, &f.len);
         if (status == WH_E_AGAIN)
             return !wh_ring_sleep(p->from_guest);
         if (status) {
             wh_port_fail(s, p);
             return false;
         }
-        if (len > WH_FRAME_MAX) {
-            WH_COUNT(s, p, drop_invalid);
-            wh_ring_consume(p->from_guest);
-            continue;
-        }
-        /* Out of shared memory first: what is checked below must be what is sent. */
-        memcpy(room, frame, len);
+        bool good = wh_port_take(s, p, shared, &f);
         wh_ring_consume(p->from_guest);
-        wh_forward_from_port(s, p, room, len);
+        if (good)
+            wh_forward_from_port(s, p, &f);
     }
     return true;
 }
 
 static void drain_tap(wh_switch *s, struct wh_port *p)
 {
-    uint8_t *room = s->frame_room + HEADROOM;
+    uint8_t *room = s->frame_room + WH_HEADROOM;
     for (unsigned n = 0; n < SHARE; n++) {
-        ssize_t len = read(p->tap_fd, room, sizeof(s->frame_room) - HEADROOM);
+        ssize_t len = read(p->tap_fd, room, sizeof(s->frame_room) - WH_HEADROOM);
         if (len < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (len <= 0) { /* EOF, EBADFD, EIO: the device is gone */
             wh_port_fail(s, p);
             return;
         }
-        wh_forward_from_port(s, p, room, (uint32_t)len);
+        struct wh_frame f = wh_frame_plain(room, (uint32_t)len);
+        wh_forward_from_port(s, p, &f);
     }
 }
 
@@ -216,10 +223,10 @@ bool wh_port_drain(wh_switch *s, struct wh_port *p)
     return false;
 }
 
-static void deliver_ring(wh_switch *s, struct wh_port *p, const uint8_t *frame, uint32_t len)
+static void deliver_ring(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
 {
     bool kick = false;
-    int status = wh_ring_put(p->to_guest, frame, len, &kick);
+    int status = wh_ring_put(p->to_guest, f->data, f->len, &kick);
     if (status == WH_E_FULL) {
         WH_COUNT(s, p, drop_full);
         return;
@@ -234,13 +241,13 @@ static void deliver_ring(wh_switch *s, struct wh_port *p, const uint8_t *frame, 
         s->touched = p;
     }
     WH_COUNT(s, p, tx_frames);
-    WH_COUNT_BYTES(s, p, tx_bytes, len);
+    WH_COUNT_BYTES(s, p, tx_bytes, f->len);
 }
 
-void wh_port_deliver(wh_switch *s, struct wh_port *p, const uint8_t *frame, uint32_t len)
+void wh_port_deliver(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
 {
     if (p->held) {
-        if (!wh_frameq_put(&p->waiting, &(struct wh_waiting){.since_ns = s->now_ns}, frame, len))
+        if (!wh_frameq_put(&p->waiting, &(struct wh_waiting){.since_ns = s->now_ns}, f))
             WH_COUNT(s, p, drop_full);
         return;
     }
@@ -249,15 +256,15 @@ void wh_port_deliver(wh_switch *s, struct wh_port *p, const uint8_t *frame, uint
         return;
     }
     if (p->is_ring) {
-        deliver_ring(s, p, frame, len);
+        deliver_ring(s, p, f);
         return;
     }
-    if (write(p->tap_fd, frame, len) != (ssize_t)len) { /* its queue is full, or it is down for now (EIO) */
+    if (write(p->tap_fd, f->data, f->len) != (ssize_t)f->len) { /* its queue is full, or it is down for now (EIO) */
         WH_COUNT(s, p, drop_full);
         return;
     }
     WH_COUNT(s, p, tx_frames);
-    WH_COUNT_BYTES(s, p, tx_bytes, len);
+    WH_COUNT_BYTES(s, p, tx_bytes, f->len);
 }
 
 void wh_port_kick_touched(wh_switch *s)

@@ -40,8 +40,11 @@ void wh_port_free(wh_switch *s, struct wh_port *p); /* leaves the switch's lists
 void wh_port_activate(wh_switch *s, struct wh_port *p);
 /* Take up to a turn's share of frames out of it and forward them. True: there may be more. */
 bool wh_port_drain(wh_switch *s, struct wh_port *p);
+/* A frame out of one of its rings, f->len long: copied to frame_room, and what is to be done to it checked there.
+ * False: nonsense, counted. */
+bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct wh_frame *f);
 /* Hand it a frame; every way to lose it is counted. */
-void wh_port_deliver(wh_switch *s, struct wh_port *p, const uint8_t *frame, uint32_t len);
+void wh_port_deliver(wh_switch *s, struct wh_port *p, const struct wh_frame *f);
 void wh_port_fail(wh_switch *s, struct wh_port *p); /* -> down, WH_SW_PORT_DOWN */
 void wh_port_kick_touched(wh_switch *s);
 

@@ -19,7 +19,7 @@
 #ifndef WH_SWITCH_SWITCH_H
 #define WH_SWITCH_SWITCH_H
 
-#include "base/base.h"
+#include "base/ring.h"
 #include "switch/eventq.h"
 #include "switch/frameq.h"
 #include "switch/idmap.h"
@@ -55,9 +55,9 @@ struct wh_switch {
     uint64_t now_ns;   /* of this turn */
     uint64_t timer_ns; /* next time that tick has something to do */
     uint64_t next_age_ns;
-    struct wh_frameq parked;                    /* from tunnels, with a source that is placed elsewhere (moved.h) */
-    uint8_t frame_room[16 + WH_FRAME_MAX + 64]; /* the frame in hand, with headroom for its msgpack prefix */
-    uint8_t plain_room[WH_DATAGRAM_MAX];        /* the datagram just opened */
+    struct wh_frameq parked; /* from tunnels, with a source that is placed elsewhere (moved.h) */
+    uint8_t frame_room[WH_HEADROOM + WH_RING_MAX_FRAME + 64]; /* the frame in hand, with headroom */
+    uint8_t plain_room[WH_HEADROOM + WH_DATAGRAM_MAX];        /* the datagram just opened */
 };
 
 /* One event counts in the totals and at whoever caused or suffered it. */

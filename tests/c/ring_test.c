@@ -262,17 +262,17 @@ static void consumer_sees(uint64_t head, uint32_t first_length, int want)
 
 static void lying_producer(void)
 {
-    consumer_sees(16, 5, WH_OK);
-    consumer_sees(17, 5, WH_E_FORMAT);
-    consumer_sees(8, 5, WH_E_FORMAT); /* the record is longer than what was published */
+    consumer_sees(24, 5, WH_OK);
+    consumer_sees(25, 5, WH_E_FORMAT);
+    consumer_sees(16, 5, WH_E_FORMAT); /* the record is longer than what was published */
     consumer_sees(WH_RING_CAPACITY + 8, 5, WH_E_FORMAT);
     consumer_sees(UINT64_MAX & ~7ull, 5, WH_E_FORMAT); /* behind the consumer */
-    consumer_sees(16, 0, WH_E_FORMAT);
-    consumer_sees(16, 13, WH_E_FORMAT);
-    consumer_sees(16, WH_RING_MAX_FRAME + 1, WH_E_FORMAT);
+    consumer_sees(24, 0, WH_E_FORMAT);
+    consumer_sees(24, 9, WH_E_FORMAT);
+    consumer_sees(24, WH_RING_MAX_FRAME + 1, WH_E_FORMAT);
     consumer_sees(WH_RING_CAPACITY, WH_RING_MAX_FRAME + 1, WH_E_FORMAT);
-    consumer_sees(16, 0xfffffffe, WH_E_FORMAT);
-    consumer_sees(16, WH_RING_SKIP, WH_E_FORMAT);
+    consumer_sees(24, 0xfffffffe, WH_E_FORMAT);
+    consumer_sees(24, WH_RING_SKIP, WH_E_FORMAT);
     consumer_sees(WH_RING_CAPACITY, WH_RING_SKIP, WH_E_FORMAT); /* skip at the start, all round to itself */
 }
 
@@ -289,19 +289,19 @@ static void end_sees(uint32_t room, uint32_t length, uint32_t next, uint64_t ahe
     int status = wh_ring_peek(r.c, &got, &len);
     CHECK(status == want);
     if (status == WH_OK)
-        CHECK(got == r.c->data + 4 && len == next);
+        CHECK(got == r.c->data + WH_RING_RECORD && len == next);
     pair_close(&r);
 }
 
 static void lying_at_the_end(void)
 {
-    end_sees(16, WH_RING_SKIP, 100, 16 + 104, WH_OK);
-    end_sees(8, WH_RING_SKIP, 100, 8 + 104, WH_OK);
+    end_sees(16, WH_RING_SKIP, 100, 16 + 120, WH_OK);
+    end_sees(8, WH_RING_SKIP, 100, 8 + 120, WH_OK);
     end_sees(16, WH_RING_SKIP, 100, 16, WH_E_FORMAT); /* a skip to nothing */
     end_sees(16, WH_RING_SKIP, 100, 8, WH_E_FORMAT);  /* a skip over more than was published */
-    end_sees(16, WH_RING_SKIP, 100, 16 + 96, WH_E_FORMAT);
+    end_sees(16, WH_RING_SKIP, 100, 16 + 112, WH_E_FORMAT);
     end_sees(16, WH_RING_SKIP, WH_RING_SKIP, 4096, WH_E_FORMAT); /* a skip where a skip leads */
-    end_sees(16, 13, 0, 4096, WH_E_FORMAT);                      /* a record over the end */
+    end_sees(16, 1, 0, 4096, WH_E_FORMAT);                       /* a record over the end */
     end_sees(16, WH_RING_MAX_FRAME, 0, 1 << 17, WH_E_FORMAT);
 }
 
@@ -341,7 +341,7 @@ static void random_damage(void)
             wh_ring_put(r.p, frame, 1 + (unsigned)rand_r(&seed) % 3000, &kick);
             if (step > 20 && rand_r(&seed) % 8 == 0) {
                 uint32_t where = rand_r(&seed) % 3 ? (uint32_t)(r.c->own & (WH_RING_CAPACITY - 1)) + WH_PAGE_SIZE
-                                                   : (uint32_t)rand_r(&seed) % 192;
+                                                   : (uint32_t)rand_r(&seed) % 256;
                 ((uint8_t *)r.p->shared)[where] ^= (uint8_t)rand_r(&seed);
             }
             int status = wh_ring_peek(r.c, &got, &len);

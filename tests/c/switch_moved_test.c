@@ -97,8 +97,8 @@ static void forged_ring(void)
     struct wh_ring_shared *shared = mmap(NULL, half, PROT_READ | PROT_WRITE, MAP_SHARED, t.old.file, (off_t)half);
     uint8_t *data = (uint8_t *)shared + WH_PAGE_SIZE;
     const uint32_t one = 1;
-    memcpy(data + WH_RING_CAPACITY - 8, &one, 4);
-    atomic_store(&shared->tail, WH_RING_CAPACITY - 8);
+    memcpy(data + WH_RING_CAPACITY - (WH_RING_RECORD + 8), &one, 4);
+    atomic_store(&shared->tail, WH_RING_CAPACITY - (WH_RING_RECORD + 8));
     atomic_store(&shared->head, WH_RING_CAPACITY + 64);
     memset(data, 0xee, 64);
     nic_send(&t.talker, t.old.mac, 1);
@@ -126,11 +126,12 @@ static void no_loop(void)
     CHECK(peer_counters(t.from.sw, 2).tx_frames == 1 && peer_counters(t.to.sw, 1).tx_frames == 0);
     /* The MAC is at the target again, but came there from node 1: node 3 may not use this door. */
     CHECK(wh_switch_mac_set(t.to.sw, VNI, t.old.mac, 2, NULL) == WH_OK);
-    uint8_t room[16 + 64 + WH_MOVED_SUFFIX] = {0};
-    memcpy(room + 16, t.old.mac, 6);
-    memcpy(room + 22, t.talker.mac, 6);
+    uint8_t room[WH_HEADROOM + 64 + WH_MOVED_SUFFIX] = {0};
+    struct wh_frame f = wh_frame_plain(room + WH_HEADROOM, 64);
+    memcpy(f.data, t.old.mac, 6);
+    memcpy(f.data + 6, t.talker.mac, 6);
     wh_switch_lock(t.third.sw);
-    wh_peer_send_moved(t.third.sw, wh_idmap_get(&t.third.sw->peers, 2), VNI, room + 16, 64, NULL);
+    wh_peer_send_moved(t.third.sw, wh_idmap_get(&t.third.sw->peers, 2), VNI, &f, NULL);
     wh_udp_flush(t.third.sw);
     wh_switch_unlock(t.third.sw);
     WAIT_FOR(peer_counters(t.to.sw, 3).drop_fenced == 1);
@@ -154,7 +155,7 @@ static void bounded(void)
     WAIT_FOR(peer_counters(t.from.sw, 3).rx_frames == sent);
     uint64_t dropped = port_counters(t.from.sw, 1).drop_full;
     CHECK(dropped > 0 && waiting(&t) + dropped == sent);
-    CHECK(waiting(&t) == WH_HOLD_BYTES / (sizeof(struct wh_waiting) + 64));
+    CHECK(waiting(&t) == WH_HOLD_BYTES / (sizeof(struct wh_waiting) + WH_HEADROOM + 64));
     CHECK(wh_switch_port_del(t.from.sw, 1) == WH_OK); /* and with it all that waited */
     CHECK(all_counters(t.from.sw).drop_disabled == sent - dropped);
     close_trio(&t);

@@ -4,9 +4,11 @@
 
 #include <unistd.h>
 
-#define HDR      12u
-#define F_MAC    (1ull << 5)
-#define F_STATUS (1ull << 16)
+#define HDR       12u
+#define F_MAC     (1ull << 5)
+#define F_STATUS  (1ull << 16)
+#define FITTING   (1024u - WH_RING_RECORD) /* frames of this length fill a ring exactly: */
+#define RING_FITS (WH_RING_CAPACITY / 1024u)
 enum { RX = 0, TX = 1 };
 static const uint8_t MAC[6] = {2, 0, 0, 1, 2, 3};
 
@@ -157,16 +159,16 @@ static void full_ring_drops(void)
     struct net_side s;
     net_open(&g, &s, false);
     guest_start(&g, 0, 2, 64);
-    for (unsigned i = 0; i < 300; i++)
-        transmit(&g, 1020, i, true, 1); /* 1024 bytes with the length word: 256 fit */
+    for (unsigned i = 0; i < RING_FITS + 44; i++)
+        transmit(&g, FITTING, i, true, 1);
     wh_net_stats stats;
     wh_virtio_net_get_stats(g.dev, &stats);
-    CHECK_EQ(stats.tx_frames, 256);
+    CHECK_EQ(stats.tx_frames, RING_FITS);
     CHECK_EQ(stats.dropped, 44);
-    for (unsigned i = 0; i < 256; i++)
-        expect_frame(&g, 1020, i);
-    transmit(&g, 1020, 9, true, 1); /* and goes on */
-    expect_frame(&g, 1020, 9);
+    for (unsigned i = 0; i < RING_FITS; i++)
+        expect_frame(&g, FITTING, i);
+    transmit(&g, FITTING, 9, true, 1); /* and goes on */
+    expect_frame(&g, FITTING, 9);
     net_close(&g);
 }
 
@@ -224,10 +226,10 @@ static void back_pressure(void)
     net_open(&g, &s, false);
     guest_start(&g, WH_VIRTIO_F_EVENT_IDX, 2, 64);
     unsigned sent = 0;
-    while (switch_sends(&g, 1020, sent) == 0)
+    while (switch_sends(&g, FITTING, sent) == 0)
         sent++;
-    CHECK_EQ(sent, 256);
-    CHECK_EQ(switch_sends(&g, 1020, 0), WH_E_FULL);
+    CHECK_EQ(sent, RING_FITS);
+    CHECK_EQ(switch_sends(&g, FITTING, 0), WH_E_FULL);
     guest_poll(&g);
     expect_no_used(&g, RX);
     for (unsigned i = 0; i < sent; i++) {
@@ -235,7 +237,7 @@ static void back_pressure(void)
         uint16_t head = give_buffer(&g, 1600, &off);
         kick(&g, RX);
         guest_poll(&g);
-        expect_received(&g, head, off, 1020, i);
+        expect_received(&g, head, off, FITTING, i);
     }
     CHECK_EQ(switch_sends(&g, 64, 5), 0); /* the ring is empty and the device sleeps: the bell rings */
     uint64_t off;
@@ -409,13 +411,13 @@ static void gated(void)
     g.dev->ops->poll(g.dev);
     expect_received(&g, head[2], off[2], sizeof frame, 9);
     unsigned sent = 0;
-    while (switch_sends(&g, 1020, 2 + sent) == 0)
+    while (switch_sends(&g, FITTING, 2 + sent) == 0)
         sent++;
     unsigned before = n.frames;
-    for (unsigned i = 0; i < 10; i++)
+    for (unsigned i = 0; i < RING_FITS / 64 + 1; i++)
         wh_virtio_net_admit(g.dev, note, &n); /* no buffers: the second ring fills, and the first keeps the rest */
     CHECK_EQ(n.frames - before, sent);
-    CHECK_EQ(switch_sends(&g, 1020, n.frames), 0);
+    CHECK_EQ(switch_sends(&g, FITTING, n.frames), 0);
     before = n.frames;
     wh_virtio_net_admit(g.dev, note, &n);
     CHECK_EQ(n.frames, before);

@@ -1,0 +1,41 @@
+/* frame: an Ethernet frame on its way through the switch, with what is still to be done to it: a transport checksum
+ * that was left open, a packet that is to be cut into segments. Every frame has WH_HEADROOM writable bytes in front of
+ * it, for what a tunnel or a TAP puts there. */
+#ifndef WH_SWITCH_FRAME_H
+#define WH_SWITCH_FRAME_H
+
+#include "base/vnet.h"
+
+#define WH_HEADROOM 32u
+
+enum wh_csum {
+    WH_CSUM_COMPLETE, /* the bytes are as they go onto a wire; nobody has looked whether they are right */
+    WH_CSUM_PARTIAL,  /* the sum from csum_start to the end belongs at csum_start + csum_offset, where the sum of the
+                         pseudo header stands */
+    WH_CSUM_VERIFIED  /* complete, and right */
+};
+enum wh_gso { WH_GSO_NONE, WH_GSO_TCP4, WH_GSO_TCP6, WH_GSO_UDP };
+
+struct wh_frame {
+    uint8_t *data;
+    uint32_t len;
+    uint8_t csum; /* enum wh_csum */
+    uint8_t gso;  /* enum wh_gso; else than none only with WH_CSUM_PARTIAL */
+    bool ecn;     /* TCP: the first segment has CWR */
+    uint16_t csum_start, csum_offset;
+    uint16_t gso_size; /* payload of each segment but the last */
+    uint16_t hdr_len;  /* gso: bytes of headers, repeated in front of each segment */
+};
+
+/* The same frame without anything left to do. */
+static inline struct wh_frame wh_frame_plain(uint8_t *data, uint32_t len)
+{
+    return (struct wh_frame){.data = data, .len = len};
+}
+
+/* A private copy of a header that somebody else wrote. False: it asks for what cannot be done to this frame; *f is then
+ * not to be used. data and len are set before. */
+bool wh_frame_from_vnet(struct wh_frame *f, const struct wh_vnet *v);
+void wh_frame_to_vnet(const struct wh_frame *f, struct wh_vnet *v);
+
+#endif
