@@ -12,6 +12,7 @@ from typing import Any, Literal
 import trio
 
 from coordinator import join
+from coordinator.attachments import Attachments
 from coordinator.background import Errands
 from coordinator.cluster import Cluster
 from coordinator.errors import CoordinatorError, Forbidden, NotFound
@@ -42,10 +43,13 @@ def refused(exc: CoordinatorError) -> Refused:
 class NodeService:
     """Serves all nodes' sessions. ``errands`` outlive every session."""
 
-    def __init__(self, cluster: Cluster, moves: Migrations, rollover: Rollover, errands: Errands) -> None:
+    def __init__(
+        self, cluster: Cluster, moves: Migrations, rollover: Rollover, attachments: Attachments, errands: Errands
+    ) -> None:
         self._cluster = cluster
         self._moves = moves
         self._rollover = rollover
+        self._attachments = attachments
         self._errands = errands
         self._absent: dict[int, set[str]] = {}
 
@@ -142,6 +146,7 @@ class NodeService:
         forget = await self._reconcile(link, request.guests, registering=True)
         self._cluster.announce()
         self._errands.send(self._rollover.tell, node, link)  # it may have been away while the CA was rotated
+        self._errands.send(self._attachments.tell, node)
         log.info("node=%d name=%s registered with %d guests", node, request.name, len(request.guests))
 
         def read(tx: Tx) -> m.Registered:

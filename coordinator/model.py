@@ -12,6 +12,7 @@ from protocol.messages import GuestSpec, ImageRef
 
 Role = Literal["viewer", "operator", "admin"]
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")  # each includes those before it
+AttachmentKind = Literal["tap", "unix", "udp"]
 OperationState = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 UNFINISHED: tuple[OperationState, ...] = ("pending", "running")
 
@@ -152,6 +153,19 @@ class Migration:
     operation: str
     created: float
     decided: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedPort:
+    """A port of a node that is no guest's; ``local`` and ``remote`` as in ``protocol.messages.Attachment``."""
+
+    id: str
+    node: int
+    network: str
+    kind: AttachmentKind
+    local: str
+    remote: str
+    created: float
 
 
 @dataclass(frozen=True, slots=True)

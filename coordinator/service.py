@@ -24,6 +24,7 @@ from hypercorn.trio import serve as serve_http
 from coordinator import statedir
 from coordinator.api.app import make_app
 from coordinator.api.deps import Services
+from coordinator.attachments import Attachments
 from coordinator.background import Errands
 from coordinator.blobs import Blobs
 from coordinator.ca import Authority
@@ -179,7 +180,8 @@ async def coordinator(config: Config) -> AsyncIterator[Ready]:
             lifecycle = Lifecycle(core, operations)
             drains = Drains(core, operations, moves)
             rollover = Rollover(core, own, errands)
-            service = NodeService(core, moves, rollover, errands)
+            attachments = Attachments(core)
+            service = NodeService(core, moves, rollover, attachments, errands)
             for node in await db.run(nodes.all_nodes):
                 await core.lease(Expected(node.id))
             nursery.start_soon(core.watch_leases, Tick())
@@ -198,7 +200,7 @@ async def coordinator(config: Config) -> AsyncIterator[Ready]:
                 )
             )
             await operations.resume()
-            services = Services(core, operations, lifecycle, moves, drains, rollover, link, software())
+            services = Services(core, operations, lifecycle, moves, drains, rollover, attachments, link, software())
             stop_api, api_stopped = trio.Event(), trio.Event()
             nursery.start_soon(_serve_api, services, _server_config(config, api_socket, own), stop_api, api_stopped)
             yield await _ready(config, core, api_socket, own, link)

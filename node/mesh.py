@@ -18,13 +18,17 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import trio
 
+from node.attachments import Attachments
 from node.core import CoreError
+from node.netlook import NetWatch
 from node.ports import GuestPorts
 from node.switchctl import Switch, SwitchEvent, SwitchEventKind, best_cipher
+from node.switchnets import Networks
 from protocol import keys, macs
 from protocol.errors import LinkError
 from protocol.messages import LinkStates, MacAdverts, NodeInfo, Notice, PeerHello, TunnelKey
@@ -52,12 +56,16 @@ class _Session:
 
 
 class Mesh:
-    """Owner of the switch. ``node``: this node's id; ``udp`` (bound) becomes the switch's, None: no tunnels."""
+    """Owner of the switch. ``node``: this node's id; ``udp`` (bound) becomes the switch's, None: no tunnels.
+    ``attachments``: the file in which those are kept, None: in none."""
 
-    def __init__(self, node: int, udp: socket.socket | None) -> None:
+    def __init__(self, node: int, udp: socket.socket | None, attachments: Path | None = None) -> None:
         self.node = node
         self.switch = Switch(node, udp)
-        self.ports = GuestPorts(self.switch, self)
+        networks = Networks(self.switch, self)
+        self.ports = GuestPorts(self.switch, self, networks)
+        self.attachments = Attachments(attachments, self.switch, self, networks)
+        self._watch = NetWatch(self.switch, self.ports, self.attachments, self._peers)
         self._macs = macs.MacTable(node)
         self._routes = linkstate.LinkStateMachine(node, sequence=int(time.time() * 1000))
         self._keys: dict[int, keys.PeerKeys] = {}
@@ -69,6 +77,7 @@ class Mesh:
         self._nursery: trio.Nursery | None = None
 
     def close(self) -> None:
+        self.attachments.close()
         self.switch.close()
 
     def register(self, handlers: Handlers) -> None:
@@ -76,11 +85,14 @@ class Mesh:
         handlers.on_request(TunnelKey, self._tunnel_key)
         handlers.on_notice(MacAdverts, self._adverts)
         handlers.on_notice(LinkStates, self._lsas)
+        self.attachments.register(handlers)
+        self._watch.register(handlers)
 
     async def run(self) -> None:
         """Serve the switch's events and the machines' timers until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self.attachments.restore()
             nursery.start_soon(self._timers)
             async for event in self.switch.events():
                 self._switch_event(event)
@@ -88,6 +100,9 @@ class Mesh:
     def route(self, node: int) -> int | None:
         """The next hop to a node, itself when it is reached directly; None: no way is known."""
         return self._via.get(node)
+
+    def _peers(self) -> list[tuple[int, int | None]]:
+        return [(node, self._via.get(node)) for node in self._addresses]
 
     # -- the directory
 
@@ -280,7 +295,8 @@ class Mesh:
             case SwitchEventKind.MAC_AGED:
                 self._do_macs(macs.LocalGone(event.vni, event.mac))
             case SwitchEventKind.PORT_DOWN:
-                log.warning("port %d is down: its ring is damaged", event.port)
+                if not self.attachments.down(event.port):
+                    log.warning("port %d is down: its ring is damaged", event.port)
 
     async def _timers(self) -> None:
         while True:

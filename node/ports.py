@@ -1,8 +1,7 @@
 """The switch ports of this node's guests (implements node.guestcopy.Ports).
 
 A guest copy has its ports from the moment its process is there, but they carry frames, and its MACs are claimed, only
-while that copy may speak: not on a target before COMMIT, not when a newer copy is known elsewhere. The networks of the
-switch are those that have a port here.
+while that copy may speak: not on a target before COMMIT, not when a newer copy is known elsewhere.
 
 A source that is paused for a move holds its ports: frames for the guest wait, and go to whichever copy runs in the end.
 After a move this node stays in the network for ``LINGER_S``, claim and all, so that frames of nodes that have not heard
@@ -11,31 +10,19 @@ of it yet follow the guest.
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from node.core import CoreError
 from node.guestcopy import Guest
 from node.switchctl import Switch
+from node.switchnets import Claims, Networks
 from protocol.messages import Nic
 
 log = logging.getLogger("wherry.node.ports")
 
 LINGER_S = 5.0
-
-
-class Claims(Protocol):
-    """Who is told which MACs are here (node/mesh.py)."""
-
-    def network_added(self, vni: int) -> None: ...
-    def network_removed(self, vni: int) -> None: ...
-    def mac_here(self, vni: int, mac: str, address: str, generation: int) -> None: ...
-    def mac_gone(self, vni: int, mac: str) -> None: ...
-    def mac_moved(self, vni: int, mac: str, address: str, generation: int, node: int) -> None: ...
-    def later(self, seconds: float, work: Callable[[], None]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -49,12 +36,11 @@ class _Copy:
 
 
 class GuestPorts:
-    def __init__(self, switch: Switch, claims: Claims) -> None:
+    def __init__(self, switch: Switch, claims: Claims, networks: Networks) -> None:
         self._switch = switch
         self._claims = claims
-        self._numbers = itertools.count(1)
+        self._networks = networks
         self._copies: dict[str, _Copy] = {}
-        self._networks: dict[int, int] = {}  # vni: ports, and those that linger
         self._lingering: dict[tuple[int, str], object] = {}
 
     def attach(self, guest: Guest, *, enabled: bool) -> None:
@@ -62,21 +48,20 @@ class GuestPorts:
         copy = self._copies[guest.id] = _Copy(guest.generation)
         fds = guest.live.fds
         for index, nic in enumerate(guest.record.spec.nics):
-            if nic.vni not in self._networks:
-                self._switch.add_network(nic.vni, nic.mtu)
-                self._networks[nic.vni] = 0
-                self._claims.network_added(nic.vni)
-            number = next(self._numbers)
-            self._switch.add_ring_port(
-                number,
-                nic.vni,
-                ring_fd=fds[f"nic{index}.ring"],
-                to_switch_event=fds[f"nic{index}.to_switch"],
-                to_guest_event=fds[f"nic{index}.to_guest"],
-                mac=nic.mac,
-                generation=guest.generation,
-            )
-            self._networks[nic.vni] += 1
+            number = self._networks.enter(nic.vni, nic.mtu)
+            try:
+                self._switch.add_ring_port(
+                    number,
+                    nic.vni,
+                    ring_fd=fds[f"nic{index}.ring"],
+                    to_switch_event=fds[f"nic{index}.to_switch"],
+                    to_guest_event=fds[f"nic{index}.to_guest"],
+                    mac=nic.mac,
+                    generation=guest.generation,
+                )
+            except BaseException:
+                self._networks.leave(nic.vni)
+                raise
             copy.ports.append((number, nic))
             self._switch.enable_port(number, False)
             self._leave(nic, self._lingering.get((nic.vni, nic.mac)))  # it came back
@@ -94,7 +79,7 @@ class GuestPorts:
             if copy.moved:
                 self._linger(nic)
             else:
-                self._drop_network(nic.vni)
+                self._networks.leave(nic.vni)
 
     def _linger(self, nic: Nic) -> None:
         token = self._lingering[nic.vni, nic.mac] = object()
@@ -106,14 +91,7 @@ class GuestPorts:
             return
         del self._lingering[key]
         self._claims.mac_gone(*key)
-        self._drop_network(nic.vni)
-
-    def _drop_network(self, vni: int) -> None:
-        self._networks[vni] -= 1
-        if not self._networks[vni]:
-            del self._networks[vni]
-            self._claims.network_removed(vni)
-            self._switch.remove_network(vni)
+        self._networks.leave(nic.vni)
 
     def hold(self, guest: Guest) -> None:
         """Before the guest is paused: frames for it wait. Again behind the pause: its last frames are on their way."""
@@ -156,6 +134,12 @@ class GuestPorts:
                 self._switch.announce(number)
             except CoreError as error:
                 log.warning("%s port %d cannot be announced: %s", guest.tag, number, error)
+
+    def all(self) -> Iterator[tuple[int, str, Nic]]:
+        """Port number, guest and NIC of each."""
+        for guest, copy in self._copies.items():
+            for number, nic in copy.ports:
+                yield number, guest, nic
 
     def fence(self, vni: int, mac: str, node: int) -> None:
         """A newer copy of this MAC's guest is on ``node``: ours must be mute."""

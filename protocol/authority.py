@@ -23,6 +23,7 @@ _FAMILIES: Final[dict[str, frozenset[str]]] = {
     "cluster": _COORDINATOR,
     "guest": _COORDINATOR,
     "peer": _EVERY_NODE,
+    "port": _COORDINATOR,
     "blob": _BOTH,
 }
 _METHODS: Final[dict[str, frozenset[str]]] = {

@@ -375,6 +375,78 @@ class DebuggerOpen(StreamOpen, frozen=True, kw_only=True):
     guest: Id
 
 
+# ---- coordinator → agent: ports that are no guest's --------------------------------------------------------------
+
+
+class Attachment(Message, frozen=True, kw_only=True):
+    """A port of a node that leads to something of its host: a TAP, or a datagram socket of another program."""
+
+    id: Id
+    network: Name
+    vni: Vni
+    mtu: Annotated[int, Meta(ge=576, le=9000)] = 1400
+    kind: Literal["tap", "unix", "udp"]
+    local: Annotated[str, Meta(min_length=1, max_length=255)]  # the TAP's name; our socket's path or HOST:PORT
+    remote: Annotated[str, Meta(max_length=255)] = ""  # the other's; empty: whoever sent the last frame
+
+
+class AttachmentState(Message, frozen=True, kw_only=True):
+    id: Id
+    state: Literal["up", "failed"]
+    code: Text = ""  # an error code of section 3.4
+    reason: Text = ""
+
+
+class PortsSet(Request, frozen=True, kw_only=True):
+    """All attachments that this node shall have; others go. The node keeps the list and has them again after a
+    restart, before it has reached the coordinator. One that fails is tried again every few seconds."""
+
+    method: ClassVar[str] = "port.set"
+    attachments: Annotated[list[Attachment], Meta(max_length=1024)]
+
+
+class PortsDone(Message, frozen=True, kw_only=True):
+    states: Annotated[list[AttachmentState], Meta(max_length=1024)]
+
+
+PortsSet.answer = PortsDone
+
+
+class PortStatus(Message, frozen=True, kw_only=True):
+    """``owner``: the guest's or the attachment's id. Counters as wh_counters in csrc/api.cdef."""
+
+    port: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
+    vni: Vni
+    kind: Literal["guest", "tap", "unix", "udp"]
+    owner: Id
+    name: Text  # of an attachment: its local end; of a guest: empty
+    mac: Text = ""  # the locked one
+    counters: Annotated[dict[CounterName, Counter], Meta(max_length=64)] = {}
+
+
+class TunnelStatus(Message, frozen=True, kw_only=True):
+    node: NodeId
+    via: NodeId | None = None  # the next hop, the node itself when direct; none: no way is known
+    counters: Annotated[dict[CounterName, Counter], Meta(max_length=64)] = {}
+
+
+class NetLook(Request, frozen=True, kw_only=True):
+    """What the node's switch has and what it has counted."""
+
+    method: ClassVar[str] = "port.look"
+
+
+class NetLooked(Message, frozen=True, kw_only=True):
+    sampled: float  # by the node's monotonic clock
+    ports: Annotated[list[PortStatus], Meta(max_length=65536)]
+    tunnels: Annotated[list[TunnelStatus], Meta(max_length=4096)]
+    attachments: Annotated[list[AttachmentState], Meta(max_length=1024)]
+    counters: Annotated[dict[CounterName, Counter], Meta(max_length=64)]
+
+
+NetLook.answer = NetLooked
+
+
 class MigrationParams(Message, frozen=True, kw_only=True):
     max_blackout_ms: Annotated[float, Meta(gt=0, le=60000)] = 30.0
     max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 30

@@ -190,6 +190,18 @@ class Client:
     async def remove_network(self, name: str) -> None:
         await self.request("DELETE", f"/v1/networks/{quote(name, safe='')}")
 
+    # ---- ports ---------------------------------------------------------------------------------------------------
+
+    async def ports(self) -> list[model.Port]:
+        return await self._list(model.Port, "/v1/ports", "ports")
+
+    async def attach(self, **request: Any) -> model.Port:
+        """``network kind local remote on``; see POST /v1/ports."""
+        return model.parse(model.Port, await self._json("POST", "/v1/ports", json=request))
+
+    async def detach(self, identity: str) -> None:
+        await self.request("DELETE", f"/v1/ports/{quote(identity, safe='')}")
+
     async def ca(self) -> model.Ca:
         return model.parse(model.Ca, await self._json("GET", "/v1/ca"))
 

@@ -85,6 +85,23 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Port:
+    """``kind``: guest, tap, unix, udp; ``id``: of an attached one; ``port``: its number on its node."""
+
+    name: str
+    kind: str = ""
+    id: str | None = None
+    network: str | None = None
+    node: str | None = None
+    state: str = ""
+    reason: str = ""
+    remote: str = ""
+    port: int | None = None
+    mac: str | None = None
+    counters: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class RemoteImage:
     """An image that the coordinator holds; ``size`` in bytes."""
 

@@ -18,6 +18,7 @@ from coordinator.api import (
     networks,
     nodes,
     operations,
+    ports,
     stats,
 )
 from coordinator.api.deps import Services
@@ -82,7 +83,7 @@ def make_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     failures.install(app)
-    for module in (guests, console, debugger, nodes, networks, images, operations, stats, access, authority):
+    for module in (guests, console, debugger, nodes, networks, images, ports, operations, stats, access, authority):
         app.include_router(module.router)
     app.add_middleware(Audit, services=services)
     return app

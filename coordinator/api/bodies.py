@@ -53,6 +53,17 @@ class NetworkBody(Body):
     mtu: Annotated[int, Field(ge=576, le=9000)] = 1400
 
 
+class AttachBody(Body):
+    """``local``: the TAP's name, a socket's absolute path, or HOST:PORT, by ``kind``; ``on``: the node, which may be
+    left out where there is one only."""
+
+    network: Name
+    kind: Literal["tap", "unix", "udp"]
+    local: Annotated[str, Field(min_length=1, max_length=255)]
+    remote: Annotated[str, Field(max_length=255)] = ""
+    on: Name | None = None
+
+
 class JoinTokenBody(Body):
     ttl_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 3600.0
 

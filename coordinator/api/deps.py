@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from coordinator.attachments import Attachments
 from coordinator.cluster import Cluster
 from coordinator.drain import Drains
 from coordinator.errors import Forbidden, Unauthorized
@@ -37,6 +38,7 @@ class Services:
     moves: Migrations
     drains: Drains
     rollover: Rollover
+    attachments: Attachments
     link: str
     software: str
 

@@ -53,6 +53,9 @@ def remove(tx: Tx, name: str) -> Network:
     users = guests_in(tx, name)
     if users:
         raise Conflict(f"network {name} is used by {', '.join(users)}", field="name")
+    ports = [str(r["local"]) for r in tx.all("SELECT local FROM attachments WHERE network = ? ORDER BY local", name)]
+    if ports:
+        raise Conflict(f"network {name} has attached ports: {', '.join(ports)}; detach them first", field="name")
     tx.execute("DELETE FROM networks WHERE name = ?", name)
     tx.emit("network.removed", f"network {name} was removed", network=name)
     return network

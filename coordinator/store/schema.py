@@ -166,7 +166,21 @@ CREATE TABLE trust (
 ) STRICT;
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2)
+# Ports of nodes that lead to something of their hosts: TAPs and other programs' sockets.
+_V3 = """
+CREATE TABLE attachments (
+    id TEXT PRIMARY KEY,
+    node INTEGER NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    network TEXT NOT NULL REFERENCES networks (name),
+    kind TEXT NOT NULL CHECK (kind IN ('tap', 'unix', 'udp')),
+    local TEXT NOT NULL,
+    remote TEXT NOT NULL,
+    created REAL NOT NULL,
+    UNIQUE (node, kind, local)
+) STRICT, WITHOUT ROWID;
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3)
 VERSION = len(STEPS)
 
 

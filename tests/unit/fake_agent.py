@@ -51,6 +51,7 @@ class FakeAgent:
         self.guests: dict[str, m.GuestStatus] = {}
         self.specs: dict[str, m.GuestSpec] = {}
         self.asked: list[m.Message] = []
+        self.attachments: list[m.Attachment] = []
         self.hooks: dict[type[m.Message], Callable[[Any], Awaitable[Any]]] = {}
         self.registered: m.Registered | None = None
         self.directory: m.Directory | None = None
@@ -133,6 +134,8 @@ class FakeAgent:
             m.MigrationCancel: self._nothing,
             m.MigrationLookup: self._lookup,
             m.Settle: self._settle,
+            m.PortsSet: self._ports,
+            m.NetLook: self._look,
         }
         for cls, fn in answers.items():
             out.on_request(cls, self._hooked(cls, fn))
@@ -178,6 +181,19 @@ class FakeAgent:
 
     async def _log(self, request: m.GuestLog) -> m.GuestLogged:
         return m.GuestLogged(data=b"boot\xff\n")
+
+    async def _ports(self, request: m.PortsSet) -> m.PortsDone:
+        self.attachments = request.attachments
+        return m.PortsDone(states=[m.AttachmentState(id=a.id, state="up") for a in request.attachments])
+
+    async def _look(self, request: m.NetLook) -> m.NetLooked:
+        ports = [
+            m.PortStatus(port=n, vni=a.vni, kind=a.kind, owner=a.id, name=a.local, counters={"rx_frames": n})
+            for n, a in enumerate(self.attachments, start=1)
+        ]
+        states = [m.AttachmentState(id=a.id, state="up") for a in self.attachments]
+        tunnels = [m.TunnelStatus(node=self.node % 2 + 1, counters={"drop_auth": 7})]
+        return m.NetLooked(sampled=1.0, ports=ports, tunnels=tunnels, attachments=states, counters={"rx_frames": 9})
 
     async def _nothing(self, request: Any) -> None:
         return None

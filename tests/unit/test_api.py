@@ -17,6 +17,7 @@ import coordinator.blobs
 from coordinator.api.app import make_app
 from coordinator.api.deps import Services
 from coordinator.api.images import content_range
+from coordinator.attachments import Attachments
 from coordinator.background import Errands
 from coordinator.blobs import Blobs
 from coordinator.ca import Authority
@@ -44,7 +45,8 @@ async def api(tmp_path: Path, nursery: trio.Nursery) -> Any:
     moves = Migrations(cluster, operations, Errands(nursery))
     drains = Drains(cluster, operations, moves)
     rollover = Rollover(cluster, OwnCertificate(cluster.ca, ["h"], lambda: 1.7e9), Errands(nursery))
-    services = Services(cluster, operations, Lifecycle(cluster, operations), moves, drains, rollover, "h:1", "test")
+    lifecycle, attachments = Lifecycle(cluster, operations), Attachments(cluster)
+    services = Services(cluster, operations, lifecycle, moves, drains, rollover, attachments, "h:1", "test")
     transport = httpx.ASGITransport(app=make_app(services))
     clients: dict[str, httpx.AsyncClient] = {}
     for role in ("viewer", "operator", "admin"):
@@ -56,7 +58,17 @@ async def api(tmp_path: Path, nursery: trio.Nursery) -> Any:
     db.close()
 
 
-READS = ["/v1/info", "/v1/guests", "/v1/nodes", "/v1/networks", "/v1/images", "/v1/operations", "/v1/events"]
+READS = [
+    "/v1/info",
+    "/v1/guests",
+    "/v1/nodes",
+    "/v1/networks",
+    "/v1/ports",
+    "/v1/net",
+    "/v1/images",
+    "/v1/operations",
+    "/v1/events",
+]
 
 
 @pytest.mark.parametrize("path", READS)

@@ -1,0 +1,66 @@
+"""What this node's switch has and has counted, for whoever asks (``port.look``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+
+from node.attachments import Attachments
+from node.core import CoreError
+from node.ports import GuestPorts
+from node.switchctl import Counters, Switch
+from protocol.messages import NetLook, NetLooked, PortStatus, TunnelStatus
+from protocol.transport import Handlers, Link
+
+
+class NetWatch:
+    """``peers``: the nodes that the switch has as peers, and the next hop to each."""
+
+    def __init__(
+        self,
+        switch: Switch,
+        guests: GuestPorts,
+        attachments: Attachments,
+        peers: Callable[[], Iterable[tuple[int, int | None]]],
+    ) -> None:
+        self._switch = switch
+        self._guests = guests
+        self._attachments = attachments
+        self._peers = peers
+
+    def register(self, handlers: Handlers) -> None:
+        handlers.on_request(NetLook, self._look)
+
+    async def _look(self, link: Link, order: NetLook) -> NetLooked:
+        return self.look()
+
+    def look(self) -> NetLooked:
+        ports = [
+            PortStatus(port=n, vni=nic.vni, kind="guest", owner=guest, name="", mac=nic.mac, counters=self._port(n))
+            for n, guest, nic in self._guests.all()
+        ]
+        ports += [
+            PortStatus(port=n, vni=wish.vni, kind=wish.kind, owner=wish.id, name=wish.local, counters=self._port(n))
+            for n, wish in self._attachments
+        ]
+        return NetLooked(
+            sampled=time.monotonic(),
+            ports=ports,
+            tunnels=[TunnelStatus(node=n, via=via, counters=self._tunnel(n)) for n, via in self._peers()],
+            attachments=self._attachments.states(),
+            counters=asdict(self._switch.counters()),
+        )
+
+    def _port(self, number: int) -> dict[str, int]:
+        return _told(lambda: self._switch.port_counters(number))
+
+    def _tunnel(self, node: int) -> dict[str, int]:
+        return _told(lambda: self._switch.peer_counters(node))
+
+
+def _told(ask: Callable[[], Counters]) -> dict[str, int]:
+    try:
+        return asdict(ask())
+    except CoreError:  # gone since
+        return {}

@@ -1,0 +1,212 @@
+"""Attached ports: the store's list, what nodes are told of it, and what a node does with it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from node import endpoints
+from node.attachments import Attachments
+from node.switchctl import Switch
+from node.switchnets import Networks
+from protocol import messages as m
+from protocol.errors import Refused
+from tests.unit.control import running
+
+VNI = 7
+
+
+async def test_a_port_is_kept_if_its_node_opened_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as control:
+        agent = await control.node("n1")
+        async with agent.connected():
+            made = await control.post(
+                "/v1/ports", {"network": "lan", "kind": "tap", "local": "tap0", "on": "n1"}, status=201
+            )
+            assert (made["state"], made["node"], made["network"]) == ("up", "n1", "lan")
+            (told,) = agent.attachments
+            assert (told.id, told.kind, told.local, told.network) == (made["id"], "tap", "tap0", "lan")
+
+            (port,) = (await control.get("/v1/ports"))["ports"]
+            assert port["id"] == made["id"]
+            assert port["counters"] == {"rx_frames": 1}
+            net = await control.get("/v1/net")
+            assert net["nodes"] == [{"name": "n1", "sampled": 1.0, "counters": {"rx_frames": 9}}]
+            assert [t["counters"] for t in net["tunnels"]] == [{"drop_auth": 7}]
+
+            again = await control.post("/v1/ports", {"network": "lan", "kind": "tap", "local": "tap0"}, status=409)
+            assert again["error"]["code"] == "exists"
+            busy = await control.delete("/v1/networks/lan", status=409)
+            assert "tap0" in busy["error"]["message"]
+
+
+async def test_a_node_that_cannot_open_it_says_why(tmp_path: Path) -> None:
+    async with running(tmp_path) as control:
+        agent = await control.node("n1")
+
+        async def refuse(request: m.PortsSet) -> m.PortsDone:
+            states = [
+                m.AttachmentState(id=a.id, state="failed", code="forbidden", reason="it needs CAP_NET_ADMIN")
+                for a in request.attachments
+            ]
+            return m.PortsDone(states=states)
+
+        agent.hooks[m.PortsSet] = refuse
+        async with agent.connected():
+            refused = await control.post("/v1/ports", {"network": "lan", "kind": "tap", "local": "tap0"}, status=403)
+            assert "CAP_NET_ADMIN" in refused["error"]["message"]
+            assert (await control.get("/v1/ports"))["ports"] == []
+            assert agent.asked_for(m.PortsSet)[-1].attachments == []
+        away = await control.post("/v1/ports", {"network": "lan", "kind": "tap", "local": "tap0"}, status=503)
+        assert away["error"]["code"] == "unavailable"
+
+
+async def test_a_node_that_was_away_is_told_when_it_registers(tmp_path: Path) -> None:
+    async with running(tmp_path) as control:
+        agent = await control.node("n1")
+        async with agent.connected():
+            made = await control.post("/v1/ports", {"network": "lan", "kind": "tap", "local": "tap0"}, status=201)
+            kept = await control.post("/v1/ports", {"network": "lan", "kind": "tap", "local": "tap1"}, status=201)
+        await control.delete(f"/v1/ports/{made['id']}")
+        shown = (await control.get("/v1/ports"))["ports"]
+        assert [(p["name"], p["state"]) for p in shown] == [("tap1", "unknown")]
+        asked = len(agent.asked_for(m.PortsSet))
+        async with agent.connected():
+            await agent.until(lambda: len(agent.asked_for(m.PortsSet)) > asked)
+            assert [a.id for a in agent.attachments] == [kept["id"]]
+
+
+# ---- the node's side
+
+
+class Claims:
+    """What the mesh would be told; ``waiting`` is what it would do later."""
+
+    def __init__(self) -> None:
+        self.networks: set[int] = set()
+        self.waiting: list[Callable[[], None]] = []
+
+    def network_added(self, vni: int) -> None:
+        self.networks.add(vni)
+
+    def network_removed(self, vni: int) -> None:
+        self.networks.remove(vni)
+
+    def mac_here(self, vni: int, mac: str, address: str, generation: int) -> None: ...
+    def mac_gone(self, vni: int, mac: str) -> None: ...
+    def mac_moved(self, vni: int, mac: str, address: str, generation: int, node: int) -> None: ...
+
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        self.waiting.append(work)
+
+
+class Pipe:
+    """An endpoint without a host: one end of a socket pair."""
+
+    removed: ClassVar[list[str]] = []
+
+    def __init__(self, name: str, made: bool) -> None:
+        self.name, self.made = name, made
+        self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.fd = self.near.fileno()
+
+    def add(self, switch: Switch, port: int, vni: int) -> None:
+        switch.add_tap_port(port, vni, self.fd)
+
+    def remove(self) -> None:
+        Pipe.removed.append(self.name)
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
+    """Names that can be opened, and whether opening makes them."""
+    names: dict[str, bool] = {}
+    Pipe.removed = []
+
+    def open_endpoint(wish: m.Attachment, *, made_before: bool) -> Pipe:
+        if wish.local not in names:
+            raise Refused("conflict", f"{wish.local} is in use", field="local")
+        return Pipe(wish.local, names[wish.local] or made_before)
+
+    monkeypatch.setattr(endpoints, "open_endpoint", open_endpoint)
+    return names
+
+
+def wish(name: str) -> m.Attachment:
+    return m.Attachment(id=f"p-{name}", network="lan", vni=VNI, kind="tap", local=name)
+
+
+def test_ports_come_and_go_with_the_list(host: dict[str, bool], tmp_path: Path) -> None:
+    host.update(tap0=True, tap1=False)
+    claims = Claims()
+    with Switch(1) as switch:
+        ports = Attachments(tmp_path / "a", switch, claims, Networks(switch, claims))
+        ports.apply([wish("tap0"), wish("tap1")])
+        assert [w.local for _, w in ports] == ["tap0", "tap1"]
+        assert claims.networks == {VNI}
+        first = {w.local: n for n, w in ports}
+        ports.apply([wish("tap1"), wish("tap0")])
+        assert {w.local: n for n, w in ports} == first  # the same list again touches nothing
+        ports.apply([wish("tap1")])
+        assert Pipe.removed == ["tap0"]
+        ports.apply([])
+        assert Pipe.removed == ["tap0"]  # tap1 was there before us
+        assert claims.networks == set()
+
+
+def test_what_fails_is_tried_again(host: dict[str, bool], tmp_path: Path) -> None:
+    claims = Claims()
+    with Switch(1) as switch:
+        ports = Attachments(tmp_path / "a", switch, claims, Networks(switch, claims))
+        ports.apply([wish("tap0")])
+        (state,) = ports.states()
+        assert (state.state, state.code, state.reason) == ("failed", "conflict", "tap0 is in use")
+        claims.waiting.pop()()
+        assert ports.states()[0].state == "failed"
+        assert len(claims.waiting) == 1
+        host["tap0"] = True
+        claims.waiting.pop()()
+        assert ports.states()[0].state == "up"
+        assert not claims.waiting
+        ((number, _),) = list(ports)
+        assert ports.down(number)
+        assert ports.states()[0].state == "failed"
+        assert not ports.down(number)
+        claims.waiting.pop()()
+        assert ports.states()[0].state == "up"
+
+
+def test_the_next_agent_has_them_again(host: dict[str, bool], tmp_path: Path) -> None:
+    host.update(tap0=True)
+    with Switch(1) as switch:
+        claims = Claims()
+        ports = Attachments(tmp_path / "a", switch, claims, Networks(switch, claims))
+        ports.apply([wish("tap0")])
+        ports.close()
+    host.update(tap0=False)  # it is there now
+    with Switch(1) as switch:
+        claims = Claims()
+        ports = Attachments(tmp_path / "a", switch, claims, Networks(switch, claims))
+        ports.restore()
+        assert [w for _, w in ports] == [wish("tap0")]
+        ports.apply([])
+        assert Pipe.removed == ["tap0"]  # made by us, though by an earlier agent
+
+
+@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x80", b"\x81\xa6format\x02"])
+def test_a_damaged_list_is_no_list(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(content)
+    with Switch(1) as switch:
+        claims = Claims()
+        ports = Attachments(tmp_path / "a", switch, claims, Networks(switch, claims))
+        ports.restore()
+        assert ports.states() == []
+        assert (tmp_path / "a").read_bytes() == content
