@@ -112,6 +112,8 @@ static int add_standard_virtio(wh_machine *m, wh_error *err)
 static int build(wh_machine *m, wh_error *err)
 {
     int status = wh_ram_new(m->config.ram_bytes, m->config.harts, &m->ram, err);
+    if (!status && m->config.harts == 1)
+        wh_ram_use_plain_atomics(&m->ram);
     if (!status)
         status = fill_seed(m, err);
     if (!status && wh_events_init(&m->events))

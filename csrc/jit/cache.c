@@ -252,13 +252,15 @@ static void publish(wh_jit *j, wh_jit_page *page, wh_jit_block *b)
 }
 
 /* Lock held. */
-static wh_jit_block *make(wh_jit *j, wh_jit_page *page, uint32_t isa, uint32_t offset, const uint8_t *bytes)
+static wh_jit_block *make(const wh_hart *h, wh_jit_page *page, uint32_t offset, const uint8_t *bytes)
 {
+    wh_jit *j = h->env.jit;
     wh_jit_ir ir;
     struct site site = {j, page};
     wh_jit_block *b = wh_jit_find(j, page, offset);
-    if (b != NULL || page->changes >= MAX_CHANGES || !wh_jit_form(&ir, isa, bytes, offset, known, &site))
+    if (b != NULL || page->changes >= MAX_CHANGES || !wh_jit_form(&ir, h->isa, bytes, offset, known, &site))
         return b;
+    ir.plain_atomics = h->env.ram->plain_atomics;
     b = new_block(j, page, &ir, bytes);
     if (b == NULL)
         return NULL;
@@ -282,7 +284,7 @@ wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset)
     pthread_mutex_lock(&j->lock);
     wh_live_copy(bytes, host,
                  WH_PAGE_SIZE); /* with the lock: whoever fences after this look finds the block and compares */
-    wh_jit_block *b = j->full ? NULL : make(j, page, h->isa, offset, bytes);
+    wh_jit_block *b = j->full ? NULL : make(h, page, offset, bytes);
     pthread_mutex_unlock(&j->lock);
     return b;
 }
@@ -301,7 +303,7 @@ bool wh_jit_warm_one(wh_hart *h, uint64_t pa)
     pthread_mutex_lock(&j->lock);
     wh_jit_page *page = j->full || epoch != atomic_load(&j->epoch) ? NULL : page_record(j, pa >> WH_PAGE_SHIFT);
     if (page != NULL)
-        (void)make(j, page, h->isa, (uint32_t)pa & (WH_PAGE_SIZE - 1), bytes);
+        (void)make(h, page, (uint32_t)pa & (WH_PAGE_SIZE - 1), bytes);
     bool room = !j->full;
     pthread_mutex_unlock(&j->lock);
     return room;

@@ -44,7 +44,8 @@ typedef struct wh_jit_op {
 
 typedef struct wh_jit_ir {
     wh_jit_op op[WH_JIT_MAX_OPS];
-    unsigned count; /* ops = guest instructions: the block's charge */
+    unsigned count;     /* ops = guest instructions: the block's charge */
+    bool plain_atomics; /* of the machine's RAM (memory/memory.h) */
 } wh_jit_ir;
 
 /* Form the superblock whose head is at `offset` (even) of the page with these bytes. known(ctx, offset): another block

@@ -17,7 +17,11 @@
  * the door (a TLB entry, a virtqueue's areas) need not ask again. The fast check is one load of a word that is zero
  * once every page is there. A page is filled by whoever claims it first; others that want the same page wait for it,
  * and nobody else waits for anything. The caller may hold locks (DMA holds the board's), so a source may take none of
- * the machine's. */
+ * the machine's.
+ *
+ * Plain atomics (decision 14): with one hart, its atomics may be a load and a store of the host, which other threads
+ * can see between, and order no store before a later load. Others write no word that the hart does atomics on; who has
+ * stored something and decides by a load that the guest need not, or did not, react, calls wh_ram_settle between. */
 #ifndef WH_MEMORY_H
 #define WH_MEMORY_H
 
@@ -68,11 +72,18 @@ typedef struct wh_ram {
     int ram_fd, share_fd;
     struct wh_share *share;
     size_t share_bytes;
-    wh_door *door; /* NULL: no page has ever been absent */
+    wh_door *door;      /* NULL: no page has ever been absent */
+    bool plain_atomics; /* see above */
 } wh_ram;
 
 int wh_ram_new(uint64_t bytes, uint32_t harts, wh_ram *out, wh_error *err);
 void wh_ram_free(wh_ram *ram);
+
+/* Ask for plain atomics, before there is any other thread: they are where the host has what wh_ram_settle needs. */
+void wh_ram_use_plain_atomics(wh_ram *ram);
+/* With plain atomics: each store that the hart has executed is seen by our loads behind this, or each load that the
+ * hart executes behind that store sees our stores before it. Without: nothing. About a microsecond; any thread. */
+void wh_ram_settle(const wh_ram *ram);
 
 /* [pa, pa+len) lies in RAM; present or not. Never wraps. */
 static inline bool wh_ram_has(const wh_ram *ram, uint64_t pa, uint64_t len)

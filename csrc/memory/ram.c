@@ -6,8 +6,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Seals keep the other process from shrinking the file under our mapping (SIGBUS). */
@@ -84,6 +86,21 @@ void wh_ram_free(wh_ram *ram)
         close(ram->share_fd);
     memset(ram, 0, sizeof *ram);
     ram->ram_fd = ram->share_fd = -1;
+}
+
+/* The kernel runs a full barrier in each running thread of the process: the fence that the hart's atomics leave out. */
+void wh_ram_use_plain_atomics(wh_ram *ram)
+{
+    ram->plain_atomics = syscall(__NR_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+void wh_ram_settle(const wh_ram *ram)
+{
+    if (!ram->plain_atomics)
+        return;
+    long status = syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    assert(status == 0); /* the process is registered */
+    (void)status;
 }
 
 void wh_ram_mark_dirty_range(wh_ram *ram, uint64_t pa, uint64_t len)

@@ -3,7 +3,8 @@
  * The driver runs on other host threads while we look, so each field of a ring is loaded once into a local and only the
  * local is checked and used. avail.idx is loaded with acquire before the entries behind it; used.idx is stored with
  * release after the entry. Suppression in both directions is Dekker's handshake, so that both sides put a full fence
- * between the store of their own index and the load of the other's wish. */
+ * between the store of their own index and the load of the other's wish. A hart's may be no fence for the host (plain
+ * atomics, memory.h): where our load says that nobody needs to react, we settle and load again. */
 #include "virtio/queue.h"
 
 #include <assert.h>
@@ -163,6 +164,9 @@ static bool arm(wh_virtq *q, wh_ram *ram)
         wh_ram_mark_dirty_range(ram, q->used + event, 2);
     }
     atomic_thread_fence(memory_order_seq_cst);
+    if (!nothing_available(q, ram))
+        return false;
+    wh_ram_settle(ram);
     return nothing_available(q, ram);
 }
 
@@ -210,6 +214,15 @@ void wh_virtq_push(wh_virtq *q, wh_ram *ram, uint16_t head, uint32_t written)
     wh_ram_mark_dirty_range(ram, q->used + 2, 2);
 }
 
+/* The driver wants to hear of the used buffers from `before` to `now`. */
+static bool interrupt_wanted(const wh_virtq *q, const wh_ram *ram, uint16_t before, uint16_t now)
+{
+    if (!q->event_idx)
+        return (load16(avail_at(q, ram, 0)) & AVAIL_NO_INTERRUPT) == 0;
+    uint16_t event = load16(avail_at(q, ram, 4 + 2u * q->num));
+    return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
+}
+
 bool wh_virtq_signal(wh_virtq *q, const wh_ram *ram)
 {
     uint16_t before = q->signalled;
@@ -218,10 +231,10 @@ bool wh_virtq_signal(wh_virtq *q, const wh_ram *ram)
         return false;
     q->signalled = now;
     atomic_thread_fence(memory_order_seq_cst);
-    if (!q->event_idx)
-        return (load16(avail_at(q, ram, 0)) & AVAIL_NO_INTERRUPT) == 0;
-    uint16_t event = load16(avail_at(q, ram, 4 + 2u * q->num));
-    return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
+    if (interrupt_wanted(q, ram, before, now))
+        return true;
+    wh_ram_settle(ram);
+    return interrupt_wanted(q, ram, before, now);
 }
 
 uint32_t wh_chain_read(const wh_chain *c, uint32_t offset, void *to, uint32_t len)

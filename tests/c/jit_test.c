@@ -31,6 +31,8 @@ static void open_rig(struct rig *r, bool translate, uint32_t bytes, bool exact)
     }
     if (wh_ram_new(BENCH_RAM, 1, &r->b.ram, &err) != WH_OK)
         exit(1);
+    if (bytes >= 1 << 20) /* both kinds of atomics */
+        wh_ram_use_plain_atomics(&r->b.ram);
     wh_cpu_env env = {.ram = &r->b.ram,
                       .ctx = &r->b,
                       .engine = translate ? wh_jit_engine() : NULL,

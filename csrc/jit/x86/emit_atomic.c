@@ -1,6 +1,6 @@
 /* emit_atomic: the A extension, Zacas (words and doubles) and fences. RAM is shared with the other harts' threads:
  * every atomic is one locked instruction of the host on it (or a loop around one), and thus sequentially consistent
- * whatever aq and rl ask for.
+ * whatever aq and rl ask for. Where RAM has plain atomics (memory.h: one hart), it is a load and a store.
  *
  * An address that misses the TLB, or is not aligned, runs in C (mem.c: wh_atomic_address). LR and SC use the hart's
  * reservation as the interpreter does: an SC succeeds when the word still has the value that LR read.
@@ -21,6 +21,11 @@ static void locked(wh_x86 *e, unsigned op, bool wide, int reg)
 {
     x_byte(&e->a, 0xf0);
     x_rm(&e->a, op, wide, reg, x_at(RDX, 0));
+}
+
+static bool plain(const wh_x86 *e)
+{
+    return e->ir->plain_atomics;
 }
 
 struct word {
@@ -65,6 +70,15 @@ static void load_reserved(wh_x86 *e, const wh_jit_op *o, bool wide)
     finish(e, o, w, RAX);
 }
 
+/* The word becomes rcx if it is rax. Leaves the flags of the comparison. */
+static void plain_compare_and_store(wh_x86 *e, bool wide)
+{
+    x_rm(&e->a, X_CMP, wide, RAX, x_at(RDX, 0));
+    uint8_t *other = x_jcc_short(&e->a, CC_NE);
+    x_rm(&e->a, X_MOV_STORE, wide, RCX, x_at(RDX, 0));
+    x_bind_short(&e->a, other);
+}
+
 /* Not equal at the end, from the comparison or from cmpxchg: it failed. */
 static void store_conditional(wh_x86 *e, const wh_jit_op *o, bool wide)
 {
@@ -74,7 +88,10 @@ static void store_conditional(wh_x86 *e, const wh_jit_op *o, bool wide)
     x_rm(a, X_CMP, true, RDX, H(reservation));
     x_rm(a, X_MOV, true, RAX, H(reserved_value));
     uint8_t *failed = x_jcc_short(a, CC_NE);
-    locked(e, CMPXCHG, wide, RCX);
+    if (plain(e))
+        plain_compare_and_store(e, wide);
+    else
+        locked(e, CMPXCHG, wide, RCX);
     x_bind_short(a, failed);
     x_mov_mi(a, true, H(reservation), 0);
     x_setcc(a, CC_NE, RAX);
@@ -83,15 +100,17 @@ static void store_conditional(wh_x86 *e, const wh_jit_op *o, bool wide)
     finish(e, o, w, RAX);
 }
 
-static void exchange(wh_x86 *e, const wh_jit_op *o, bool wide, bool add)
+static void swap(wh_x86 *e, const wh_jit_op *o, bool wide)
 {
     struct word w = begin(e, o, wide, true);
     wh_x86_load(e, RCX, (unsigned)o->in.imm);
-    if (add)
-        locked(e, XADD, wide, RCX);
-    else
+    if (plain(e)) {
+        x_rm(&e->a, X_MOV, wide, RAX, x_at(RDX, 0));
+        x_rm(&e->a, X_MOV_STORE, wide, RCX, x_at(RDX, 0));
+    } else {
         x_rm(&e->a, X_XCHG, wide, RCX, x_at(RDX, 0)); /* locks by itself */
-    finish(e, o, w, RCX);
+    }
+    finish(e, o, w, plain(e) ? RAX : RCX);
 }
 
 /* Replace the word by rcx, which `compute` made of rax, the old value; again if it changed meanwhile. */
@@ -103,12 +122,16 @@ static void update(wh_x86 *e, const wh_jit_op *o, bool wide,
     x_rm(a, X_MOV, wide, RAX, x_at(RDX, 0));
     const uint8_t *again = a->p;
     compute(e, o, wide, how);
-    locked(e, CMPXCHG, wide, RCX);
-    x_jcc_to(a, CC_NE, again);
+    if (plain(e)) {
+        x_rm(a, X_MOV_STORE, wide, RCX, x_at(RDX, 0));
+    } else {
+        locked(e, CMPXCHG, wide, RCX);
+        x_jcc_to(a, CC_NE, again);
+    }
     finish(e, o, w, RAX);
 }
 
-static void compute_logic(wh_x86 *e, const wh_jit_op *o, bool wide, unsigned op)
+static void compute_op(wh_x86 *e, const wh_jit_op *o, bool wide, unsigned op)
 {
     x_mov_rr(&e->a, RCX, RAX);
     wh_x86_op(e, op, wide, RCX, (unsigned)o->in.imm);
@@ -122,17 +145,33 @@ static void compute_choice(wh_x86 *e, const wh_jit_op *o, bool wide, unsigned cc
     x_rr(&e->a, X_CMOV + cc, wide, RCX, RAX);
 }
 
-/* Logic whose old value nobody wants is one locked instruction. */
-static void logic(wh_x86 *e, const wh_jit_op *o, bool wide, unsigned op)
+/* Arithmetic whose old value nobody wants is one instruction on memory. */
+static void arithmetic(wh_x86 *e, const wh_jit_op *o, bool wide, unsigned op)
 {
     if (o->in.a != WH_SINK) {
-        update(e, o, wide, compute_logic, op);
+        update(e, o, wide, compute_op, op);
+        return;
+    }
+    struct word w = begin(e, o, wide, true);
+    int from = wh_x86_use(e, (unsigned)o->in.imm, RCX);
+    op -= 2; /* the form with memory on the left */
+    if (plain(e))
+        x_rm(&e->a, op, wide, from, x_at(RDX, 0));
+    else
+        locked(e, op, wide, from);
+    finish(e, o, w, -1);
+}
+
+static void add(wh_x86 *e, const wh_jit_op *o, bool wide)
+{
+    if (o->in.a == WH_SINK || plain(e)) {
+        arithmetic(e, o, wide, X_ADD);
         return;
     }
     struct word w = begin(e, o, wide, true);
     wh_x86_load(e, RCX, (unsigned)o->in.imm);
-    locked(e, op - 2, wide, RCX); /* the form with memory on the left */
-    finish(e, o, w, -1);
+    locked(e, XADD, wide, RCX);
+    finish(e, o, w, RCX);
 }
 
 /* rd is what is expected, and gets what was there. */
@@ -141,7 +180,14 @@ static void compare_and_swap(wh_x86 *e, const wh_jit_op *o, bool wide)
     struct word w = begin(e, o, wide, true);
     wh_x86_load(e, RAX, o->in.a == WH_SINK ? 0 : o->in.a);
     wh_x86_load(e, RCX, (unsigned)o->in.imm);
-    locked(e, CMPXCHG, wide, RCX);
+    if (plain(e)) {
+        plain_compare_and_store(e, wide);
+        uint8_t *same = x_jcc_short(&e->a, CC_E);
+        x_rm(&e->a, X_MOV, wide, RAX, x_at(RDX, 0));
+        x_bind_short(&e->a, same);
+    } else {
+        locked(e, CMPXCHG, wide, RCX);
+    }
     if (!wide)
         x_rr(&e->a, X_MOVSXD, true, RAX, RAX);
     w.wide = true;
@@ -154,23 +200,23 @@ static bool emit_amo(wh_x86 *e, const wh_jit_op *o)
     switch (o->op) {
     case WH_OP_AMOSWAP_W:
     case WH_OP_AMOSWAP_D:
-        exchange(e, o, wide, false);
+        swap(e, o, wide);
         return true;
     case WH_OP_AMOADD_W:
     case WH_OP_AMOADD_D:
-        exchange(e, o, wide, true);
+        add(e, o, wide);
         return true;
     case WH_OP_AMOXOR_W:
     case WH_OP_AMOXOR_D:
-        logic(e, o, wide, X_XOR);
+        arithmetic(e, o, wide, X_XOR);
         return true;
     case WH_OP_AMOAND_W:
     case WH_OP_AMOAND_D:
-        logic(e, o, wide, X_AND);
+        arithmetic(e, o, wide, X_AND);
         return true;
     case WH_OP_AMOOR_W:
     case WH_OP_AMOOR_D:
-        logic(e, o, wide, X_OR);
+        arithmetic(e, o, wide, X_OR);
         return true;
     case WH_OP_AMOMIN_W:
     case WH_OP_AMOMIN_D:
