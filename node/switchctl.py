@@ -79,6 +79,7 @@ class Counters:
     drop_replay: int
     drop_disabled: int
     drop_ttl: int
+    drop_too_big: int
     flooded: int
     relayed: int
     fdb_full: int

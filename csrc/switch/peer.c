@@ -244,7 +244,7 @@ static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)
     const uint8_t *frame = wh_get_bin(r, &len);
     if (r->status || len > WH_FRAME_MAX)
         return false;
-    struct wh_frame f = wh_frame_plain((uint8_t *)frame, (uint32_t)len); /* in plain_room, behind its headroom */
+    struct wh_frame f = wh_frame_plain((uint8_t *)frame, (uint32_t)len); /* headers in front of it are its headroom */
     wh_forward_from_tunnel(s, p, (uint32_t)vni, &f);
     return true;
 }
@@ -320,7 +320,7 @@ static struct wh_rx_key *rx_key(struct wh_peer *p, uint32_t epoch)
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from)
 {
     struct wh_header h;
-    if (len < WH_TUNNEL_OVERHEAD || !wh_header_decode(data, len, &h)) {
+    if (len < WH_TUNNEL_OVERHEAD || len > WH_DATAGRAM_MAX || !wh_header_decode(data, len, &h)) {
         s->total.drop_invalid++;
         return;
     }
@@ -342,7 +342,8 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
         WH_COUNT(s, p, drop_replay);
         return;
     }
-    if (wh_aead_open(key->aead, data, len, s->plain_room + WH_HEADROOM) != WH_OK) {
+    uint8_t *plain = data + WH_TUNNEL_HEADER;
+    if (wh_aead_open(key->aead, data, len, plain) != WH_OK) {
         WH_COUNT(s, p, drop_auth);
         return;
     }
@@ -350,6 +351,6 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
     bool direct = h.type == WH_TUNNEL_DIRECT;
     if (direct && key == &p->rx[0] && key->replay.top == h.counter)
         roam(s, p, from);
-    if (!payload(s, p, s->plain_room + WH_HEADROOM, len - WH_TUNNEL_OVERHEAD, direct, from))
+    if (!payload(s, p, plain, len - WH_TUNNEL_OVERHEAD, direct, from))
         WH_COUNT(s, p, drop_invalid);
 }

@@ -57,7 +57,6 @@ struct wh_switch {
     uint64_t next_age_ns;
     struct wh_frameq parked; /* from tunnels, with a source that is placed elsewhere (moved.h) */
     uint8_t frame_room[WH_HEADROOM + WH_RING_MAX_FRAME + 64]; /* the frame in hand, with headroom */
-    uint8_t plain_room[WH_HEADROOM + WH_DATAGRAM_MAX];        /* the datagram just opened */
 };
 
 /* One event counts in the totals and at whoever caused or suffered it. */

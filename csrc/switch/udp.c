@@ -4,35 +4,27 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define BUFFER_BYTES (8 << 20)
-
-struct half {
-    uint8_t (*data)[WH_DATAGRAM_MAX];
-    struct wh_addr addr[WH_UDP_BATCH];
-    struct iovec iov[WH_UDP_BATCH];
-    struct mmsghdr msg[WH_UDP_BATCH];
-};
+#define MESSAGES     16u
+#define MESSAGE_MAX  65536u /* what GRO gathers at most */
+#define GAP          64u    /* in front of a message: frames that stand close to its start need their headroom */
 
 struct wh_udp {
     int fd;
     sa_family_t family;
-    uint32_t pending; /* in tx */
-    struct half rx, tx;
+    struct wh_sendq *out;
+    struct wh_sendq_lost counted; /* of out's losses */
+    uint8_t (*room)[GAP + MESSAGE_MAX];
+    struct wh_addr from[MESSAGES];
+    struct iovec iov[MESSAGES];
+    struct mmsghdr msg[MESSAGES];
+    _Alignas(struct cmsghdr) uint8_t control[MESSAGES][CMSG_SPACE(sizeof(int))];
 };
-
-bool wh_addr_equal(const struct wh_addr *a, const struct wh_addr *b)
-{
-    if (a->len == 0 || b->len == 0 || a->sa.sa_family != b->sa.sa_family)
-        return a->len == 0 && b->len == 0;
-    if (a->sa.sa_family == AF_INET)
-        return a->v4.sin_port == b->v4.sin_port && a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
-    return a->v6.sin6_port == b->v6.sin6_port && a->v6.sin6_scope_id == b->v6.sin6_scope_id &&
-           memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, sizeof(a->v6.sin6_addr)) == 0;
-}
 
 static void map_v4(const struct sockaddr_in *v4, struct wh_addr *out)
 {
@@ -72,23 +64,21 @@ int wh_udp_address(const struct wh_udp *u, const void *addr, uint32_t addr_len, 
     return WH_OK;
 }
 
-static bool half_init(struct half *h)
+static bool make_rooms(struct wh_udp *u)
 {
-    h->data = calloc(WH_UDP_BATCH, sizeof(*h->data));
-    if (!h->data)
+    u->room = malloc(MESSAGES * sizeof(*u->room));
+    if (!u->room || wh_sendq_new(&u->out) != WH_OK)
         return false;
-    for (unsigned i = 0; i < WH_UDP_BATCH; i++) {
-        h->iov[i] = (struct iovec){h->data[i], WH_DATAGRAM_MAX};
-        h->msg[i].msg_hdr = (struct msghdr){
-            .msg_name = &h->addr[i].sa, .msg_namelen = sizeof(h->addr[i].v6), .msg_iov = &h->iov[i], .msg_iovlen = 1};
-    }
+    for (unsigned i = 0; i < MESSAGES; i++)
+        u->iov[i] = (struct iovec){u->room[i] + GAP, MESSAGE_MAX};
     return true;
 }
 
 /* A burst arrives faster than one thread opens it; the default buffer holds some 100 datagrams. */
-static void enlarge(int fd)
+static void set_options(int fd)
 {
-    int bytes = BUFFER_BYTES;
+    int bytes = BUFFER_BYTES, on = 1;
+    (void)setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)); /* without it they come one by one */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) != 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0)
@@ -113,11 +103,11 @@ int wh_udp_new(int fd, struct wh_udp **out, wh_error *err)
         return wh_fail(err, WH_E_NOMEM, "udp_fd", "out of memory");
     u->fd = -1;
     u->family = own.sa.sa_family;
-    if (!half_init(&u->rx) || !half_init(&u->tx)) {
+    if (!make_rooms(u)) {
         wh_udp_free(u);
         return wh_fail(err, WH_E_NOMEM, "udp_fd", "out of memory");
     }
-    enlarge(fd);
+    set_options(fd);
     u->fd = fd;
     *out = u;
     return WH_OK;
@@ -129,8 +119,8 @@ void wh_udp_free(struct wh_udp *u)
         return;
     if (u->fd >= 0)
         close(u->fd);
-    free(u->rx.data);
-    free(u->tx.data);
+    wh_sendq_free(u->out);
+    free(u->room);
     free(u);
 }
 
@@ -147,19 +137,16 @@ int wh_udp_fd(const struct wh_udp *u)
 
 uint8_t *wh_udp_slot(wh_switch *s, const struct wh_addr *to)
 {
-    struct wh_udp *u = s->udp;
-    if (u->pending == WH_UDP_BATCH)
-        wh_udp_flush(s);
-    u->tx.addr[u->pending] = *to;
-    u->tx.msg[u->pending].msg_hdr.msg_namelen = to->len;
-    return u->tx.data[u->pending];
+    uint8_t *room = wh_sendq_slot(s->udp->out, to);
+    if (room)
+        return room;
+    wh_udp_flush(s);
+    return wh_sendq_slot(s->udp->out, to); /* an empty queue has room */
 }
 
 void wh_udp_commit(wh_switch *s, size_t len)
 {
-    struct wh_udp *u = s->udp;
-    u->tx.iov[u->pending].iov_len = len;
-    u->pending++;
+    wh_sendq_commit(s->udp->out, len);
 }
 
 void wh_udp_flush(wh_switch *s)
@@ -167,33 +154,55 @@ void wh_udp_flush(wh_switch *s)
     struct wh_udp *u = s->udp;
     if (!u)
         return;
-    for (uint32_t sent = 0; sent < u->pending;) {
-        int n = sendmmsg(u->fd, &u->tx.msg[sent], u->pending - sent, 0);
-        if (n > 0) {
-            sent += (uint32_t)n;
-        } else if (errno == EAGAIN || errno == ENOBUFS) {
-            s->total.drop_full += u->pending - sent; /* as a congested Ethernet does */
-            break;
-        } else if (errno != EINTR) { /* this destination is unreachable from here; the others are not to blame */
-            s->total.drop_no_peer++;
-            sent++;
-        }
-    }
-    u->pending = 0;
+    wh_sendq_flush(u->out, u->fd, s->now_ns);
+    const struct wh_sendq_lost *lost = wh_sendq_lost(u->out);
+    s->total.drop_full += lost->full - u->counted.full;
+    s->total.drop_too_big += lost->too_big - u->counted.too_big;
+    s->total.drop_no_peer += lost->unreachable - u->counted.unreachable;
+    u->counted = *lost;
 }
 
-void wh_udp_receive(wh_switch *s)
+/* Size of the datagrams that one message holds; the last may be shorter. 0: it is one alone. */
+static size_t segment_size(struct msghdr *m)
+{
+    int size = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c))
+        if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO)
+            memcpy(&size, CMSG_DATA(c), sizeof(size));
+    return size > 0 ? (size_t)size : 0;
+}
+
+static unsigned cut(wh_switch *s, uint8_t *data, size_t len, size_t size, const struct wh_addr *from)
+{
+    unsigned count = 0;
+    do {
+        size_t n = size && size < len ? size : len;
+        wh_peer_input(s, data, n, from);
+        data += n;
+        len -= n;
+        count++;
+    } while (len);
+    return count;
+}
+
+bool wh_udp_receive(wh_switch *s)
 {
     struct wh_udp *u = s->udp;
-    for (unsigned i = 0; i < WH_UDP_BATCH; i++)
-        u->rx.msg[i].msg_hdr.msg_namelen = sizeof(u->rx.addr[i].v6);
-    int n = recvmmsg(u->fd, u->rx.msg, WH_UDP_BATCH, MSG_DONTWAIT, NULL);
-    for (int i = 0; i < n; i++) {
-        if (u->rx.msg[i].msg_hdr.msg_flags & MSG_TRUNC) {
-            s->total.drop_invalid++;
-            continue;
+    for (unsigned seen = 0; seen < WH_UDP_BATCH;) {
+        for (unsigned i = 0; i < MESSAGES; i++)
+            u->msg[i].msg_hdr = (struct msghdr){.msg_name = &u->from[i].sa,
+                                                .msg_namelen = sizeof(u->from[i].v6),
+                                                .msg_iov = &u->iov[i],
+                                                .msg_iovlen = 1,
+                                                .msg_control = u->control[i],
+                                                .msg_controllen = sizeof(u->control[i])};
+        int n = recvmmsg(u->fd, u->msg, MESSAGES, MSG_DONTWAIT, NULL);
+        for (int i = 0; i < n; i++) {
+            u->from[i].len = u->msg[i].msg_hdr.msg_namelen;
+            seen += cut(s, u->room[i] + GAP, u->msg[i].msg_len, segment_size(&u->msg[i].msg_hdr), &u->from[i]);
         }
-        u->rx.addr[i].len = u->rx.msg[i].msg_hdr.msg_namelen;
-        wh_peer_input(s, u->rx.data[i], u->rx.msg[i].msg_len, &u->rx.addr[i]);
+        if (n < (int)MESSAGES)
+            return false;
     }
+    return true;
 }

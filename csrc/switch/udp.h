@@ -1,24 +1,14 @@
-/* udp: the tunnel socket: batches of datagrams in and out by recvmmsg and sendmmsg. Owns the descriptor. */
+/* udp: the tunnel socket. Datagrams leave by sendq.h at the end of a turn and come in by recvmmsg; where the sender (or
+ * a NIC) laid several of one size into one packet, the kernel hands them on in one piece (UDP_GRO), which is cut here.
+ * Owns the descriptor. */
 #ifndef WH_SWITCH_UDP_H
 #define WH_SWITCH_UDP_H
 
+#include "switch/sendq.h"
 #include "switch/switch.h"
 
-#include <netinet/in.h>
-#include <sys/socket.h>
+#define WH_UDP_BATCH 64u /* datagrams after which a turn looks at something else */
 
-#define WH_UDP_BATCH 64u
-
-struct wh_addr {
-    union {
-        struct sockaddr sa;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    };
-    socklen_t len; /* 0: none */
-};
-
-bool wh_addr_equal(const struct wh_addr *a, const struct wh_addr *b);
 /* A caller's sockaddr in the form that this socket sends to (IPv4 becomes mapped on an IPv6 socket). */
 int wh_udp_address(const struct wh_udp *u, const void *addr, uint32_t addr_len, struct wh_addr *out, wh_error *err);
 
@@ -30,6 +20,9 @@ int wh_udp_fd(const struct wh_udp *u);
 uint8_t *wh_udp_slot(wh_switch *s, const struct wh_addr *to);
 void wh_udp_commit(wh_switch *s, size_t len);
 void wh_udp_flush(wh_switch *s);
-void wh_udp_receive(wh_switch *s); /* one batch, each datagram to wh_peer_input */
+/* What waits, at least WH_UDP_BATCH datagrams of it, each to wh_peer_input, which may change its bytes. What a datagram
+ * held stays in place until the function returns. True: there may be
+ * more. */
+bool wh_udp_receive(wh_switch *s);
 
 #endif

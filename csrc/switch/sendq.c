@@ -1,0 +1,261 @@
+#include "switch/sendq.h"
+
+#include "switch/wire.h"
+
+#include <errno.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RUNS          32u
+#define RUN_SEGMENTS  64u    /* the kernel's limit before 6.2 */
+#define RUN_BYTES     65487u /* one message, IPv6 or IPv4, with their headers inside 65535 */
+#define REFUSED_SLOTS 64u
+#define REFUSED_NS    60000000000ull
+#define CMSG_ROOM     CMSG_SPACE(sizeof(uint16_t))
+
+struct run {
+    struct wh_addr to;
+    uint32_t len;
+    uint16_t size, count; /* count datagrams of size bytes each, but for the last, which may be shorter */
+    bool open;
+};
+
+struct wh_sendq {
+    uint32_t runs, current;
+    struct run run[RUNS];
+    uint8_t (*room)[RUN_BYTES + WH_DATAGRAM_MAX];
+    struct mmsghdr msg[RUN_SEGMENTS]; /* as many as a run sent piece by piece needs */
+    struct iovec iov[RUN_SEGMENTS];
+    _Alignas(struct cmsghdr) uint8_t control[RUNS][CMSG_ROOM];
+    struct {
+        struct wh_addr to;
+        uint64_t until_ns;
+    } refused[REFUSED_SLOTS]; /* destinations that take no UDP_SEGMENT; a collision forgets one, which costs a try */
+    struct wh_sendq_lost lost;
+    struct wh_addr too_big_to;
+    size_t too_big_len;
+};
+
+bool wh_addr_equal(const struct wh_addr *a, const struct wh_addr *b)
+{
+    if (a->len == 0 || b->len == 0 || a->sa.sa_family != b->sa.sa_family)
+        return a->len == 0 && b->len == 0;
+    if (a->sa.sa_family == AF_INET)
+        return a->v4.sin_port == b->v4.sin_port && a->v4.sin_addr.s_addr == b->v4.sin_addr.s_addr;
+    return a->v6.sin6_port == b->v6.sin6_port && a->v6.sin6_scope_id == b->v6.sin6_scope_id &&
+           memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, sizeof(a->v6.sin6_addr)) == 0;
+}
+
+int wh_sendq_new(struct wh_sendq **out)
+{
+    struct wh_sendq *q = calloc(1, sizeof(*q));
+    if (!q)
+        return WH_E_NOMEM;
+    q->room = malloc(RUNS * sizeof(*q->room)); /* pages that no run has reached cost nothing */
+    if (!q->room) {
+        wh_sendq_free(q);
+        return WH_E_NOMEM;
+    }
+    *out = q;
+    return WH_OK;
+}
+
+void wh_sendq_free(struct wh_sendq *q)
+{
+    if (q)
+        free(q->room);
+    free(q);
+}
+
+const struct wh_sendq_lost *wh_sendq_lost(const struct wh_sendq *q)
+{
+    return &q->lost;
+}
+
+bool wh_sendq_too_big(struct wh_sendq *q, struct wh_addr *to, size_t *len)
+{
+    if (!q->too_big_len)
+        return false;
+    *to = q->too_big_to;
+    *len = q->too_big_len;
+    q->too_big_len = 0;
+    return true;
+}
+
+/* ---- gathering ---- */
+
+static bool begin_run(struct wh_sendq *q, const struct wh_addr *to)
+{
+    if (q->runs == RUNS)
+        return false;
+    q->current = q->runs++;
+    q->run[q->current].to = *to;
+    q->run[q->current].len = q->run[q->current].count = 0;
+    q->run[q->current].open = true;
+    return true;
+}
+
+static bool find_open(struct wh_sendq *q, const struct wh_addr *to)
+{
+    if (q->runs && q->run[q->current].open && wh_addr_equal(&q->run[q->current].to, to))
+        return true;
+    for (uint32_t i = q->runs; i-- > 0;)
+        if (q->run[i].open && wh_addr_equal(&q->run[i].to, to)) {
+            q->current = i;
+            return true;
+        }
+    return false;
+}
+
+uint8_t *wh_sendq_slot(struct wh_sendq *q, const struct wh_addr *to)
+{
+    if (!find_open(q, to) && !begin_run(q, to))
+        return NULL;
+    struct run *r = &q->run[q->current];
+    if (r->count && r->len + r->size > RUN_BYTES) {
+        r->open = false;
+        if (!begin_run(q, to))
+            return NULL;
+        r = &q->run[q->current];
+    }
+    /* A datagram that does not fit the run needs another one at commit: keep that possible. */
+    if (r->count && q->runs == RUNS)
+        return NULL;
+    return q->room[q->current] + r->len;
+}
+
+void wh_sendq_commit(struct wh_sendq *q, size_t len)
+{
+    struct run *r = &q->run[q->current];
+    if (r->count && len > r->size) {
+        const uint8_t *data = q->room[q->current] + r->len;
+        r->open = false;
+        begin_run(q, &r->to); /* slot made sure of it */
+        memcpy(q->room[q->current], data, len);
+        r = &q->run[q->current];
+    }
+    if (!r->count)
+        r->size = (uint16_t)len;
+    r->len += (uint32_t)len;
+    r->count++;
+    if (len < r->size || r->count == RUN_SEGMENTS)
+        r->open = false;
+}
+
+/* ---- sending ---- */
+
+static uint32_t refused_slot(const struct wh_addr *to)
+{
+    uint32_t h = 2166136261u; /* FNV-1a; who picks addresses that collide costs himself a failed call each time */
+    const uint8_t *bytes =
+        to->sa.sa_family == AF_INET ? (const uint8_t *)&to->v4.sin_addr : (const uint8_t *)&to->v6.sin6_addr;
+    for (size_t i = 0; i < (to->sa.sa_family == AF_INET ? sizeof(to->v4.sin_addr) : sizeof(to->v6.sin6_addr)); i++)
+        h = (h ^ bytes[i]) * 16777619u;
+    return h % REFUSED_SLOTS;
+}
+
+static bool is_refused(const struct wh_sendq *q, const struct wh_addr *to, uint64_t now_ns)
+{
+    uint32_t slot = refused_slot(to);
+    return q->refused[slot].until_ns > now_ns && wh_addr_equal(&q->refused[slot].to, to);
+}
+
+static void refuse(struct wh_sendq *q, const struct wh_addr *to, uint64_t now_ns)
+{
+    uint32_t slot = refused_slot(to);
+    q->refused[slot].to = *to;
+    q->refused[slot].until_ns = now_ns + REFUSED_NS;
+}
+
+static void lose(struct wh_sendq *q, const struct run *r, int error, uint32_t count, size_t len)
+{
+    if (error == EAGAIN || error == ENOBUFS) { /* as a congested Ethernet does */
+        q->lost.full += count;
+    } else if (error == EMSGSIZE) {
+        q->lost.too_big += count;
+        q->too_big_to = r->to;
+        q->too_big_len = len;
+    } else { /* this destination is unreachable from here; the others are not to blame */
+        q->lost.unreachable += count;
+    }
+}
+
+static void send_one_by_one(struct wh_sendq *q, int fd, uint32_t index)
+{
+    struct run *r = &q->run[index];
+    for (uint32_t i = 0, at = 0; i < r->count; i++, at += r->size) {
+        q->iov[i] = (struct iovec){q->room[index] + at, i + 1u < r->count ? r->size : r->len - at};
+        q->msg[i].msg_hdr =
+            (struct msghdr){.msg_name = &r->to.sa, .msg_namelen = r->to.len, .msg_iov = &q->iov[i], .msg_iovlen = 1};
+    }
+    for (uint32_t sent = 0; sent < r->count;) {
+        int n = sendmmsg(fd, &q->msg[sent], r->count - sent, 0);
+        if (n > 0) {
+            sent += (uint32_t)n;
+        } else if (errno == EAGAIN || errno == ENOBUFS) {
+            lose(q, r, errno, r->count - sent, r->size);
+            return;
+        } else if (errno != EINTR) {
+            lose(q, r, errno, 1, q->iov[sent].iov_len);
+            sent++;
+        }
+    }
+}
+
+static void set_message(struct wh_sendq *q, uint32_t index, uint32_t as)
+{
+    struct run *r = &q->run[index];
+    q->iov[as] = (struct iovec){q->room[index], r->len};
+    q->msg[as].msg_hdr =
+        (struct msghdr){.msg_name = &r->to.sa, .msg_namelen = r->to.len, .msg_iov = &q->iov[as], .msg_iovlen = 1};
+    if (r->count < 2)
+        return;
+    q->msg[as].msg_hdr.msg_control = q->control[as];
+    q->msg[as].msg_hdr.msg_controllen = CMSG_ROOM;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&q->msg[as].msg_hdr);
+    *c = (struct cmsghdr){.cmsg_level = SOL_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(sizeof(uint16_t))};
+    memcpy(CMSG_DATA(c), &r->size, sizeof(r->size));
+}
+
+/* Runs first..end-1, none of which has to be cut here. The index of the first that was not sent. */
+static uint32_t send_whole(struct wh_sendq *q, int fd, uint32_t first, uint32_t end)
+{
+    for (uint32_t i = first; i < end; i++)
+        set_message(q, i, i - first);
+    for (uint32_t sent = first; sent < end;) {
+        int n = sendmmsg(fd, &q->msg[sent - first], end - sent, 0);
+        if (n > 0)
+            sent += (uint32_t)n;
+        else if (errno != EINTR)
+            return sent;
+    }
+    return end;
+}
+
+static bool in_pieces(const struct wh_sendq *q, const struct run *r, uint64_t now_ns)
+{
+    return r->count > 1 && is_refused(q, &r->to, now_ns);
+}
+
+void wh_sendq_flush(struct wh_sendq *q, int fd, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < q->runs;) {
+        uint32_t end = i;
+        while (end < q->runs && !in_pieces(q, &q->run[end], now_ns))
+            end++;
+        i = send_whole(q, fd, i, end);
+        if (i == q->runs)
+            break;
+        struct run *r = &q->run[i];
+        if (i == end) {
+            send_one_by_one(q, fd, i++);
+        } else if (r->count > 1 && (errno == EIO || errno == EINVAL || errno == EMSGSIZE || errno == EOPNOTSUPP)) {
+            refuse(q, &r->to, now_ns); /* and the next round sends it in pieces */
+        } else {
+            lose(q, r, errno, r->count, r->size);
+            i++;
+        }
+    }
+    q->runs = 0;
+}
