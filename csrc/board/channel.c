@@ -135,7 +135,7 @@ void wh_channel_load(wh_channel *c, wh_reader *r)
     pthread_mutex_unlock(&c->lock);
 }
 
-bool wh_channel_admit(wh_channel *c)
+bool wh_channel_admit(wh_channel *c, wh_channel_note_fn note)
 {
     uint8_t *bytes = NULL;
     pthread_mutex_lock(&c->lock);
@@ -151,9 +151,9 @@ bool wh_channel_admit(wh_channel *c)
         c->refused = false;
     pthread_mutex_unlock(&c->lock);
     if (n)
-        wh_inputs_note(c->machine, WH_INPUT_BYTES, c->id, bytes, n, 0);
+        note(c->machine, WH_INPUT_BYTES, c->id, bytes, n, 0);
     if (consumed)
-        wh_inputs_note(c->machine, WH_INPUT_CONSUMED, c->id, NULL, 0, offset);
+        note(c->machine, WH_INPUT_CONSUMED, c->id, NULL, 0, offset);
     free(bytes);
     return n || room;
 }

@@ -9,6 +9,28 @@
 /* When an icount machine's wall clock begins: 2025-01-01 00:00:00 UTC. */
 #define ICOUNT_EPOCH_NS 1735689600000000000ull
 
+uint64_t wh_icount_steps(const wh_machine *m)
+{
+    const wh_icount *c = &m->icount;
+    return c->steps + (c->running ? wh_hart_steps(c->running->cpu) - c->since : 0);
+}
+
+uint64_t wh_icount_ns(const wh_machine *m)
+{
+    return wh_icount_steps(m) + m->icount.skipped;
+}
+
+void wh_icount_set_ns(wh_machine *m, uint64_t ns)
+{
+    m->icount.skipped = ns - wh_icount_steps(m);
+}
+
+uint64_t wh_icount_steps_until(void *ctx, uint64_t mtime)
+{
+    uint64_t now = wh_icount_ns(ctx), then = mtime > UINT64_MAX / NS_PER_TICK ? UINT64_MAX : mtime * NS_PER_TICK;
+    return then > now ? then - now : 0;
+}
+
 uint64_t wh_clock_now(void *ctx)
 {
     wh_machine *m = ctx;

@@ -19,12 +19,6 @@ void wh_debug_destroy(wh_machine *m)
         close(m->debug.event_fd);
 }
 
-void wh_debug_tell(wh_machine *m)
-{
-    uint64_t one = 1;
-    (void)!write(m->debug.event_fd, &one, sizeof one);
-}
-
 static bool ended(const wh_machine *m)
 {
     return m->run_state == WH_HALTED || m->run_state == WH_STOPPED || m->run_state == WH_BROKEN;

@@ -18,45 +18,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define NS_PER_TICK (1000000000ull / WH_TIMEBASE_HZ)
-#define QUANTUM     10000u /* steps: 10 us of machine time, the most that an interrupt between harts waits */
-#define MAX_EVENTS  16
-
-uint64_t wh_icount_steps(const wh_machine *m)
-{
-    const wh_icount *c = &m->icount;
-    return c->steps + (c->running ? wh_hart_steps(c->running->cpu) - c->since : 0);
-}
-
-uint64_t wh_icount_ns(const wh_machine *m)
-{
-    return wh_icount_steps(m) + m->icount.skipped;
-}
-
-void wh_icount_set_ns(wh_machine *m, uint64_t ns)
-{
-    m->icount.skipped = ns - wh_icount_steps(m);
-}
-
-uint64_t wh_icount_steps_until(void *ctx, uint64_t mtime)
-{
-    uint64_t now = wh_icount_ns(ctx), then = mtime > UINT64_MAX / NS_PER_TICK ? UINT64_MAX : mtime * NS_PER_TICK;
-    return then > now ? then - now : 0;
-}
-
-/* Steps until the board's own timers have something to do. */
-static uint64_t board_due(wh_machine *m)
-{
-    uint64_t due = UINT64_MAX, mtime = m->cpu_env.direct_boot ? UINT64_MAX : wh_aclint_deadline(m->aclint);
-    uint64_t alarm = wh_rtc_deadline(m->rtc), wall = wh_clock_wall_ns(m);
-    if (mtime != UINT64_MAX)
-        due = wh_icount_steps_until(m, mtime);
-    if (alarm != UINT64_MAX) {
-        uint64_t wait = alarm > wall ? alarm - wall : 0;
-        due = wait < due ? wait : due;
-    }
-    return due;
-}
+#define QUANTUM    10000u /* steps: 10 us of machine time, the most that an interrupt between harts waits */
+#define MAX_EVENTS 16
 
 static void tick(wh_machine *m)
 {
@@ -65,22 +28,6 @@ static void tick(wh_machine *m)
         wh_aclint_tick(m->aclint);
     wh_rtc_tick(m->rtc);
     pthread_mutex_unlock(&m->lock);
-}
-
-/* Steps of the stretch that may run now: to the end of the turn, the driver's stop or a timer. */
-static uint64_t stretch(wh_machine *m)
-{
-    const wh_icount *c = &m->icount;
-    uint64_t now = wh_icount_steps(m), left = c->turn_left - (now - c->steps), stop = c->stop - now, due = board_due(m);
-    left = stop < left ? stop : left;
-    return due < left ? due : left;
-}
-
-void wh_icount_deadline_moved(wh_machine *m)
-{
-    wh_board_hart *h = m->icount.running;
-    if (h)
-        wh_hart_set_limit(h->cpu, wh_hart_steps(h->cpu) + stretch(m));
 }
 
 struct nic {
@@ -120,7 +67,7 @@ static uint32_t admit(wh_machine *m)
 {
     uint32_t channels = 0;
     for (unsigned i = 0; i < WH_CHANNELS; i++)
-        channels |= wh_channel_admit(&m->channel[i]) ? 1u << i : 0;
+        channels |= wh_channel_admit(&m->channel[i], wh_inputs_note) ? 1u << i : 0;
     for (unsigned i = 0; i < m->nics; i++)
         wh_virtio_net_admit(m->nic[i], note_frame, &(struct nic){m, i});
     return channels;
@@ -199,7 +146,7 @@ static bool begin_turn(wh_machine *m)
     }
     uint64_t due;
     while (!choose(m, &due)) {
-        uint64_t board = board_due(m);
+        uint64_t board = wh_icount_board_due(m);
         due = board < due ? board : due;
         if (due == UINT64_MAX)
             return false;
@@ -216,7 +163,7 @@ static void run_stretch(wh_machine *m)
     tick(m);
     c->since = wh_hart_steps(h->cpu);
     c->running = h;
-    wh_hart_set_limit(h->cpu, c->since + stretch(m));
+    wh_hart_set_limit(h->cpu, c->since + wh_icount_stretch(m));
     enum wh_exit why = wh_run_execute(h);
     uint64_t taken = wh_hart_steps(h->cpu) - c->since;
     c->running = NULL;

@@ -1,5 +1,8 @@
 /* The inside of a machine. Private to board/.
  *
+ * Who calls whom, from the bottom up: events, clock, bells < channel, rest < inputs, hsm, debug, sbi, io < icount
+ * < snapshot < restore < run < machine.
+ *
  * Threads: one per hart and one for I/O (run.c), made by start. Locks, in the order in which they may be taken:
  *   lock      devices, PLIC, HSM states, clock; never held while a hart executes or anything sleeps
  *   run_lock  run state and who is parked
@@ -38,6 +41,9 @@
 #define WH_MIN_RAM (16ull << 20)
 #define WH_MAX_RAM (64ull << 30)
 
+/* What comes into an icount machine from outside. */
+enum wh_input_kind { WH_INPUT_BYTES = 0, WH_INPUT_CONSUMED = 1, WH_INPUT_FRAME = 2 };
+
 /* ---- channel.c */
 typedef struct wh_channel {
     pthread_mutex_t lock;
@@ -58,9 +64,11 @@ void wh_channel_destroy(wh_channel *c);
 wh_channel_end wh_channel_device_end(wh_channel *c);
 void wh_channel_save(wh_channel *c, wh_writer *w);
 void wh_channel_load(wh_channel *c, wh_reader *r);
-/* icount: show the device what has come from outside (noted in the log), or what the log says. True: it has a reason to
- * look. */
-bool wh_channel_admit(wh_channel *c);
+/* icount: show the device what has come from outside (told to `note`, which writes the log), or what the log says.
+ * True: it has a reason to look. */
+typedef void (*wh_channel_note_fn)(wh_machine *m, enum wh_input_kind kind, unsigned index, const uint8_t *data,
+                                   size_t len, uint64_t value);
+bool wh_channel_admit(wh_channel *c, wh_channel_note_fn note);
 void wh_channel_let_in(wh_channel *c, const uint8_t *data, size_t len);
 bool wh_channel_let_consume(wh_channel *c, uint64_t offset);
 
@@ -147,8 +155,6 @@ typedef struct wh_icount {
 } wh_icount;
 
 /* ---- inputs.c: what came into an icount machine from outside, and when */
-enum wh_input_kind { WH_INPUT_BYTES = 0, WH_INPUT_CONSUMED = 1, WH_INPUT_FRAME = 2 };
-
 typedef struct wh_inputs {
     int fd;       /* the log that is written, or -1 */
     uint8_t *log; /* the log that is played back, or NULL */
@@ -212,10 +218,6 @@ static inline bool wh_icount_on(const wh_machine *m)
     return m->config.icount != 0;
 }
 void wh_snapshot_write(wh_machine *m, wh_writer *w); /* snapshot.c: the whole document; the machine rests */
-uint64_t wh_icount_ns(const wh_machine *m);          /* virtual time; the machine's own thread, or while it rests */
-void wh_icount_set_ns(wh_machine *m, uint64_t ns);
-uint64_t wh_icount_steps_until(void *m, uint64_t mtime); /* 0: reached */
-void wh_icount_deadline_moved(wh_machine *m);            /* a device's timer was set: by MMIO of the running hart */
 void *wh_icount_main(void *m);
 void wh_icount_save(const wh_machine *m, wh_writer *w);
 void wh_icount_load(wh_machine *m, const wh_reader *doc, wh_reader *fail);
@@ -228,13 +230,13 @@ void wh_inputs_note(wh_machine *m, enum wh_input_kind kind, unsigned index, cons
 bool wh_inputs_play(wh_machine *m, uint32_t *channels);
 void wh_inputs_close(wh_machine *m);
 
-/* run.c */
+/* rest.c */
 enum wh_exit wh_run_execute(wh_board_hart *h); /* guest code until there is a reason to stop */
 void wh_run_crash(wh_board_hart *h);           /* it can't go on */
 int wh_run_init(wh_machine *m, wh_error *err);
 void wh_run_destroy(wh_machine *m);
+void wh_run_set_state(wh_machine *m, enum wh_run_state state); /* run_lock held */
 void wh_run_halt(wh_machine *m); /* from any thread of the machine: everything parks for good */
-void wh_run_kick_io(wh_machine *m);
 /* run_lock held: after run_state or the debugger's word changed. Going on needs everyone at rest, or nobody made. */
 void wh_run_update(wh_machine *m);
 /* wake: the sleepers too, and whoever waits for rest. */
@@ -246,22 +248,31 @@ void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until);
 /* debug.c */
 int wh_debug_init(wh_machine *m, wh_error *err);
 void wh_debug_destroy(wh_machine *m);
-void wh_debug_tell(wh_machine *m);      /* the debugger has something to look at */
 void wh_debug_hit_by(wh_board_hart *h); /* after WH_EXIT_DEBUG, on the hart's thread */
 bool wh_debug_held(wh_board_hart *h);   /* slept for a while because it shall not run */
-/* io.c */
+/* bells.c */
+void wh_run_kick_io(wh_machine *m);
+void wh_debug_tell(wh_machine *m); /* the debugger has something to look at */
 int wh_io_init(wh_machine *m, wh_error *err);
 void wh_io_destroy(wh_machine *m);
 int wh_io_watch(wh_machine *m, wh_device *d, wh_error *err);
-void wh_io_arm_timer(void *m); /* lock held, or no thread runs */
-void *wh_io_main(void *m);
+void wh_io_arm_timer(void *m);               /* lock held, or no thread runs */
+uint64_t wh_icount_board_due(wh_machine *m); /* steps until the board's own timers have something to do */
+uint64_t
+wh_icount_stretch(wh_machine *m); /* steps that may run now: to the end of the turn, the driver's stop or a timer */
+void wh_icount_deadline_moved(wh_machine *m); /* a device's timer was set: by MMIO of the running hart */
 /* True to go on; false when the thread shall end. Parks as long as the machine does not run. */
 bool wh_run_checkpoint(wh_machine *m, bool *parked);
 bool wh_run_at_rest(
     wh_machine *m); /* run_lock held: no thread touches RAM or devices, while the state is not RUNNING */
+/* io.c */
+void *wh_io_main(void *m);
 /* epoll_wait as a thread at rest; 0 events when the machine does not run, before or behind it. */
 int wh_io_wait(wh_machine *m, struct epoll_event *ev, int max, int timeout_ms);
 /* clock.c */
+uint64_t wh_icount_ns(const wh_machine *m); /* virtual time; the machine's own thread, or while it rests */
+void wh_icount_set_ns(wh_machine *m, uint64_t ns);
+uint64_t wh_icount_steps_until(void *m, uint64_t mtime); /* 0: reached */
 uint64_t wh_clock_now(void *m);
 void wh_clock_set(void *m, uint64_t mtime);
 void wh_clock_freeze(wh_machine *m);

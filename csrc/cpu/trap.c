@@ -105,6 +105,21 @@ static void take_interrupt(wh_hart *h, uint64_t pending)
         }
 }
 
+/* What another thread wants of it ends a WFI too, for the hart has to leave it anyway; but not where the guest must not
+ * see when that was. */
+bool wh_hart_runnable(wh_hart *h)
+{
+    wh_timer_check(h);
+    if ((wh_mip(h) & h->csr.mie) != 0)
+        return true;
+    return !wh_hart_exact(h) && (atomic_load(&h->attention) != 0 || atomic_load(&h->fences) != 0);
+}
+
+uint64_t wh_hart_steps(const wh_hart *h)
+{
+    return wh_hart_retired(h) + atomic_load_explicit(&h->stat_traps, memory_order_relaxed);
+}
+
 /* Up to the limit and to the moment at which the hart's own timer is due, so that neither depends on where an engine
  * looks up in between. */
 static int64_t exact_slice(wh_hart *h)
