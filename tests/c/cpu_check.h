@@ -44,7 +44,7 @@ struct bench {
     wh_hart *hart;
     uint64_t time;
     _Atomic uint64_t device; /* of all harts */
-    uint64_t at; /* where emit puts the next instruction */
+    uint64_t at;             /* where emit puts the next instruction */
 };
 
 static inline int bench_read(void *ctx, wh_hart *h, uint64_t pa, unsigned size, uint64_t *value)
