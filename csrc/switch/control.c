@@ -153,7 +153,7 @@ int wh_switch_port_hold(wh_switch *s, uint32_t port, int on)
         wh_moved_hold(s, p);
     else if (p)
         wh_moved_release(s, p);
-    wh_udp_flush(s);
+    wh_peer_flush(s);
     wh_port_kick_touched(s);
     done(s);
     return p ? WH_OK : WH_E_NOTFOUND;
@@ -182,7 +182,7 @@ int wh_switch_port_announce(wh_switch *s, uint32_t port)
         rarp(f.data, p->mac);
         s->now_ns = wh_now_ns();
         wh_forward_from_port(s, p, &f);
-        wh_udp_flush(s);
+        wh_peer_flush(s);
         wh_port_kick_touched(s);
     }
     wh_switch_unlock(s);

@@ -2,6 +2,7 @@
 
 #include "state/state.h"
 #include "switch/forward.h"
+#include "switch/pack.h"
 #include "switch/relay.h"
 
 #include <openssl/crypto.h>
@@ -96,6 +97,18 @@ int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
 
 /* ---- out ---- */
 
+uint32_t wh_peer_payload_max(const struct wh_peer *p)
+{
+    (void)p;
+    return WH_PACK_BYTES;
+}
+
+void wh_peer_flush(wh_switch *s)
+{
+    wh_pack_flush(s);
+    wh_udp_flush(s);
+}
+
 static void ask_for_key(wh_switch *s, struct wh_peer *p)
 {
     if (p->tx.counter < p->tx.tell_datagrams && p->tx.bytes < p->tx.tell_bytes)
@@ -109,10 +122,8 @@ static void ask_for_key(wh_switch *s, struct wh_peer *p)
 static bool seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
                  const uint8_t *plain, size_t len)
 {
-    if (!p->tx.aead || p->tx.counter >= WH_KEY_DATAGRAMS) {
-        WH_COUNT(s, p, drop_no_key);
+    if (!p->tx.aead || p->tx.counter >= WH_KEY_DATAGRAMS)
         return false;
-    }
     struct wh_header h = {.version = WH_TUNNEL_VERSION,
                           .type = (uint8_t)type,
                           .hops = type == WH_TUNNEL_DIRECT ? 1 : WH_TUNNEL_HOPS,
@@ -123,33 +134,40 @@ static bool seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, cons
     uint8_t header[WH_TUNNEL_HEADER];
     wh_header_encode(&h, header);
     uint8_t *slot = wh_udp_slot(s, to);
-    if (wh_aead_seal(p->tx.aead, header, plain, len, slot) != WH_OK) {
-        WH_COUNT(s, p, drop_no_key);
+    if (wh_aead_seal(p->tx.aead, header, plain, len, slot) != WH_OK)
         return false;
-    }
     wh_udp_commit(s, len + WH_TUNNEL_OVERHEAD);
     p->tx.bytes += len;
     ask_for_key(s, p);
     return true;
 }
 
+void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len, uint32_t frames,
+                          uint32_t bytes)
+{
+    const struct wh_addr *to = s->udp ? wh_relay_next_hop(s, p) : NULL;
+    enum wh_tunnel_type type = p->via == p->node ? WH_TUNNEL_DIRECT : WH_TUNNEL_RELAYED;
+    if (!to) {
+        WH_COUNT_MANY(s, p, drop_no_peer, frames);
+    } else if (!seal(s, p, type, to, plain, len)) {
+        WH_COUNT_MANY(s, p, drop_no_key, frames);
+    } else {
+        WH_COUNT_MANY(s, p, tx_frames, frames);
+        WH_COUNT_BYTES(s, p, tx_bytes, bytes);
+    }
+}
+
 /* The payload stands around the frame: its prefix in front, suffix bytes behind. */
 static void send_around(wh_switch *s, struct wh_peer *p, const uint8_t *frame, uint32_t len, uint32_t suffix)
 {
-    const struct wh_addr *to = s->udp ? wh_relay_next_hop(s, p) : NULL;
-    if (!to) {
-        WH_COUNT(s, p, drop_no_peer);
-        return;
-    }
-    enum wh_tunnel_type type = p->via == p->node ? WH_TUNNEL_DIRECT : WH_TUNNEL_RELAYED;
-    if (seal(s, p, type, to, frame - WH_FRAME_PREFIX, WH_FRAME_PREFIX + len + suffix)) {
-        WH_COUNT(s, p, tx_frames);
-        WH_COUNT_BYTES(s, p, tx_bytes, len);
-    }
+    wh_pack_flush_peer(s, p);
+    wh_peer_send_payload(s, p, frame - WH_FRAME_PREFIX, WH_FRAME_PREFIX + len + suffix, 1, len);
 }
 
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f)
 {
+    if (wh_pack_put(s, p, vni, f))
+        return;
     wh_frame_prefix(f->data, f->len, vni);
     send_around(s, p, f->data, f->len, 0);
 }

@@ -60,6 +60,11 @@ int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f);
 /* A moved frame (moved.h), complete; room for WH_MOVED_SUFFIX behind it. */
 void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f, const uint8_t *mac);
+/* A payload that holds so many frames, of so many bytes in all; they are what is counted. */
+void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len, uint32_t frames,
+                          uint32_t bytes);
+uint32_t wh_peer_payload_max(const struct wh_peer *p); /* bytes of plaintext that its path carries */
+void wh_peer_flush(wh_switch *s);                      /* all that was sent so far leaves */
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from);
 void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due */
 

@@ -2,6 +2,7 @@
 
 #include "switch/moved.h"
 #include "switch/network.h"
+#include "switch/pack.h"
 #include "switch/peer.h"
 #include "switch/port.h"
 
@@ -121,7 +122,7 @@ static int turn(wh_switch *s, const struct epoll_event *wakes, int count)
     serve_rings(s);
     if (s->now_ns >= s->timer_ns)
         tick(s);
-    wh_udp_flush(s);
+    wh_peer_flush(s);
     wh_port_kick_touched(s);
     int timeout = 0;
     if (!s->active_head && s->timer_ns > s->now_ns) {
@@ -200,8 +201,8 @@ int wh_switch_new(const wh_switch_config *config, wh_switch **out, wh_error *err
     pthread_mutex_init(&s->gate, NULL);
     pthread_mutex_init(&s->lock, NULL);
     int status = configure(s, config, err);
-    if (!status && wh_crypto_new(&s->crypto))
-        status = wh_fail(err, WH_E_NOMEM, "crypto", "out of memory");
+    if (!status && (wh_crypto_new(&s->crypto) || wh_packs_new(&s->packs)))
+        status = wh_fail(err, WH_E_NOMEM, "switch", "out of memory");
     if (!status)
         status = open_fds(s, config, err);
     if (!status)
@@ -236,6 +237,7 @@ void wh_switch_free(wh_switch *s)
     wh_idmap_free(&s->networks);
     wh_idmap_free(&s->peers);
     wh_crypto_free(s->crypto);
+    wh_packs_free(s->packs);
     wh_udp_free(s->udp);
     wh_eventq_close(&s->events);
     int fds[] = {s->epoll_fd, s->wake_fd};

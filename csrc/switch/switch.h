@@ -32,6 +32,7 @@ struct wh_peer;
 struct wh_network;
 struct wh_udp;
 struct wh_crypto;
+struct wh_packs;
 
 struct wh_switch {
     uint32_t node_id;
@@ -46,6 +47,7 @@ struct wh_switch {
     int epoll_fd, wake_fd;
 
     struct wh_crypto *crypto;
+    struct wh_packs *packs;
     struct wh_udp *udp; /* NULL: no tunnels */
     struct wh_eventq events;
     struct wh_idmap ports, peers, networks;
@@ -61,6 +63,7 @@ struct wh_switch {
 
 /* One event counts in the totals and at whoever caused or suffered it. */
 #define WH_COUNT(s, who, field)          ((void)((s)->total.field++, (who)->counters.field++))
+#define WH_COUNT_MANY(s, who, field, n)  ((void)((s)->total.field += (n), (who)->counters.field += (n)))
 #define WH_COUNT_BYTES(s, who, field, n) ((void)((s)->total.field += (n), (who)->counters.field += (n)))
 
 void wh_switch_lock(wh_switch *s);

@@ -132,7 +132,7 @@ static void no_loop(void)
     memcpy(f.data + 6, t.talker.mac, 6);
     wh_switch_lock(t.third.sw);
     wh_peer_send_moved(t.third.sw, wh_idmap_get(&t.third.sw->peers, 2), VNI, &f, NULL);
-    wh_udp_flush(t.third.sw);
+    wh_peer_flush(t.third.sw);
     wh_switch_unlock(t.third.sw);
     WAIT_FOR(peer_counters(t.to.sw, 3).drop_fenced == 1);
     nic_send(&t.talker, t.old.mac, 2);
