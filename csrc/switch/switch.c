@@ -7,6 +7,7 @@
 #include "switch/port.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -113,9 +114,11 @@ static void serve_rings(wh_switch *s)
     } while (p != last);
 }
 
+/* How long the thread may sleep after this turn, in milliseconds. */
 static int turn(wh_switch *s, const struct epoll_event *wakes, int count)
 {
     wh_switch_lock(s);
+    uint64_t frames = s->total.rx_frames, bytes = s->total.rx_bytes;
     s->now_ns = wh_now_ns();
     for (int i = 0; i < count; i++)
         heard(s, &wakes[i]);
@@ -129,8 +132,23 @@ static int turn(wh_switch *s, const struct epoll_event *wakes, int count)
         uint64_t ms = (s->timer_ns - s->now_ns) / 1000000 + 1;
         timeout = ms > 60000 ? 60000 : (int)ms;
     }
+    s->spinning = wh_spin_after_turn(&s->spin, s->now_ns, s->total.rx_frames - frames, s->total.rx_bytes - bytes);
     wh_switch_unlock(s);
     return timeout;
+}
+
+/* Looks without sleeping, and without the lock, until something is there or it is no longer worth it. */
+static int look(wh_switch *s, struct epoll_event wakes[WAKES])
+{
+    int n;
+    do {
+        n = epoll_wait(s->epoll_fd, wakes, WAKES, 0);
+        if (n != 0)
+            return n;
+        sched_yield(); /* whoever brings the frame may wait for this core */
+    } while (wh_spin_go_on(&s->spin, wh_now_ns()));
+    s->spinning = false;
+    return 0;
 }
 
 static void *run(void *arg)
@@ -139,7 +157,9 @@ static void *run(void *arg)
     struct epoll_event wakes[WAKES];
     int timeout = 0;
     while (!atomic_load(&s->stop)) {
-        int n = epoll_wait(s->epoll_fd, wakes, WAKES, timeout);
+        int n = s->spinning && timeout ? look(s, wakes) : 0;
+        if (n == 0)
+            n = epoll_wait(s->epoll_fd, wakes, WAKES, timeout);
         timeout = turn(s, wakes, n < 0 ? 0 : n);
     }
     return NULL;
@@ -170,6 +190,7 @@ static int configure(wh_switch *s, const wh_switch_config *c, wh_error *err)
     s->fdb_age_ns = (c->fdb_age_s ? c->fdb_age_s : AGE_S_DEFAULT) * 1000000000ull;
     s->now_ns = wh_now_ns();
     s->next_age_ns = s->timer_ns = s->now_ns + s->fdb_age_ns / 8;
+    wh_spin_init(&s->spin, s->now_ns);
     if (getrandom(&s->hash_seed, sizeof(s->hash_seed), 0) != sizeof(s->hash_seed))
         return wh_fail(err, WH_E_IO, "random", "%s", strerror(errno));
     return WH_OK;

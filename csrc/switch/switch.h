@@ -23,6 +23,7 @@
 #include "switch/eventq.h"
 #include "switch/frameq.h"
 #include "switch/idmap.h"
+#include "switch/spin.h"
 #include "switch/wire.h"
 
 #include <pthread.h>
@@ -45,6 +46,8 @@ struct wh_switch {
     bool running; /* the thread exists */
     _Atomic bool stop;
     int epoll_fd, wake_fd;
+    struct wh_spin spin; /* the thread's own, as spinning */
+    bool spinning;
 
     struct wh_crypto *crypto;
     struct wh_packs *packs;
