@@ -1,123 +1,23 @@
-"""The picture of ``make bench-core``: one bar a row, how many times better than the better QEMU, on a logarithmic axis.
-
-An SVG written by hand: no library, the same bytes for the same figures. Also puts table and picture into the README.
-"""
+"""The picture and README's table of ``make bench-core``."""
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-import statistics
 from pathlib import Path
-from typing import Any
-from xml.sax.saxutils import escape
 
 from bench import core_rows
-from bench.harness import ROOT, Row
+from bench.harness import ROOT
+from bench.plot import Picture
 
-LOW, HIGH = 0.125, 32.0  # ends of the axis; a longer bar is cut there, its number stays
-LEFT, WIDTH, LINE, TOP = 120, 620, 22, 64
-COLOURS = {"goal": "#1a7f37", "must": "#4393c3", "SHORT": "#c4603b", "WRONG": "#a0002a", "-": "#8c8c8c"}
-TEXT = 'font-family="sans-serif" font-size="12" fill="#444"'
-SMALL = TEXT.replace('"12"', '"11"')
-TITLE = "Wherry against the better of two QEMUs (TCG), times better"
-PICTURE = "![advantage by row](docs/bench-core.svg)"
-BEGIN, END = "<!-- bench-core -->", "<!-- /bench-core -->"
-
-
-def load(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """The document that the bench wrote and its rows."""
-    document = json.loads(path.read_text())
-    rows = []
-    for entry in document["rows"]:
-        row = core_rows.new_row(entry["name"])
-        row.ours, row.peer, row.theirs, row.note = entry["ours"], entry["peer"], entry["theirs"], entry["note"]
-        row.native, row.rivals = entry.get("native", []), entry.get("rivals", {})
-        rows.append(row)
-    return document, rows
-
-
-def _x(advantage: float) -> float:
-    share = math.log(max(LOW, min(HIGH, advantage)) / LOW) / math.log(HIGH / LOW)
-    return LEFT + share * (WIDTH - LEFT - 60)
-
-
-def svg(document: dict[str, Any], rows: list[Row]) -> str:
-    """The picture of all rows that have an advantage."""
-    shown = [row for row in rows if row.advantage is not None]
-    height = TOP + LINE * len(shown) + 48
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-        f'<text x="12" y="20" {TEXT} font-weight="bold">{TITLE}</text>',
-        f'<text x="12" y="38" {SMALL}>{escape(str(document["machine"]))}</text>',
-    ]
-    bottom = TOP + LINE * len(shown)
-    for exponent in range(round(math.log2(LOW)), round(math.log2(HIGH)) + 1):
-        at = _x(2.0**exponent)
-        stroke = "#666" if exponent == 0 else "#e3e3e3"
-        parts.append(f'<line x1="{at:.1f}" y1="{TOP - 6}" x2="{at:.1f}" y2="{bottom}" stroke="{stroke}"/>')
-        parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" {TEXT} text-anchor="middle">{2.0**exponent:g}×</text>')
-    for index, row in enumerate(shown):
-        parts += _bar(row, TOP + LINE * index)
-    legend = "green: goal met, blue: must met, red: short of it, grey: no target; black tick: must"
-    parts.append(f'<text x="12" y="{bottom + 36}" {SMALL}>{legend}</text></svg>')
-    return "\n".join(parts) + "\n"
-
-
-def _bar(row: Row, y: int) -> list[str]:
-    advantage = row.advantage
-    assert advantage is not None
-    start, end = sorted((_x(1.0), _x(advantage)))
-    parts = [
-        f'<text x="{LEFT - 8}" y="{y + 14}" {TEXT} text-anchor="end">{escape(row.name)}</text>',
-        f'<rect x="{start:.1f}" y="{y + 3}" width="{max(end - start, 1):.1f}" height="{LINE - 8}" '
-        f'fill="{COLOURS[core_rows.verdict(row)]}"/>',
-        f'<text x="{end + 5:.1f}" y="{y + 14}" {TEXT}>{advantage:.2f}</text>',
-    ]
-    target = core_rows.SPECS[row.name].target
-    if target is not None and target.of == "advantage":
-        at = _x(target.must)
-        parts.append(
-            f'<line x1="{at:.1f}" y1="{y + 1}" x2="{at:.1f}" y2="{y + LINE - 3}" stroke="#000" stroke-width="2"/>'
-        )
-    return parts
-
-
-def write(path: Path, target: Path) -> None:
-    """Draw the figures in ``path`` (the bench's JSON) into ``target``."""
-    target.write_text(svg(*load(path)))
-
-
-def markdown(rows: list[Row]) -> str:
-    """README's table: medians, advantage, target, verdict and the reason where a row falls short."""
-    lines = [
-        "| row | ours | better peer | native | advantage | must (goal) | met |",
-        "| --- | ---: | ---: | ---: | ---: | --- | --- |",
-    ]
-    for row in rows:
-        ours, theirs, native = (
-            f"{statistics.median(x):,.4g}" if x else "-" for x in (row.ours, row.theirs, row.native)
-        )
-        peer = f" ({row.peer.split()[1]})" if row.peer else ""
-        ratio = "-" if row.advantage is None else f"{row.advantage:.2f} ×"
-        verdict = core_rows.verdict(row)
-        met = {"goal": "goal", "must": "yes", "SHORT": "**no**", "WRONG": "**wrong**"}.get(verdict, "-")
-        ours_text = f"{ours} {row.unit}" if row.ours else (row.note or "-")
-        target = core_rows.target_text(row.name).replace(">=", "≥").replace("<=", "≤")
-        lines.append(f"| `{row.name}` | {ours_text} | {theirs}{peer} | {native} | {ratio} | {target} | {met} |")
-    return "\n".join(lines)
+PICTURE = Picture(
+    "core", "Wherry against the better of two QEMUs (TCG), times better", core_rows.TARGETS, "better peer"
+)
+BEGIN, END = PICTURE.begin, PICTURE.end
+load, svg, write, markdown = PICTURE.load, PICTURE.svg, PICTURE.write, PICTURE.markdown
 
 
 def publish(path: Path) -> None:
-    """Put the table and the picture between README's marks; the picture itself goes into docs/."""
+    """Into the README, with what it was measured on."""
     document, rows = load(path)
-    shutil.copyfile(ROOT / "build" / "bench" / "core.svg", ROOT / "docs" / "bench-core.svg")
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(BEGIN, 1)
-    _, after = rest.split(END, 1)
     count = max((len(row.ours) for row in rows), default=0)
     rounds = f"medians of {count} rounds of {document['ms']} ms"
     intro = f"{document['machine']}; commit {document['commit'][:10]}; {rounds}."
@@ -126,4 +26,4 @@ def publish(path: Path) -> None:
             f" The machine was busy (load {document['load']:.0f}): rows timed in the guest are per processor second"
         )
         intro += ", the others by the clock."
-    readme.write_text(f"{before}{BEGIN}\n{intro}\n\n{markdown(rows)}\n\n{PICTURE}\n{END}{after}")
+    PICTURE.publish(path, ROOT, intro)

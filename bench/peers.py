@@ -54,31 +54,42 @@ def debian() -> Peer:
 
 def newest() -> Peer:
     """The newest that Debian packages; fetched once. Raises PeerMissing with apt's reason."""
-    root = FOLDER / "root"
-    if not (FOLDER / "complete").exists():
-        try:
-            _fetch(root)
-        except (ImageError, OSError) as error:
-            raise PeerMissing(f"qemu-system-riscv64 of {BACKPORTS}: {error}") from error
-        (FOLDER / "complete").touch()
-    libraries = sorted((root / "usr/lib").glob("*-linux-gnu/ld-linux*"))
-    if not libraries:
-        raise PeerMissing(f"{root} holds no dynamic linker; remove {FOLDER} and try again")
-    search = f"{libraries[0].parent}:{root}/lib/{libraries[0].parent.name}"
-    program = (str(root / "usr/bin/qemu-system-riscv64"), "-L", str(root / "usr/share/qemu"))
-    return _named((str(libraries[0]), "--library-path", search, *program))
+    root = fetched(FOLDER, SUITE, (BACKPORTS,), ["qemu-system-riscv"])
+    return _named((*program(root, "usr/bin/qemu-system-riscv64"), "-L", str(root / "usr/share/qemu")))
 
 
-def _fetch(root: Path) -> None:
+def fetched(folder: Path, suite: str, more_suites: tuple[str, ...], packages: list[str]) -> Path:
+    """The root of ``packages`` and all that they need, unpacked into ``folder`` if they were not before. Raises
+    PeerMissing."""
+    root, what = folder / "root", f"{', '.join(packages)} of {(more_suites or (suite,))[-1]}"
+    if (folder / "complete").exists():
+        return root
     architecture = _ARCHITECTURES.get(platform.machine())
     if architecture is None:
-        raise PeerMissing(f"qemu-system-riscv64 of {BACKPORTS}: no rule for hosts of type {platform.machine()}")
-    print(f"peers: fetching qemu-system-riscv of {BACKPORTS} with its libraries (about 35 MB)", file=sys.stderr)
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    driver = apt.Apt(FOLDER / "apt", suite=SUITE, more_suites=(BACKPORTS,), architecture=architecture)
-    driver.update()
-    apt.unpack(driver.download(["qemu-system-riscv"]), root)
-    shutil.rmtree(driver.folder)
+        raise PeerMissing(f"{what}: no rule for hosts of type {platform.machine()}")
+    print(f"peers: fetching {what}, with all libraries", file=sys.stderr)
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        driver = apt.Apt(folder / "apt", suite=suite, more_suites=more_suites, architecture=architecture)
+        driver.update()
+        apt.unpack(driver.download(packages), root)
+        shutil.rmtree(driver.folder)
+    except (ImageError, OSError) as error:
+        raise PeerMissing(f"{what}: {error}") from error
+    (folder / "complete").touch()
+    return root
+
+
+def program(root: Path, path: str) -> tuple[str, ...]:
+    """What a command line of a program in such a root begins with: its own dynamic linker. Raises PeerMissing."""
+    linkers = sorted((root / "usr/lib").glob("*-linux-gnu/ld-linux*"))
+    linkers += sorted((root / "lib").glob("*-linux-gnu/ld-linux*"))  # releases before usr was merged
+    if not linkers or not (root / path).exists():
+        missing = path if linkers else "dynamic linker"
+        raise PeerMissing(f"{root} holds no {missing}; remove {root.parent} and try again")
+    triplet = linkers[0].parent.name
+    search = f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}"
+    return (str(linkers[0]), "--library-path", search, str(root / path))
 
 
 def find() -> tuple[list[Peer], list[str]]:
