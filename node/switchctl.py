@@ -37,6 +37,9 @@ class SwitchEventKind(enum.IntEnum):
     PEER_DOWN = 4  # node
     REKEY = 5  # node: its tx key is worn
     PORT_DOWN = 6  # port: ring damaged or TAP gone
+    DUPLICATE = 7  # vni, mac; port or node: where it is held; value: where else it was, port << 32 | node
+    STORM = 8  # port, vni; value: flooded frames a second that it may still send
+    GUARD = 9  # port, vni, mac (of who sent it): a BPDU came in, the port is shut until it is enabled again
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,13 @@ class Counters:
     drop_too_big: int
     flooded: int
     relayed: int
+    drop_storm: int
+    drop_moving: int
+    drop_reserved: int
+    drop_guard: int
+    drop_vlan: int
+    suppressed: int
+    moves: int
     fdb_full: int
     events_lost: int
 
