@@ -139,6 +139,7 @@ class Mesh:
         """Runs beside each live link to a peer."""
         node = link.peer.node
         self._need_peer(node)
+        self.switch.set_peer_takes(node, open_checksums="open-checksum" in link.peer.features)
         session = self._sessions[node] = _Session(link)
         if link in self._early:
             self._greeted(session, self._early.pop(link))

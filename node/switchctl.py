@@ -261,6 +261,10 @@ class Switch:
     def remove_peer(self, node: int) -> None:
         check(self._lib.wh_switch_peer_del(self.handle, node))
 
+    def set_peer_takes(self, node: int, *, open_checksums: bool) -> None:
+        """Whether the peer reads frames whose checksum was left open (SPEC 8.4). A new peer does not."""
+        check(self._lib.wh_switch_peer_takes(self.handle, node, int(open_checksums)))
+
     def set_tx_key(self, node: int, epoch: int, cipher: int, key: bytes) -> None:
         err = new_error()
         check(self._lib.wh_switch_peer_tx_key(self.handle, node, epoch, cipher, _key(key), err), err)

@@ -18,7 +18,7 @@ import struct
 from protocol.errors import Refused
 
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
-_IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
 _IFF_UP = 0x1
 _NAME = re.compile(r"^(?!\.{1,2}$)[A-Za-z0-9_.-]{1,15}$")  # the kernel would fill in a % by itself
@@ -32,7 +32,8 @@ def exists(name: str) -> bool:
 
 
 def open_tap(name: str, mtu: int) -> tuple[int, bool]:
-    """A descriptor of the TAP, non-blocking, and whether it was made now: then it has this MTU, is persistent and up.
+    """A descriptor of the TAP, non-blocking and with vnet headers (for offloads), and whether it was made now: then
+    it has this MTU, is persistent and up.
 
     Raises Refused with what is wrong: the name, a missing privilege, another program that has it."""
     if not _NAME.match(name):
@@ -43,7 +44,7 @@ def open_tap(name: str, mtu: int) -> tuple[int, bool]:
     except OSError as error:
         raise Refused("unavailable", f"/dev/net/tun: {error.strerror}", field="local") from error
     try:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR))
         if made:
             fcntl.ioctl(fd, _TUNSETPERSIST, 1)
             _bring_up(name, mtu)

@@ -27,6 +27,7 @@ OVERHEAD: Final = HEADER.size + TAG_BYTES
 DATAGRAM_MAX: Final = 9216
 FRAME_MIN: Final = 14
 FRAME_MAX: Final = 9018  # MTU 9000, Ethernet header, one VLAN tag
+OPEN_OFFSET_MAX: Final = 127
 HOPS: Final = 8
 VNI_MAX: Final = 0xFFFFFF
 
@@ -80,8 +81,15 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
+    """``open``: (start, offset) of a checksum that is still to be filled in: the sum of the bytes from ``start`` to the
+    end belongs at ``start + offset``, where that of the pseudo header stands."""
+
     vni: int
     data: bytes
+    open: tuple[int, int] | None = None
+
+    def fields(self) -> list[Any]:
+        return [self.vni, *(self.open or ()), self.data]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +124,9 @@ def encode_payload(payload: Payload) -> bytes:
         case Moved(frame=frame, mac=mac):
             items = [4, frame.vni, frame.data, mac]
         case (frame,):
-            items = [0, frame.vni, frame.data]
+            items = [5 if frame.open else 0, *frame.fields()]
         case _:
-            items = [1, [[frame.vni, frame.data] for frame in payload]]
+            items = [1, [frame.fields() for frame in payload]]
     encoded: bytes = msgpack.packb(items, use_bin_type=True)
     return encoded
 
@@ -149,7 +157,7 @@ def decode_payload(data: bytes) -> Payload:
         raise RemoteProtocolError("payload", data, "one msgpack array") from error
     if not isinstance(items, list) or len(items) < 2:
         raise RemoteProtocolError("payload", items, "an array [kind, ...]")
-    kind, fields = _number(items[0], "payload.kind", 4), items[1:]
+    kind, fields = _number(items[0], "payload.kind", 5), items[1:]
     if kind == 1:
         return _batch(fields[0])
     if len(fields) < 2:
@@ -158,8 +166,20 @@ def decode_payload(data: bytes) -> Payload:
         return (_frame(fields[0], fields[1]),)
     if kind == 4:
         return _moved(fields)
+    if kind == 5:
+        if len(fields) < 4:
+            raise RemoteProtocolError("payload", items, "[5, vni, start, offset, frame]")
+        return (_open_frame(*fields[:4]),)
     ident, time = (_number(value, "payload.probe", 2**64 - 1) for value in fields[:2])
     return Probe(ident, time) if kind == 2 else Answer(ident, time)
+
+
+def _open_frame(vni: Any, start: Any, offset: Any, data: Any) -> Frame:
+    frame = _frame(vni, data)
+    end = _number(start, "payload.start", FRAME_MAX) + _number(offset, "payload.offset", OPEN_OFFSET_MAX) + 2
+    if start < FRAME_MIN or end > len(frame.data):
+        raise RemoteProtocolError("payload.start", start, "a checksum inside the frame, behind its Ethernet header")
+    return Frame(frame.vni, frame.data, (start, offset))
 
 
 def _moved(fields: list[Any]) -> Moved:
@@ -173,12 +193,12 @@ def _moved(fields: list[Any]) -> Moved:
 
 def _batch(entries: Any) -> tuple[Frame, ...]:
     if not isinstance(entries, list):
-        raise RemoteProtocolError("payload.batch", entries, "an array of [vni, frame]")
+        raise RemoteProtocolError("payload.batch", entries, "an array of frames")
     frames = []
     for entry in entries:
-        if not isinstance(entry, list) or len(entry) != 2:
-            raise RemoteProtocolError("payload.batch", entry, "[vni, frame]")
-        frames.append(_frame(*entry))
+        if not isinstance(entry, list) or len(entry) not in (2, 4):
+            raise RemoteProtocolError("payload.batch", entry, "[vni, frame] or [vni, start, offset, frame]")
+        frames.append(_frame(*entry) if len(entry) == 2 else _open_frame(*entry))
     return tuple(frames)
 
 

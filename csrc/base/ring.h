@@ -12,7 +12,7 @@
 #include "base/vnet.h"
 
 #define WH_RING_CAPACITY   (1024u * 1024u) /* some frames of 64 KiB; pages that no frame touched take no memory */
-#define WH_RING_MAX_FRAME  65553u          /* the largest IP packet behind an Ethernet header with a VLAN tag */
+#define WH_RING_MAX_FRAME  65557u          /* the largest IP packet behind an Ethernet header with two VLAN tags */
 #define WH_RING_FILE_BYTES (2u * (WH_PAGE_SIZE + WH_RING_CAPACITY))
 
 typedef struct wh_ring wh_ring; /* this process's view of one direction */

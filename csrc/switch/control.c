@@ -225,6 +225,16 @@ int wh_switch_peer_del(wh_switch *s, uint32_t node)
     return p ? WH_OK : WH_E_NOTFOUND;
 }
 
+int wh_switch_peer_takes(wh_switch *s, uint32_t node, uint32_t takes)
+{
+    wh_switch_lock(s);
+    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    if (p)
+        p->takes = takes & WH_TAKES_CSUM;
+    wh_switch_unlock(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
+}
+
 static int set_key(wh_switch *s, bool tx, uint32_t node, uint32_t epoch, int cipher, const uint8_t key[32],
                    wh_error *err)
 {

@@ -1,5 +1,7 @@
 #include "switch/forward.h"
 
+#include "switch/coalesce.h"
+#include "switch/cut.h"
 #include "switch/moved.h"
 #include "switch/network.h"
 #include "switch/peer.h"
@@ -30,7 +32,8 @@ static bool is_group(const uint8_t mac[6])
 static bool shape_ok(const struct wh_network *net, const struct wh_frame *f)
 {
     static const uint8_t none[6];
-    return f->len >= WH_ETH_HEADER && f->len <= net->mtu + WH_ETH_OVERHEAD && !is_group(src_of(f->data)) &&
+    uint32_t on_wire = f->gso == WH_GSO_NONE ? f->len : (uint32_t)f->hdr_len + f->gso_size;
+    return f->len >= WH_ETH_HEADER && on_wire <= net->mtu + WH_ETH_OVERHEAD && !is_group(src_of(f->data)) &&
            memcmp(src_of(f->data), none, 6) != 0;
 }
 
@@ -93,21 +96,59 @@ static bool port_owns_source(wh_switch *s, struct wh_port *p, const uint8_t *src
     return true;
 }
 
-static void flood_local(wh_switch *s, struct wh_network *net, const struct wh_port *except, const struct wh_frame *f)
+static void flood_local(wh_switch *s, struct wh_network *net, const struct wh_port *except, struct wh_frame *f)
 {
     for (uint32_t i = 0; i < net->port_count; i++)
         if (net->ports[i] != except)
             wh_port_deliver(s, net->ports[i], f);
 }
 
-static void send_node(wh_switch *s, struct wh_port *from, uint32_t node, const struct wh_frame *f)
+static void send_one(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f)
+{
+    if (!(peer->takes & WH_TAKES_CSUM))
+        wh_csum_complete(f);
+    wh_peer_send_frame(s, peer, vni, f);
+}
+
+/* Datagrams carry frames of a wire: what is larger is cut, so that each piece is of use without the others. */
+static void send_node(wh_switch *s, struct wh_port *from, uint32_t node, struct wh_frame *f)
 {
     struct wh_peer *peer = wh_idmap_get(&s->peers, node);
+    struct wh_cut cut;
+    struct wh_frame segment;
     if (!peer) {
         WH_COUNT(s, from, drop_no_peer);
         return;
     }
-    wh_peer_send_frame(s, peer, from->net->vni, f);
+    if (f->gso == WH_GSO_NONE) {
+        send_one(s, peer, from->net->vni, f);
+        return;
+    }
+    wh_cut_begin(&cut, f);
+    while (wh_cut_next(&cut, &segment))
+        send_one(s, peer, from->net->vni, &segment);
+}
+
+static void flood_one(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+{
+    /* Nodes first: they take an open checksum, and who does not closes it for those behind. */
+    for (uint32_t i = 0; i < p->net->peer_count; i++)
+        send_node(s, p, p->net->peers[i], f);
+    flood_local(s, p->net, p, f);
+}
+
+static void flood(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+{
+    struct wh_cut cut;
+    struct wh_frame segment;
+    if (f->gso == WH_GSO_NONE) {
+        flood_one(s, p, f);
+        return;
+    }
+    /* Cutting spoils the packet for the next receiver, so all get its pieces: a flooded packet of this size is rare. */
+    wh_cut_begin(&cut, f);
+    while (wh_cut_next(&cut, &segment))
+        flood_one(s, p, &segment);
 }
 
 void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
@@ -128,14 +169,18 @@ void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_find(&net->fdb, dst_of(f->data));
     if (!to) {
         WH_COUNT(s, p, flooded);
-        flood_local(s, net, p, f);
-        for (uint32_t i = 0; i < net->peer_count; i++)
-            send_node(s, p, net->peers[i], f);
+        flood(s, p, f);
     } else if (to->port && to->port != p) {
         wh_port_deliver(s, to->port, f);
     } else if (!to->port) {
         send_node(s, p, to->node, f);
     } /* else the station is on the port that the frame came from and has it already */
+}
+
+static void flood_from_tunnel(wh_switch *s, struct wh_network *net, struct wh_frame *f)
+{
+    wh_coalesce_flush(s); /* what came before it goes before it */
+    flood_local(s, net, NULL, f);
 }
 
 void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f)
@@ -156,9 +201,9 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
     WH_COUNT_BYTES(s, peer, rx_bytes, f->len);
     struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_find(&net->fdb, dst_of(f->data));
     if (!to)
-        flood_local(s, net, NULL, f);
+        flood_from_tunnel(s, net, f);
     else if (to->port)
-        wh_port_deliver(s, to->port, f);
+        wh_coalesce_deliver(s, to->port, f);
     else if (!wh_moved_follow(s, to, vni, f))
         WH_COUNT(s, peer, drop_no_peer); /* split horizon: its owner is another node, the sender does not know yet */
 }

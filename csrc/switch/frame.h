@@ -6,7 +6,10 @@
 
 #include "base/vnet.h"
 
-#define WH_HEADROOM 32u
+#define WH_HEADROOM        32u
+#define WH_GSO_SIZE_MIN    32u  /* bounds the segments that one frame can make; a smaller MSS is an attack */
+#define WH_CSUM_OFFSET_MAX 127u /* from csum_start; transport headers have it far in front */
+#define WH_GSO_HEADERS_MAX 256u /* Ethernet, two tags, IPv4 or IPv6 with options, TCP with options */
 
 enum wh_csum {
     WH_CSUM_COMPLETE, /* the bytes are as they go onto a wire; nobody has looked whether they are right */
@@ -37,5 +40,7 @@ static inline struct wh_frame wh_frame_plain(uint8_t *data, uint32_t len)
  * not to be used. data and len are set before. */
 bool wh_frame_from_vnet(struct wh_frame *f, const struct wh_vnet *v);
 void wh_frame_to_vnet(const struct wh_frame *f, struct wh_vnet *v);
+/* What a receiver must take (WH_TAKES_*) to be given this frame as it is. */
+uint32_t wh_frame_needs(const struct wh_frame *f);
 
 #endif

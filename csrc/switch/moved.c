@@ -1,5 +1,6 @@
 #include "switch/moved.h"
 
+#include "switch/cut.h"
 #include "switch/forward.h"
 
 #include <stdlib.h>
@@ -17,15 +18,35 @@ static struct wh_frame in_hand(wh_switch *s, const struct wh_frame *f)
     return copy;
 }
 
+static void send_complete(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f, const uint8_t *mac)
+{
+    wh_csum_complete(f);
+    wh_peer_send_moved(s, peer, vni, f, mac);
+}
+
 static void send_moved(wh_switch *s, struct wh_port *p, uint32_t node, const struct wh_frame *f)
 {
     struct wh_peer *peer = wh_idmap_get(&s->peers, node);
-    if (!peer || f->len < WH_ETH_HEADER || f->len > WH_FRAME_MAX) {
+    if (!peer || f->len < WH_ETH_HEADER || (f->gso == WH_GSO_NONE && f->len > WH_FRAME_MAX)) {
         WH_COUNT(s, p, drop_no_peer);
         return;
     }
     struct wh_frame copy = in_hand(s, f);
-    wh_peer_send_moved(s, peer, p->net->vni, &copy, memcmp(copy.data, p->mac, 6) == 0 ? NULL : p->mac);
+    const uint8_t *mac = memcmp(copy.data, p->mac, 6) == 0 ? NULL : p->mac;
+    if (copy.gso == WH_GSO_NONE) {
+        send_complete(s, peer, p->net->vni, &copy, mac);
+        return;
+    }
+    struct wh_cut cut;
+    struct wh_frame piece;
+    wh_cut_begin(&cut, &copy);
+    while (wh_cut_next(&cut, &piece)) {
+        /* What follows a moved frame in its buffer is overwritten: here the payload of the next piece. */
+        uint8_t next[WH_MOVED_SUFFIX], *behind = piece.data + piece.len;
+        memcpy(next, behind, sizeof(next));
+        send_complete(s, peer, p->net->vni, &piece, mac);
+        memcpy(behind, next, sizeof(next));
+    }
 }
 
 void wh_moved_hold(wh_switch *s, struct wh_port *p)
@@ -83,12 +104,12 @@ bool wh_moved_follow(wh_switch *s, const struct wh_fdb_row *row, uint32_t vni, c
     if (!peer)
         return false;
     struct wh_frame copy = in_hand(s, f);
-    wh_peer_send_moved(s, peer, vni, &copy, NULL);
+    send_complete(s, peer, vni, &copy, NULL); /* from a tunnel: never more than a frame of a wire */
     return true;
 }
 
 void wh_moved_arrived(wh_switch *s, struct wh_peer *from, struct wh_network *net, const uint8_t *mac,
-                      const struct wh_frame *f)
+                      struct wh_frame *f)
 {
     const struct wh_fdb_row *row = wh_fdb_find(&net->fdb, mac ? mac : f->data);
     struct wh_port *p = row && row->is_static ? row->port : NULL;
@@ -98,6 +119,7 @@ void wh_moved_arrived(wh_switch *s, struct wh_peer *from, struct wh_network *net
     }
     WH_COUNT(s, from, rx_frames);
     WH_COUNT_BYTES(s, from, rx_bytes, f->len);
+    wh_coalesce_flush(s);
     wh_port_deliver(s, p, f);
 }
 
@@ -132,6 +154,7 @@ void wh_moved_unpark(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t 
         free(w);
         w = next;
     }
+    wh_coalesce_flush(s);
 }
 
 void wh_moved_tick(wh_switch *s)

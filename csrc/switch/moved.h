@@ -29,7 +29,7 @@ void wh_moved_release(wh_switch *s, struct wh_port *p);
 bool wh_moved_follow(wh_switch *s, const struct wh_fdb_row *row, uint32_t vni, const struct wh_frame *f);
 /* A moved datagram. mac: whose port it is for, NULL: the frame's destination. */
 void wh_moved_arrived(wh_switch *s, struct wh_peer *from, struct wh_network *net, const uint8_t *mac,
-                      const struct wh_frame *f);
+                      struct wh_frame *f);
 
 void wh_moved_park(wh_switch *s, struct wh_peer *from, uint32_t vni, const struct wh_frame *f);
 /* This source is on this node now: its frames that wait go on. */

@@ -2,9 +2,10 @@
 
 #include <stdlib.h>
 
-#define PACKS 8u /* nodes that get small frames in one turn; the oldest goes when another one comes */
-#define HEAD  5u /* [1, [ with a 16-bit count: 0x92 0x01 0xdc count16 */
-#define ENTRY 9u /* [vni, frame: 0x92 0xce vni32 0xc5 len16 */
+#define PACKS      8u /* nodes that get small frames in one turn; the oldest goes when another one comes */
+#define HEAD       5u /* [1, [ with a 16-bit count: 0x92 0x01 0xdc count16 */
+#define ENTRY      (WH_FRAME_PREFIX - 1u) /* [vni, frame: 0x92 0xce vni32 0xc5 len16 */
+#define OPEN_ENTRY (WH_OPEN_PREFIX - 1u)  /* [vni, start, offset, frame */
 
 struct pack {
     struct wh_peer *peer; /* NULL: free */
@@ -37,8 +38,8 @@ static void send_off(wh_switch *s, struct pack *k, uint32_t limit)
     if (k->count == 1) {
         plain += HEAD - 1;
         len -= HEAD - 1;
-        plain[0] = 0x93;
-        plain[1] = WH_KIND_FRAME;
+        plain[1] = plain[1] == 0x92 ? WH_KIND_FRAME : WH_KIND_OPEN;
+        plain[0] = plain[1] == WH_KIND_FRAME ? 0x93 : 0x95;
     } else {
         uint16_t count = htobe16((uint16_t)k->count);
         plain[0] = 0x92;
@@ -84,25 +85,28 @@ bool wh_pack_put(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_
     uint32_t limit = wh_peer_payload_max(p);
     if (limit > WH_PACK_BYTES)
         limit = WH_PACK_BYTES;
-    if (f->len > WH_PACK_FRAME_MAX || f->csum == WH_CSUM_PARTIAL || f->gso != WH_GSO_NONE || limit < WH_PACK_MIN)
+    if (f->len > WH_PACK_FRAME_MAX || f->gso != WH_GSO_NONE || limit < WH_PACK_MIN)
         return false;
+    bool open = f->csum == WH_CSUM_PARTIAL;
+    uint32_t head = open ? OPEN_ENTRY : ENTRY;
     struct pack *k = find(s->packs, p);
-    if (k && HEAD + k->len + ENTRY + f->len > limit) {
+    if (k && HEAD + k->len + head + f->len > limit) {
         send_off(s, k, limit);
         k = NULL;
     }
     if (!k)
         k = begin(s, p);
-    uint8_t *at = k->room + HEAD + k->len;
-    uint32_t be_vni = htobe32(vni);
-    uint16_t be_len = htobe16((uint16_t)f->len);
-    at[0] = 0x92;
-    at[1] = 0xce;
-    memcpy(at + 2, &be_vni, sizeof(be_vni));
-    at[6] = 0xc5;
-    memcpy(at + 7, &be_len, sizeof(be_len));
-    memcpy(at + ENTRY, f->data, f->len);
-    k->len += ENTRY + f->len;
+    uint8_t *at = k->room + HEAD + k->len, *frame = at + head;
+    memcpy(frame, f->data, f->len);
+    /* The prefix of a payload of its own starts one byte earlier: with the array's head and the kind. */
+    uint8_t before = frame[-(int)head - 1];
+    if (open)
+        wh_open_prefix(frame, f->len, vni, f->csum_start, (uint8_t)f->csum_offset);
+    else
+        wh_frame_prefix(frame, f->len, vni);
+    frame[-(int)head - 1] = before;
+    at[0] = open ? 0x94 : 0x92;
+    k->len += head + f->len;
     k->bytes += f->len;
     k->count++;
     return true;

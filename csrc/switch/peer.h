@@ -42,6 +42,7 @@ struct wh_peer {
     struct wh_addr addr, configured;
     struct wh_tx_key tx;
     struct wh_rx_key rx[2]; /* newest first */
+    uint32_t takes;         /* WH_TAKES_CSUM: frames with open checksums; the link has said so */
     bool up;
     uint32_t probe_id, unanswered;
     uint64_t probe_sent_ns[WH_PROBE_KEPT];
@@ -55,8 +56,8 @@ void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct w
 int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
 int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
 
-/* f is one frame of a wire (no gso: who forwards has cut it). Its headroom is written, its bytes are not: the same
- * frame may go to further peers. */
+/* f is one frame of a wire (no gso: who forwards has cut it), with an open checksum only if the peer takes that. Its
+ * headroom is written, its bytes are not: the same frame may go to further peers. They are of use until it returns. */
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f);
 /* A moved frame (moved.h), complete; room for WH_MOVED_SUFFIX behind it. */
 void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f, const uint8_t *mac);

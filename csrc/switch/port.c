@@ -1,6 +1,8 @@
 #include "switch/port.h"
 
+#include "switch/cut.h"
 #include "switch/forward.h"
+#include "switch/tap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +12,9 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define SHARE 64u /* frames of one port in one turn: bounds the latency that it adds to others */
+/* Of one port in one turn: bounds the latency that it adds to others. */
+#define SHARE_FRAMES 64u
+#define SHARE_BYTES  (256u << 10)
 
 static int dup_fd(int fd)
 {
@@ -99,6 +103,11 @@ int wh_port_new_tap(uint32_t id, int tap_fd, struct wh_port **out, wh_error *err
         destroy(p);
         return wh_fail(err, WH_E_IO, "tap_fd", "%s", strerror(error));
     }
+    int status = wh_tap_setup(p->tap_fd, &p->tap_vnet, &p->tap_takes, err);
+    if (status) {
+        destroy(p);
+        return status;
+    }
     *out = p;
     return WH_OK;
 }
@@ -179,7 +188,8 @@ bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct
 
 static bool drain_ring(wh_switch *s, struct wh_port *p)
 {
-    for (unsigned n = 0; n < SHARE; n++) {
+    uint32_t bytes = 0;
+    for (unsigned n = 0; n < SHARE_FRAMES && bytes < SHARE_BYTES; n++) {
         const uint8_t *shared;
         struct wh_frame f;
         int status = wh_ring_peek(p->from_guest, &shared, &f.len);
@@ -191,25 +201,45 @@ static bool drain_ring(wh_switch *s, struct wh_port *p)
         }
         bool good = wh_port_take(s, p, shared, &f);
         wh_ring_consume(p->from_guest);
+        bytes += f.len;
         if (good)
             wh_forward_from_port(s, p, &f);
     }
     return true;
 }
 
+/* One read: a frame, with what is to be done to it in the headroom where the TAP says so. */
+static bool from_tap(wh_switch *s, struct wh_port *p, ssize_t len, struct wh_frame *f)
+{
+    struct wh_vnet todo;
+    *f = wh_frame_plain(s->frame_room + WH_HEADROOM, (uint32_t)len);
+    if (!p->tap_vnet)
+        return true;
+    if (len < (ssize_t)WH_VNET_BYTES)
+        return false;
+    f->len -= WH_VNET_BYTES;
+    memcpy(&todo, f->data - WH_VNET_BYTES, sizeof(todo));
+    return wh_frame_from_vnet(f, &todo);
+}
+
 static void drain_tap(wh_switch *s, struct wh_port *p)
 {
-    uint8_t *room = s->frame_room + WH_HEADROOM;
-    for (unsigned n = 0; n < SHARE; n++) {
-        ssize_t len = read(p->tap_fd, room, sizeof(s->frame_room) - WH_HEADROOM);
+    const uint32_t front = WH_HEADROOM - (p->tap_vnet ? WH_VNET_BYTES : 0);
+    uint32_t bytes = 0;
+    for (unsigned n = 0; n < SHARE_FRAMES && bytes < SHARE_BYTES; n++) {
+        struct wh_frame f;
+        ssize_t len = read(p->tap_fd, s->frame_room + front, sizeof(s->frame_room) - front);
         if (len < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (len <= 0) { /* EOF, EBADFD, EIO: the device is gone */
             wh_port_fail(s, p);
             return;
         }
-        struct wh_frame f = wh_frame_plain(room, (uint32_t)len);
-        wh_forward_from_port(s, p, &f);
+        bytes += (uint32_t)len;
+        if (from_tap(s, p, len, &f))
+            wh_forward_from_port(s, p, &f);
+        else
+            WH_COUNT(s, p, drop_invalid);
     }
 }
 
@@ -223,28 +253,69 @@ bool wh_port_drain(wh_switch *s, struct wh_port *p)
     return false;
 }
 
-static void deliver_ring(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
+uint32_t wh_port_takes(const struct wh_port *p)
 {
-    bool kick = false;
-    int status = wh_ring_put(p->to_guest, f->data, f->len, &kick);
-    if (status == WH_E_FULL) {
-        WH_COUNT(s, p, drop_full);
-        return;
-    }
+    return p->is_ring ? wh_ring_takes(p->to_guest) : p->tap_takes;
+}
+
+/* The two ways out. False: no room. */
+static bool to_ring(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
+{
+    struct wh_vnet todo;
+    uint8_t *room;
+    bool kick;
+    int status = wh_ring_reserve(p->to_guest, f->len, &room);
+    if (status == WH_E_FULL)
+        return false;
     if (status) {
         wh_port_fail(s, p);
-        return;
+        return false;
     }
+    memcpy(room, f->data, f->len);
+    wh_frame_to_vnet(f, &todo);
+    wh_ring_commit(p->to_guest, &todo, &kick);
     if (kick && !p->touched) {
         p->touched = true;
         p->next_touched = s->touched;
         s->touched = p;
     }
+    return true;
+}
+
+static bool to_tap(struct wh_port *p, const struct wh_frame *f)
+{
+    struct wh_vnet todo;
+    if (!p->tap_vnet)
+        return write(p->tap_fd, f->data, f->len) == (ssize_t)f->len;
+    wh_frame_to_vnet(f, &todo);
+    memcpy(f->data - WH_VNET_BYTES, &todo, sizeof(todo));
+    return write(p->tap_fd, f->data - WH_VNET_BYTES, f->len + WH_VNET_BYTES) == (ssize_t)(f->len + WH_VNET_BYTES);
+}
+
+/* f is what the port takes. */
+static void give(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
+{
+    if (!(p->is_ring ? to_ring(s, p, f) : to_tap(p, f))) { /* a TAP: its queue is full, or it is down for now (EIO) */
+        WH_COUNT(s, p, drop_full);
+        return;
+    }
     WH_COUNT(s, p, tx_frames);
     WH_COUNT_BYTES(s, p, tx_bytes, f->len);
 }
 
-void wh_port_deliver(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
+static void cut_for(wh_switch *s, struct wh_port *p, const struct wh_frame *f, uint32_t takes)
+{
+    struct wh_cut cut;
+    struct wh_frame segment;
+    wh_cut_begin(&cut, f);
+    while (wh_cut_next(&cut, &segment)) {
+        if (!(takes & WH_TAKES_CSUM))
+            wh_csum_complete(&segment);
+        give(s, p, &segment);
+    }
+}
+
+void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     if (p->held) {
         if (!wh_frameq_put(&p->waiting, &(struct wh_waiting){.since_ns = s->now_ns}, f))
@@ -255,16 +326,14 @@ void wh_port_deliver(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
         WH_COUNT(s, p, drop_disabled);
         return;
     }
-    if (p->is_ring) {
-        deliver_ring(s, p, f);
+    uint32_t takes = wh_port_takes(p), lacks = wh_frame_needs(f) & ~takes;
+    if (lacks && f->gso != WH_GSO_NONE) {
+        cut_for(s, p, f, takes);
         return;
     }
-    if (write(p->tap_fd, f->data, f->len) != (ssize_t)f->len) { /* its queue is full, or it is down for now (EIO) */
-        WH_COUNT(s, p, drop_full);
-        return;
-    }
-    WH_COUNT(s, p, tx_frames);
-    WH_COUNT_BYTES(s, p, tx_bytes, f->len);
+    if (lacks)
+        wh_csum_complete(f);
+    give(s, p, f);
 }
 
 void wh_port_kick_touched(wh_switch *s)

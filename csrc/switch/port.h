@@ -22,6 +22,8 @@ struct wh_port {
     wh_ring *from_guest, *to_guest;
     int in_event, out_event;
     int tap_fd, ring_fd;
+    bool tap_vnet;      /* the TAP's frames have a wh_vnet in front */
+    uint32_t tap_takes; /* WH_TAKES_* */
     struct wh_frameq waiting;
     wh_counters counters;
     struct wh_port *next_active, *next_touched;
@@ -43,8 +45,10 @@ bool wh_port_drain(wh_switch *s, struct wh_port *p);
 /* A frame out of one of its rings, f->len long: copied to frame_room, and what is to be done to it checked there.
  * False: nonsense, counted. */
 bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct wh_frame *f);
-/* Hand it a frame; every way to lose it is counted. */
-void wh_port_deliver(wh_switch *s, struct wh_port *p, const struct wh_frame *f);
+uint32_t wh_port_takes(const struct wh_port *p); /* WH_TAKES_* */
+/* Hand it a frame; every way to lose it is counted. What it cannot take as it is is done here: the frame may have been
+ * cut to pieces afterwards, unless it had no gso, or completed. */
+void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f);
 void wh_port_fail(wh_switch *s, struct wh_port *p); /* -> down, WH_SW_PORT_DOWN */
 void wh_port_kick_touched(wh_switch *s);
 

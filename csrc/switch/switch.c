@@ -83,6 +83,7 @@ static void heard(wh_switch *s, const struct epoll_event *e)
         break;
     case WH_TAG_UDP:
         wh_udp_receive(s);
+        wh_coalesce_flush(s);
         break;
     case WH_TAG_RING:
         p = wh_idmap_get(&s->ports, (uint32_t)e->data.u64);
@@ -254,6 +255,7 @@ void wh_switch_free(wh_switch *s)
     for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
         wh_peer_free(v);
     wh_frameq_clear(&s->parked);
+    wh_coalesce_free(&s->coalesce);
     wh_idmap_free(&s->ports);
     wh_idmap_free(&s->networks);
     wh_idmap_free(&s->peers);

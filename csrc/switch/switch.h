@@ -20,6 +20,7 @@
 #define WH_SWITCH_SWITCH_H
 
 #include "base/ring.h"
+#include "switch/coalesce.h"
 #include "switch/eventq.h"
 #include "switch/frameq.h"
 #include "switch/idmap.h"
@@ -61,6 +62,7 @@ struct wh_switch {
     uint64_t timer_ns; /* next time that tick has something to do */
     uint64_t next_age_ns;
     struct wh_frameq parked; /* from tunnels, with a source that is placed elsewhere (moved.h) */
+    struct wh_coalesce coalesce;
     uint8_t frame_room[WH_HEADROOM + WH_RING_MAX_FRAME + 64]; /* the frame in hand, with headroom */
 };
 

@@ -27,7 +27,14 @@
 #define WH_TUNNEL_OVERHEAD (WH_TUNNEL_HEADER + WH_TUNNEL_TAG)
 
 enum wh_tunnel_type { WH_TUNNEL_DIRECT = 1, WH_TUNNEL_RELAYED = 2 };
-enum wh_tunnel_kind { WH_KIND_FRAME = 0, WH_KIND_BATCH = 1, WH_KIND_PROBE = 2, WH_KIND_ANSWER = 3, WH_KIND_MOVED = 4 };
+enum wh_tunnel_kind {
+    WH_KIND_FRAME = 0,
+    WH_KIND_BATCH = 1,
+    WH_KIND_PROBE = 2,
+    WH_KIND_ANSWER = 3,
+    WH_KIND_MOVED = 4,
+    WH_KIND_OPEN = 5
+};
 
 /* Frames: Ethernet header (one VLAN tag at most) and the largest MTU that a network may have. */
 #define WH_ETH_HEADER   14u
@@ -37,6 +44,8 @@ enum wh_tunnel_kind { WH_KIND_FRAME = 0, WH_KIND_BATCH = 1, WH_KIND_PROBE = 2, W
 #define WH_FRAME_MAX    (WH_MTU_MAX + WH_ETH_OVERHEAD)
 /* [0, vni, frame] in front of a frame, always this long: 0x93 0x00 0xce vni32 0xc5 len16. */
 #define WH_FRAME_PREFIX 10u
+/* [5, vni, start, offset, frame]: 0x95 0x05 0xce vni32 0xcd start16 offset 0xc5 len16; offset is below 128. */
+#define WH_OPEN_PREFIX  14u
 #define WH_DATAGRAM_MAX 9216u
 
 struct wh_header {
@@ -90,6 +99,22 @@ static inline void wh_header_nonce(const uint8_t header[WH_TUNNEL_HEADER], uint8
 /* Written directly in front of a frame that stands in a buffer with headroom, so that the frame is not copied again. */
 /* [4, vni, frame, mac or nil]: the same in front of the frame, and mac behind it, where the buffer needs this much. */
 #define WH_MOVED_SUFFIX 8u
+
+static inline void wh_open_prefix(uint8_t *frame, uint32_t len, uint32_t vni, uint16_t start, uint8_t offset)
+{
+    uint8_t *p = frame - WH_OPEN_PREFIX;
+    uint32_t be_vni = htobe32(vni);
+    uint16_t be_len = htobe16((uint16_t)len), be_start = htobe16(start);
+    p[0] = 0x95;
+    p[1] = WH_KIND_OPEN;
+    p[2] = 0xce;
+    memcpy(p + 3, &be_vni, 4);
+    p[7] = 0xcd;
+    memcpy(p + 8, &be_start, 2);
+    p[10] = offset;
+    p[11] = 0xc5;
+    memcpy(p + 12, &be_len, 2);
+}
 
 static inline void wh_frame_prefix(uint8_t *frame, uint32_t len, uint32_t vni)
 {

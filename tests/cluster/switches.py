@@ -180,12 +180,14 @@ def drops(counters: object, names: Iterable[str]) -> dict[str, int]:
     return {name: getattr(counters, f"drop_{name}") for name in names}
 
 
-def tap_device(name: str) -> int:
-    """A TAP's descriptor; root only."""
+def tap_device(name: str, *, vnet: bool = False) -> int:
+    """A TAP's descriptor; root only. ``vnet``: one that speaks of offloads."""
     import fcntl
     import struct
 
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    tunsetiff, iff_tap, iff_no_pi = 0x400454CA, 0x0002, 0x1000
-    fcntl.ioctl(fd, tunsetiff, struct.pack("16sH22x", name.encode(), iff_tap | iff_no_pi))
+    tunsetiff, iff_tap, iff_no_pi, iff_vnet_hdr = 0x400454CA, 0x0002, 0x1000, 0x4000
+    fcntl.ioctl(
+        fd, tunsetiff, struct.pack("16sH22x", name.encode(), iff_tap | iff_no_pi | (iff_vnet_hdr if vnet else 0))
+    )
     return fd

@@ -13,11 +13,17 @@ from protocol.replay import WINDOW, ReplayWindow
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 FRAMES = st.builds(tunnel.Frame, st.integers(1, tunnel.VNI_MAX), st.binary(min_size=14, max_size=1500))
+OPEN = st.builds(
+    tunnel.Frame,
+    st.integers(1, tunnel.VNI_MAX),
+    st.binary(min_size=300, max_size=1500),
+    st.tuples(st.integers(14, 170), st.integers(0, tunnel.OPEN_OFFSET_MAX)),
+)
 PAYLOADS = st.one_of(
     st.builds(tunnel.Probe, U64, U64),
     st.builds(tunnel.Answer, U64, U64),
     st.builds(tunnel.Moved, FRAMES, st.none() | st.binary(min_size=6, max_size=6)),
-    st.lists(FRAMES, max_size=4).map(tuple),
+    st.lists(FRAMES | OPEN, max_size=4).map(tuple),
 )
 HEADERS = st.builds(tunnel.Header, U32, U32, U32, U64, st.sampled_from(list(tunnel.Type)), st.integers(0, 255))
 

@@ -1,0 +1,39 @@
+/* coalesce: the segments of a flow that come in one batch out of tunnels, put together again for a local port that can
+ * take the whole packet: one pass through ring, driver and guest instead of forty.
+ *
+ * Only what wh_cut would make out of the result is put together: same headers, sequence without a gap, all segments of
+ * one size but the last, IPv4 ids in a row, CWR in the first and FIN and PSH in the last one, checksums left open.
+ * Anything else of a flow sends off what was collected of it first, so that each flow keeps its order. Nothing waits
+ * for longer than the batch. */
+#ifndef WH_SWITCH_COALESCE_H
+#define WH_SWITCH_COALESCE_H
+
+#include "switch/csum.h"
+
+#define WH_FLOWS 8u
+
+struct wh_port;
+
+struct wh_flow {
+    struct wh_port *to; /* NULL: not in use */
+    struct wh_layers y;
+    struct wh_frame whole; /* its bytes stand in the flow's own room */
+    uint32_t next_seq, segments;
+    uint16_t id;   /* IPv4: of the first segment */
+    uint64_t used; /* when, for the choice of a victim */
+};
+
+struct wh_coalesce {
+    struct wh_flow flow[WH_FLOWS];
+    uint8_t *room; /* WH_FLOWS packets; made when there is something to put together */
+    uint32_t open; /* flows in use */
+    uint64_t clock;
+};
+
+/* As wh_port_deliver, but it may keep a copy until wh_coalesce_flush. */
+void wh_coalesce_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f);
+/* At the end of each batch, and before anything may happen to a port. */
+void wh_coalesce_flush(wh_switch *s);
+void wh_coalesce_free(struct wh_coalesce *c);
+
+#endif

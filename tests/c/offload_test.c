@@ -1,0 +1,321 @@
+/* Cutting, coalescing and checksums: random packets against what a slow reference says of each piece, pieces put
+ * together to the packet they were, and headers that lie. WHERRY_FUZZ_ROUNDS and WHERRY_FUZZ_SEED as in switch_fuzz. */
+#include "base/ring_layout.h"
+#include "switch/coalesce.h"
+#include "switch/port.h"
+#include "switch_packets.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define FLOWS 12u
+
+/* A switch without threads and sockets: one port, whose ring is read here. */
+struct bench {
+    wh_switch *s;
+    struct wh_port port;
+    int file;
+    wh_ring *out;
+};
+
+static void bench_open(struct bench *b, uint32_t takes)
+{
+    memset(b, 0, sizeof(*b));
+    b->s = calloc(1, sizeof(*b->s));
+    b->file = wh_ring_file_new(NULL);
+    b->port.is_ring = b->port.enabled = true;
+    CHECK(wh_ring_map(b->file, 1, true, &b->port.to_guest, NULL) == WH_OK);
+    CHECK(wh_ring_map(b->file, 1, false, &b->out, NULL) == WH_OK);
+    wh_ring_set_takes(b->out, takes);
+}
+
+static void bench_close(struct bench *b)
+{
+    wh_coalesce_free(&b->s->coalesce);
+    free(b->s);
+    wh_ring_unmap(b->port.to_guest);
+    wh_ring_unmap(b->out);
+    close(b->file);
+}
+
+static bool take(struct bench *b, struct packet *k)
+{
+    const uint8_t *frame;
+    uint32_t len;
+    if (wh_ring_peek(b->out, &frame, &len) != WH_OK)
+        return false;
+    wh_ring_todo(frame, &k->todo);
+    memcpy(k->bytes + WH_HEADROOM, frame, len);
+    k->f = wh_frame_plain(k->bytes + WH_HEADROOM, len);
+    CHECK(wh_frame_from_vnet(&k->f, &k->todo));
+    wh_ring_consume(b->out);
+    return true;
+}
+
+/* One piece: a frame that is right by itself, and the next part of the payload. */
+static void check_piece(const struct packet *whole, struct wh_frame *piece, uint32_t at, uint32_t index, bool last)
+{
+    struct wh_layers y, w;
+    wh_csum_complete(piece);
+    CHECK(wh_layers_of(piece->data, piece->len, &y) && wh_layers_of(whole->f.data, whole->f.len, &w));
+    CHECK(y.end == piece->len && y.data == w.data && y.proto == w.proto);
+    CHECK(piece->len - y.data == (last ? whole->f.len - w.data - at : whole->f.gso_size));
+    CHECK(memcmp(piece->data + y.data, whole->f.data + w.data + at, piece->len - y.data) == 0);
+    CHECK(slow_transport_sum(piece->data, &y) == 0xffff);
+    CHECK(memcmp(piece->data, whole->f.data, y.l3) == 0);
+    const uint8_t *l4 = piece->data + y.l4, *was = whole->f.data + w.l4;
+    if (y.ip == 4) {
+        CHECK(slow_sum(0, piece->data + y.l3, (uint32_t)(y.l4 - y.l3)) == 0xffff);
+        CHECK(wh_get16(piece->data + y.l3 + 4) == (uint16_t)(wh_get16(whole->f.data + w.l3 + 4) + index));
+    }
+    if (y.proto == WH_PROTO_UDP)
+        return;
+    CHECK(wh_get32(l4 + 4) == wh_get32(was + 4) + at);
+    uint8_t lost = was[13] & (uint8_t)~l4[13];
+    CHECK((l4[13] & (uint8_t)~was[13]) == 0);
+    CHECK(lost == ((was[13] & (last ? 0 : WH_TCP_FIN | WH_TCP_PSH)) | (was[13] & (index == 0 ? 0 : WH_TCP_CWR))));
+}
+
+static void cut_is_right(unsigned rounds, uint64_t *state)
+{
+    static struct packet whole, spoiled;
+    for (unsigned i = 0; i < rounds; i++) {
+        packet_make(&whole, state, i % FLOWS, (uint32_t)next_random(state), 2 + below(state, 60));
+        if (whole.f.gso == WH_GSO_NONE)
+            continue;
+        spoiled = whole;
+        spoiled.f.data = spoiled.bytes + WH_HEADROOM;
+        struct wh_cut cut;
+        struct wh_frame piece;
+        uint32_t at = 0, index = 0, total = whole.f.len - whole.f.hdr_len;
+        wh_cut_begin(&cut, &spoiled.f);
+        while (wh_cut_next(&cut, &piece)) {
+            uint32_t bytes = piece.len - whole.f.hdr_len;
+            memset(piece.data - WH_OPEN_PREFIX, 0xa5, WH_OPEN_PREFIX); /* what a tunnel does to it */
+            check_piece(&whole, &piece, at, index++, at + bytes == total);
+            at += bytes;
+        }
+        CHECK(at == total);
+    }
+}
+
+static void cut_to(struct bench *b, struct packet *k)
+{
+    struct wh_cut cut;
+    struct wh_frame piece;
+    wh_cut_begin(&cut, &k->f);
+    while (wh_cut_next(&cut, &piece))
+        wh_coalesce_deliver(b->s, &b->port, &piece);
+}
+
+static void coalesce_undoes_cut(unsigned rounds, uint64_t *state)
+{
+    static struct packet whole, spoiled, got;
+    struct bench b;
+    bench_open(&b, WH_TAKES_ALL);
+    for (unsigned i = 0; i < rounds; i++) {
+        packet_make(&whole, state, i % FLOWS, (uint32_t)next_random(state), 2 + below(state, 60));
+        if (whole.f.gso == WH_GSO_NONE)
+            continue;
+        spoiled = whole;
+        spoiled.f.data = spoiled.bytes + WH_HEADROOM;
+        cut_to(&b, &spoiled);
+        wh_coalesce_flush(b.s);
+        CHECK(take(&b, &got));
+        CHECK(got.f.len == whole.f.len && memcmp(got.f.data, whole.f.data, whole.f.len) == 0);
+        CHECK(memcmp(&got.todo, &whole.todo, sizeof(whole.todo)) == 0);
+        CHECK(!take(&b, &got));
+    }
+    bench_close(&b);
+}
+
+/* What a flow's pieces are, as a number: of their bytes with the checksum filled in, in their order. */
+static void digest(struct wh_frame *f, uint64_t sums[FLOWS], uint64_t *pieces)
+{
+    struct wh_layers y;
+    wh_csum_complete(f);
+    CHECK(wh_layers_of(f->data, f->len, &y) && slow_transport_sum(f->data, &y) == 0xffff);
+    uint64_t *sum = &sums[wh_get16(f->data + y.l4) - 1000];
+    for (uint32_t i = 0; i < f->len; i++)
+        *sum = (*sum ^ f->data[i]) * 0x100000001b3ull;
+    ++*pieces;
+}
+
+static void digest_out(struct bench *b, uint64_t sums[FLOWS], uint64_t *pieces, uint64_t *packets)
+{
+    static struct packet got;
+    while (take(b, &got)) {
+        struct wh_cut cut;
+        struct wh_frame piece;
+        ++*packets;
+        CHECK((wh_frame_needs(&got.f) & ~wh_port_takes(&b->port)) == 0);
+        if (got.f.gso == WH_GSO_NONE) {
+            digest(&got.f, sums, pieces);
+            continue;
+        }
+        wh_cut_begin(&cut, &got.f);
+        while (wh_cut_next(&cut, &piece))
+            digest(&piece, sums, pieces);
+    }
+}
+
+/* Pieces of many flows mixed with each other, some lost, doubled or swapped: each flow comes out as it went in. */
+static void order_is_kept(unsigned rounds, uint64_t *state, uint32_t takes)
+{
+    static struct packet source[FLOWS];
+    struct wh_cut cut[FLOWS];
+    uint64_t in[FLOWS] = {0}, out[FLOWS] = {0}, pieces_in = 0, pieces_out = 0, packets = 0;
+    uint32_t seq[FLOWS] = {0};
+    bool open[FLOWS] = {false};
+    struct bench b;
+    bench_open(&b, takes);
+    for (unsigned i = 0; i < rounds; i++) {
+        unsigned flow = below(state, FLOWS);
+        for (uint32_t burst = 1 + below(state, 20); burst > 0; burst--) {
+            static uint8_t copy[WH_HEADROOM + WH_RING_MAX_FRAME], again[WH_RING_MAX_FRAME];
+            struct wh_frame piece;
+            if (!open[flow]) {
+                packet_make(&source[flow], state, flow, seq[flow], 2 + below(state, 30));
+                open[flow] = source[flow].f.gso != WH_GSO_NONE;
+                seq[flow] += source[flow].f.len - source[flow].f.hdr_len;
+                if (!open[flow])
+                    break;
+                wh_cut_begin(&cut[flow], &source[flow].f);
+            }
+            if (!wh_cut_next(&cut[flow], &piece)) {
+                open[flow] = false;
+                continue;
+            }
+            uint32_t fate = below(state, 40);
+            for (unsigned times = fate == 0 ? 0 : fate == 1 ? 2 : 1; times > 0; times--) {
+                struct wh_frame f = piece;
+                memcpy(again, piece.data, piece.len);
+                f.data = again;
+                digest(&f, in, &pieces_in);
+                f = piece;
+                f.data = copy + WH_HEADROOM;
+                memcpy(f.data, piece.data, piece.len);
+                wh_coalesce_deliver(b.s, &b.port, &f);
+            }
+        }
+        if (below(state, 4) == 0) {
+            wh_coalesce_flush(b.s);
+            digest_out(&b, out, &pieces_out, &packets);
+        }
+    }
+    wh_coalesce_flush(b.s);
+    digest_out(&b, out, &pieces_out, &packets);
+    CHECK(b.s->total.drop_full == 0 && pieces_in == pieces_out && pieces_in > rounds);
+    CHECK(memcmp(in, out, sizeof(in)) == 0);
+    CHECK((takes & WH_TAKES_TSO4) ? packets < pieces_out / 2 : packets == pieces_out);
+    bench_close(&b);
+}
+
+/* A receiver without offloads gets from a packet what one with them makes of it. */
+static void plain_receivers(unsigned rounds, uint64_t *state)
+{
+    static struct packet whole, spoiled, got;
+    struct bench b;
+    bench_open(&b, 0);
+    for (unsigned i = 0; i < rounds; i++) {
+        packet_make(&whole, state, 1, 7, 1 + below(state, 50));
+        spoiled = whole;
+        spoiled.f.data = spoiled.bytes + WH_HEADROOM;
+        wh_port_deliver(b.s, &b.port, &spoiled.f);
+        uint32_t payload = 0;
+        struct wh_layers y;
+        while (take(&b, &got)) {
+            CHECK(got.f.csum != WH_CSUM_PARTIAL && got.f.gso == WH_GSO_NONE);
+            CHECK(wh_layers_of(got.f.data, got.f.len, &y) && slow_transport_sum(got.f.data, &y) == 0xffff);
+            payload += y.end - y.data;
+        }
+        CHECK(wh_layers_of(whole.f.data, whole.f.len, &y) && payload == y.end - y.data);
+    }
+    bench_close(&b);
+}
+
+/* Headers that another process wrote: refused, or the frame can be cut and completed without a step outside of it. */
+static void lying_headers(unsigned rounds, uint64_t *state)
+{
+    static struct packet k;
+    unsigned good = 0;
+    for (unsigned i = 0; i < rounds; i++) {
+        packet_make(&k, state, 1, 7, 1 + below(state, 8));
+        uint8_t *todo = (uint8_t *)&k.todo, *frame = k.bytes + WH_HEADROOM;
+        for (uint32_t n = below(state, 3); n > 0; n--)
+            todo[below(state, sizeof(k.todo))] = (uint8_t)next_random(state);
+        for (uint32_t n = below(state, 3); n > 0; n--)
+            frame[below(state, 80)] = (uint8_t)next_random(state);
+        uint32_t len = below(state, 4) ? k.f.len : 14 + below(state, k.f.len - 13);
+        uint8_t *exact = malloc(WH_HEADROOM + len); /* the sanitizer sees its end */
+        memcpy(exact + WH_HEADROOM, frame, len);
+        struct wh_frame f = wh_frame_plain(exact + WH_HEADROOM, len), piece;
+        if (wh_frame_from_vnet(&f, &k.todo)) {
+            good++;
+            if (f.gso == WH_GSO_NONE) {
+                wh_csum_complete(&f);
+            } else {
+                struct wh_cut cut;
+                uint32_t pieces = 0;
+                wh_cut_begin(&cut, &f);
+                while (wh_cut_next(&cut, &piece))
+                    wh_csum_complete(&piece), pieces++;
+                CHECK(pieces > 1 && pieces <= 65535 / WH_GSO_SIZE_MIN);
+            }
+        }
+        free(exact);
+    }
+    CHECK(good > rounds / 20 && good < rounds * 9 / 10);
+}
+
+static void refused(void)
+{
+    static struct packet k;
+    uint64_t state = 5;
+    do
+        packet_make(&k, &state, 1, 7, 9);
+    while (k.f.gso != WH_GSO_TCP4);
+    const struct wh_vnet good = k.todo;
+    struct wh_vnet bad[11];
+    for (unsigned i = 0; i < WH_ARRAY_LEN(bad); i++)
+        bad[i] = good;
+    bad[0].gso_size = 0;
+    bad[1].gso_size = htole16(WH_GSO_SIZE_MIN - 1);
+    bad[2].hdr_len = htole16(65535);
+    bad[3].csum_start = htole16(65535);
+    bad[4].csum_offset = htole16(65535);
+    bad[5].flags = 0; /* segments want checksums */
+    bad[6].gso_type = WH_VNET_GSO_TCPV6;
+    bad[7].gso_type = WH_VNET_GSO_UDP_L4;
+    bad[8].gso_type = 3; /* UFO, which was never offered */
+    bad[9].csum_start = htole16((uint16_t)(le16toh(good.csum_start) + 2));
+    bad[10].gso_type = WH_VNET_GSO_ECN;
+    for (unsigned i = 0; i < WH_ARRAY_LEN(bad); i++) {
+        struct wh_frame f = wh_frame_plain(k.f.data, k.f.len);
+        CHECK(!wh_frame_from_vnet(&f, &bad[i]));
+    }
+    struct wh_frame f = wh_frame_plain(k.f.data, k.f.len - 1); /* shorter than its IP header says */
+    CHECK(!wh_frame_from_vnet(&f, &good));
+}
+
+static uint64_t number_from(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+int main(void)
+{
+    uint64_t state = number_from("WHERRY_FUZZ_SEED", 0x5bd1e995) | 1;
+    unsigned rounds = (unsigned)number_from("WHERRY_FUZZ_ROUNDS", 1000);
+    printf("seed %#llx\n", (unsigned long long)state);
+    refused();
+    cut_is_right(rounds / 2, &state);
+    coalesce_undoes_cut(rounds / 2, &state);
+    order_is_kept(rounds, &state, WH_TAKES_ALL);
+    order_is_kept(rounds / 2, &state, 0);
+    order_is_kept(rounds / 2, &state, WH_TAKES_CSUM);
+    plain_receivers(rounds / 2, &state);
+    lying_headers(rounds * 4, &state);
+    return finish("offload");
+}
