@@ -31,6 +31,7 @@ from protocol.transport import Link
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+SEED_BITS = 53  # what every reader of JSON keeps exactly: people repeat a run by its seed
 RUN_DEADLINE_S = 900.0  # an image may have to be fetched first
 STOP_DEADLINE_S = 60.0  # beyond the grace that was asked for
 FORGET_DEADLINE_S = 60.0
@@ -50,6 +51,8 @@ class RunWish:
     on: str | None = None
     cmdline: str = ""
     cpu: Literal["rva22", "rv64gc"] = "rva22"
+    icount: bool = False
+    seed: int | None = None  # only with icount; else one is drawn
 
 
 class Lifecycle:
@@ -74,6 +77,8 @@ class Lifecycle:
             )
         if wish.memory % (2 << 20):
             raise Invalid(f"memory {wish.memory}: must be a multiple of 2 MiB", field="memory")
+        if wish.seed is not None and not wish.icount:
+            raise Invalid("seed goes with icount: only then does it decide the run", field="seed")
         on = nodes.by_name(tx, wish.on, field="on").id if wish.on else None
         ident = f"g-{secrets.token_hex(6)}"
         spec = GuestSpec(
@@ -85,7 +90,8 @@ class Lifecycle:
             nics=networks.allocate(tx, ident, list(wish.networks)),
             cmdline=wish.cmdline,
             cpu=wish.cpu,
-            seed=secrets.randbits(62) | 1,
+            icount=wish.icount,
+            seed=wish.seed or secrets.randbits(SEED_BITS) | 1,
         )
         return spec, self._cluster.place(tx, Demand(wish.memory, wish.cpus, on=on))
 

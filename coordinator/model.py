@@ -49,6 +49,8 @@ class Guest:
             "memory": self.spec.memory,
             "cpus": self.spec.cpus,
             "cpu": self.spec.cpu,
+            "icount": self.spec.icount,
+            "seed": self.spec.seed if self.spec.icount else None,  # elsewhere it is what the guest's keys come from
             "nics": [{"network": n.network, "mac": n.mac, "address": n.address} for n in self.spec.nics],
             "created": self.created,
             "booted_s": round(self.booted - self.started, 3) if self.booted >= self.started > 0 else None,

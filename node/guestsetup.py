@@ -10,7 +10,7 @@ import os
 import socket
 import time
 
-from node.machine import BOOT_FIRMWARE, BOOT_LINUX, Machine
+from node.machine import BOOT_FIRMWARE, BOOT_LINUX, ICOUNT_OFF, ICOUNT_PACED, Machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def make_machine(spec: dict[str, Any]) -> Machine:
     """The machine of a spec with its devices, and with its boot contents unless it is to receive them."""
     guest, files = spec["spec"], spec["files"]
     boot = BOOT_LINUX if "kernel" in files else BOOT_FIRMWARE
-    machine = Machine(guest["memory"], guest["cpus"], boot, guest["seed"], cpu=guest["cpu"])
+    icount = ICOUNT_PACED if guest.get("icount") else ICOUNT_OFF
+    machine = Machine(guest["memory"], guest["cpus"], boot, guest["seed"], icount=icount, cpu=guest["cpu"])
     for nic in guest["nics"]:
         machine.add_nic(bytes.fromhex(nic["mac"].replace(":", "")))
     if "disk" in files:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ENGINE_AUTO, ENGINE_INTERPRETER, ENGINE_JIT = 0, 1, 2
 BOOT_LINUX, BOOT_FIRMWARE = 0, 1
+ICOUNT_OFF, ICOUNT_FREE, ICOUNT_PACED = range(3)  # csrc/api.cdef says what they mean
 CPU_MODELS = {"rva22": 0, "rv64gc": 1}  # enum wh_cpu_model
 CH_UART, CH_CONSOLE, CH_AGENT = 0, 1, 2
 EV_NONE, EV_POWEROFF, EV_REBOOT, EV_CRASH, EV_OUTPUT, EV_CHANNEL = range(6)
@@ -46,7 +47,7 @@ class Event:
 
 class Machine:
     """``ram``: bytes, ``harts``: count, ``boot``: BOOT_LINUX or BOOT_FIRMWARE, ``seed``: 0 = host randomness,
-    ``engine``: ENGINE_*, ``icount``: time from instructions (wants a seed), ``cpu``: a key of CPU_MODELS."""
+    ``engine``: ENGINE_*, ``icount``: ICOUNT_*, time from instructions (wants a seed), ``cpu``: a key of CPU_MODELS."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class Machine:
         seed: int = 0,
         *,
         engine: int = ENGINE_AUTO,
-        icount: bool = False,
+        icount: int = ICOUNT_OFF,
         cpu: str = "rva22",
     ) -> None:
         self._lib = core()
@@ -104,6 +105,16 @@ class Machine:
         """Firmware that starts a Linux Image by itself, as OpenSBI's fw_dynamic does."""
         err, line = new_error(), cmdline.encode()
         check(self._lib.wh_machine_load_firmware_linux(self._m, fd, kernel_fd, initrd_fd, line, err), err)
+
+    def record(self, fd: int) -> None:
+        """Before start, of an icount machine: write what comes from outside, and when, to ``fd``, which is dup'ed."""
+        err = new_error()
+        check(self._lib.wh_machine_record(self._m, fd, err), err)
+
+    def replay(self, fd: int) -> None:
+        """Before start, of an icount machine: take what comes from outside from a log, and nothing else."""
+        err = new_error()
+        check(self._lib.wh_machine_replay(self._m, fd, err), err)
 
     # -- running
 

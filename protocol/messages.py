@@ -96,6 +96,7 @@ class GuestSpec(Message, frozen=True, kw_only=True):
     cmdline: Text = ""  # appended to the image's
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     cpu: Literal["rva22", "rv64gc"] = "rva22"  # the CPU model, for life: csrc/cpu/model.h
+    icount: bool = False  # time from instructions, for life; wants a seed
 
 
 CounterName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]

@@ -26,6 +26,8 @@ class Guest:
     memory: int = 0
     cpus: int = 0
     cpu: str = ""
+    icount: bool = False
+    seed: int | None = None  # only of a guest with icount
     nics: list[dict[str, Any]] = field(default_factory=list)
     created: float = 0.0
     booted_s: float | None = None

@@ -21,6 +21,10 @@ class RunBody(Body):
     memory: Annotated[int, Field(ge=16 * MIB, le=64 << 30, description="bytes, a multiple of 2 MiB")] = 256 * MIB
     cpus: Annotated[int, Field(ge=1, le=64)] = 1
     cpu: Annotated[CpuModel, Field(description="CPU model; a cluster's baseline")] = "rva22"
+    icount: Annotated[bool, Field(description="time from instructions: the same seed and inputs give the same run")] = (
+        False
+    )
+    seed: Annotated[int, Field(ge=1, lt=2**53, description="only with icount")] | None = None
     networks: Annotated[list[Name], Field(max_length=8)] = []
     on: Name | None = None
     cmdline: Annotated[str, Field(max_length=2048, description="appended to the image's")] | None = None

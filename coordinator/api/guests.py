@@ -40,6 +40,8 @@ async def run_guest(svc: Svc, body: RunBody) -> JSONResponse:
         memory=body.memory,
         cpus=body.cpus,
         cpu=body.cpu,
+        icount=body.icount,
+        seed=body.seed,
         networks=body.networks,
         on=body.on,
         cmdline=body.cmdline or "",

@@ -79,6 +79,16 @@ void wh_icount_deadline_moved(wh_machine *m)
         wh_hart_set_limit(h->cpu, wh_hart_steps(h->cpu) + wh_icount_stretch(m));
 }
 
+void wh_io_set_timer(wh_machine *m, uint64_t when)
+{
+    struct itimerspec at = {0}; /* all zero disarms */
+    if (when < INT64_MAX) {
+        at.it_value.tv_sec = (time_t)(when / 1000000000ull);
+        at.it_value.tv_nsec = (long)(when % 1000000000ull) | 1;
+    }
+    timerfd_settime(m->io_timer, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
 /* The earlier of the machine timers and the RTC alarm, as one absolute CLOCK_MONOTONIC time. */
 void wh_io_arm_timer(void *ctx)
 {
@@ -96,10 +106,5 @@ void wh_io_arm_timer(void *ctx)
         if (wait < UINT64_MAX - now && now + wait < when)
             when = now + wait;
     }
-    struct itimerspec at = {0}; /* all zero disarms */
-    if (when < INT64_MAX) {
-        at.it_value.tv_sec = (time_t)(when / 1000000000ull);
-        at.it_value.tv_nsec = (long)(when % 1000000000ull) | 1;
-    }
-    timerfd_settime(m->io_timer, TFD_TIMER_ABSTIME, &at, NULL);
+    wh_io_set_timer(m, when);
 }

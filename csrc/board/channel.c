@@ -158,6 +158,14 @@ bool wh_channel_admit(wh_channel *c, wh_channel_note_fn note)
     return n || room;
 }
 
+bool wh_channel_waits(wh_channel *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool waits = c->in_head != c->in_shown || c->consumed != c->consumed_next;
+    pthread_mutex_unlock(&c->lock);
+    return waits;
+}
+
 void wh_channel_let_in(wh_channel *c, const uint8_t *data, size_t len)
 {
     pthread_mutex_lock(&c->lock);

@@ -6,7 +6,7 @@
  * A step is an instruction retired or an exception taken (cpu.h). One thread does everything: harts run in turns of
  * QUANTUM steps, round robin, those that wait for an interrupt or are stopped left out; so a machine with one busy hart
  * runs at 1 GHz of its own time, one with n busy harts each at 1/n of that. A turn ends early by WFI, PAUSE or a stop.
- * Where nobody can run, time jumps to the next timer.
+ * Where nobody can run, time jumps to the next timer, or in a paced machine passes as the host's does.
  *
  * The order of everything else hangs on turns. Before each turn, and only there: what came from outside is let in
  * (inputs.c writes it down, or plays it back), devices that asked to be polled are, in the order of their slots. So
@@ -136,23 +136,37 @@ static void end_astray(wh_machine *m)
     wh_run_halt(m);
 }
 
-/* False: nothing can happen any more before something comes from outside. */
+static void pass_time(wh_machine *m, uint64_t ns)
+{
+    m->icount.skipped += ns;
+    tick(m);
+}
+
+/* False: nobody may run, before something comes from outside or, in a paced machine, m->icount.due ns have passed. */
 static bool begin_turn(wh_machine *m)
 {
-    m->icount.turns++;
-    if (!let_in(m)) {
-        end_astray(m);
-        return true;
+    wh_icount *c = &m->icount;
+    if (!c->idle) {
+        c->turns++;
+        if (!let_in(m)) {
+            end_astray(m);
+            return true;
+        }
     }
-    uint64_t due;
+    uint64_t due, passed;
     while (!choose(m, &due)) {
         uint64_t board = wh_icount_board_due(m);
-        due = board < due ? board : due;
-        if (due == UINT64_MAX)
+        c->due = due = board < due ? board : due;
+        if (wh_inputs_passed(m, due, &passed)) {
+            pass_time(m, passed);
+            return true; /* and what came then is let in before the next turn */
+        }
+        c->idle = c->paced && !m->inputs.playing;
+        if (due == UINT64_MAX || c->idle)
             return false;
-        m->icount.skipped += due;
-        tick(m);
+        pass_time(m, due);
     }
+    c->idle = false;
     return true;
 }
 
@@ -195,17 +209,74 @@ enum wh_icount_stop wh_icount_run(wh_machine *m, uint64_t until)
     return WH_ICOUNT_ENDED;
 }
 
+/* ---- the machine's own thread, and its sleep */
+
+static bool outside_waits(wh_machine *m)
+{
+    bool waits = false;
+    for (unsigned i = 0; i < WH_CHANNELS; i++)
+        waits |= wh_channel_waits(&m->channel[i]);
+    pthread_mutex_lock(&m->lock);
+    for (unsigned i = 0; i < m->nics; i++)
+        waits |= wh_virtio_net_waits(m->nic[i]);
+    pthread_mutex_unlock(&m->lock);
+    return waits;
+}
+
+enum woken { BY_BELL_OR_TIME, BY_DEVICE, BY_PAUSE };
+
+/* Until a bell rings or `ns` have passed. A device's bell is left to the next turn, which polls it. */
+static enum woken sleep_for(wh_machine *m, uint64_t ns)
+{
+    struct epoll_event ev[MAX_EVENTS];
+    enum woken why = BY_BELL_OR_TIME;
+    wh_io_set_timer(m, ns == UINT64_MAX ? UINT64_MAX : wh_now_ns() + ns);
+    int n = wh_io_wait(m, ev, MAX_EVENTS, -1);
+    for (int i = 0; i < n; i++) {
+        const int *own = ev[i].data.ptr;
+        uint64_t count;
+        if (own == &m->io_timer || own == &m->io_event)
+            (void)!read(*own, &count, sizeof count);
+        else
+            why = BY_DEVICE;
+    }
+    return atomic_load(&m->go) ? why : BY_PAUSE;
+}
+
+/* Time passes as the host's does until the next timer is due or something came from outside, which is then let in by a
+ * new turn; that it came before the timer, and when, is an input itself. Bells with nothing behind them, and pauses,
+ * leave no trace. */
+static void idle(wh_machine *m)
+{
+    wh_icount *c = &m->icount;
+    uint64_t begun = wh_now_ns(), left = c->due > c->slept ? c->due - c->slept : 0;
+    enum woken why = outside_waits(m) ? BY_DEVICE : sleep_for(m, c->due == UINT64_MAX ? UINT64_MAX : left);
+    c->slept += wh_now_ns() - begun;
+    if (why == BY_PAUSE) /* hands off the devices before the next checkpoint */
+        return;
+    bool reached = c->slept >= c->due;
+    if (!reached && why != BY_DEVICE && !outside_waits(m))
+        return;
+    pass_time(m, reached ? c->due : c->slept);
+    c->slept = 0;
+    if (reached)
+        return;
+    c->idle = false;
+    wh_inputs_note(m, WH_INPUT_TIME, 0, NULL, 0, wh_icount_ns(m));
+}
+
 void *wh_icount_main(void *ctx)
 {
     wh_machine *m = ctx;
     pthread_setname_np(pthread_self(), "guest icount");
+    m->icount.paced = m->config.icount == WH_ICOUNT_PACED;
     while (wh_run_checkpoint(m, &m->io_parked)) {
         if (wh_icount_run(m, UINT64_MAX) != WH_ICOUNT_IDLE)
             continue;
-        struct epoll_event ev;
-        uint64_t count;
-        if (wh_io_wait(m, &ev, 1, -1) == 1 && ev.data.ptr == &m->io_event)
-            (void)!read(m->io_event, &count, sizeof count);
+        if (m->icount.idle)
+            idle(m);
+        else if (!outside_waits(m))
+            (void)sleep_for(m, UINT64_MAX);
     }
     return NULL;
 }
@@ -216,13 +287,14 @@ void wh_icount_save(const wh_machine *m, wh_writer *w)
     uint64_t waiting = 0;
     for (unsigned i = 0; i < m->config.harts; i++)
         waiting |= (uint64_t)m->hart[i].waiting << i;
-    wh_put_map(w, 6);
+    wh_put_map(w, 7);
     wh_put_kuint(w, "steps", c->steps);
     wh_put_kuint(w, "skipped", c->skipped);
     wh_put_kuint(w, "hart", c->hart);
     wh_put_kuint(w, "turn_left", c->turn_left);
     wh_put_kuint(w, "turns", c->turns);
     wh_put_kuint(w, "waiting", waiting);
+    wh_put_kuint(w, "idle", c->idle);
 }
 
 /* A machine that did not count before begins to, at its mtime. */
@@ -237,6 +309,7 @@ void wh_icount_load(wh_machine *m, const wh_reader *doc, wh_reader *fail)
     uint64_t hart = wh_map_uint(&map, "hart", &r), left = wh_map_uint(&map, "turn_left", &r);
     c->turns = wh_map_uint(&map, "turns", &r);
     uint64_t waiting = wh_map_uint(&map, "waiting", &r);
+    bool idle = wh_map_has(&map, "idle") && wh_map_uint(&map, "idle", &r) != 0;
     if (hart >= m->config.harts || left > QUANTUM)
         wh_reader_fail(&r, "icount");
     if (r.status) {
@@ -245,6 +318,7 @@ void wh_icount_load(wh_machine *m, const wh_reader *doc, wh_reader *fail)
     }
     c->hart = (unsigned)hart;
     c->turn_left = left;
+    c->idle = idle;
     for (unsigned i = 0; i < m->config.harts; i++)
         m->hart[i].waiting = waiting >> i & 1;
 }

@@ -4,8 +4,10 @@
  * A stream of msgpack values. First a map {"wherry-inputs": 1, "seed", "ram_bytes", "harts", "boot", "cpu", "nics"}:
  * what the machine must be. Then one array [turn, steps, kind, index, value] for each input, in order: turn and steps
  * are the machine's counts when it was let in (steps tells a run that has gone another way), kind is enum
- * wh_input_kind, index the channel or NIC, value the bytes, or the offset up to which a channel's reader has read.
- * Pauses, and when output was read, are no inputs: the guest can't see them.
+ * wh_input_kind, index the channel or NIC, value the bytes, or the offset up to which a channel's reader has read. One
+ * kind is different: TIME belongs to the inside of a turn of a paced machine in which nobody could run; its value is
+ * the machine's time, in ns, at which something came from outside before the next timer did. Pauses, and when output
+ * was read, are no inputs: the guest can't see them.
  *
  * A damaged log is refused before the machine starts; so is one whose tail is cut off. */
 #include "board/machine.h"
@@ -34,6 +36,11 @@ static int put_all(int fd, const uint8_t *data, size_t len)
     return 0;
 }
 
+static bool has_number(uint64_t kind)
+{
+    return kind == WH_INPUT_CONSUMED || kind == WH_INPUT_TIME;
+}
+
 static void put_header(const wh_machine *m, wh_writer *w)
 {
     wh_put_map(w, 7);
@@ -59,7 +66,7 @@ void wh_inputs_note(wh_machine *m, enum wh_input_kind kind, unsigned index, cons
     wh_put_uint(&w, m->icount.steps);
     wh_put_uint(&w, kind);
     wh_put_uint(&w, index);
-    if (kind == WH_INPUT_CONSUMED)
+    if (has_number(kind))
         wh_put_uint(&w, value);
     else
         wh_put_bin(&w, data, len);
@@ -110,9 +117,9 @@ static void get_entry(wh_reader *r, struct entry *e)
         wh_reader_fail(r, "entry");
     e->turn = wh_get_uint(r);
     e->steps = wh_get_uint(r);
-    e->kind = wh_get_uint_max(r, WH_INPUT_FRAME);
+    e->kind = wh_get_uint_max(r, WH_INPUT_TIME);
     e->index = wh_get_uint(r);
-    if (e->kind == WH_INPUT_CONSUMED)
+    if (has_number(e->kind))
         e->value = wh_get_uint(r);
     else
         e->data = wh_get_bin(r, &e->len);
@@ -125,6 +132,8 @@ static bool allowed(const wh_machine *m, const struct entry *e)
         return e->index < WH_CHANNELS && e->len > 0 && e->len <= WH_CHANNEL_BYTES;
     case WH_INPUT_CONSUMED:
         return e->index == WH_CH_AGENT;
+    case WH_INPUT_TIME:
+        return e->index == 0;
     default:
         return e->index < m->nics && e->len > 0 && e->len <= WH_RING_MAX_FRAME;
     }
@@ -183,6 +192,7 @@ static void look_ahead(wh_inputs *in)
         get_entry(&at, &e);
     in->turn = e.turn;
     in->steps = e.steps;
+    in->kind = e.kind;
 }
 
 static int read_log(wh_inputs *in, int fd, size_t *len, wh_error *err)
@@ -234,6 +244,8 @@ bool wh_inputs_play(wh_machine *m, uint32_t *channels)
         struct entry e;
         if (in->turn != m->icount.turns || in->steps != m->icount.steps)
             return false;
+        if (in->kind == WH_INPUT_TIME)
+            return true;
         get_entry(&in->at, &e);
         if (e.kind == WH_INPUT_BYTES) {
             wh_channel_let_in(&m->channel[e.index], e.data, e.len);
@@ -245,6 +257,23 @@ bool wh_inputs_play(wh_machine *m, uint32_t *channels)
         }
         look_ahead(in);
     }
+    return true;
+}
+
+bool wh_inputs_passed(wh_machine *m, uint64_t due, uint64_t *passed)
+{
+    wh_inputs *in = &m->inputs;
+    uint64_t now = wh_icount_ns(m);
+    struct entry e;
+    if (!in->pending || in->kind != WH_INPUT_TIME || in->turn != m->icount.turns)
+        return false;
+    wh_reader next = in->at;
+    get_entry(&next, &e);
+    if (e.value < now || e.value - now >= due) /* a timer comes first, and the entry's time later in this turn */
+        return false;
+    in->at = next;
+    look_ahead(in);
+    *passed = e.value - now;
     return true;
 }
 

@@ -15,6 +15,8 @@ static int check_config(const wh_machine_config *c, wh_error *err)
         return wh_fail(err, WH_E_INVAL, "cpus", "%u: 1 to %u are allowed", c->harts, WH_MAX_HARTS);
     if (c->boot != WH_BOOT_LINUX && c->boot != WH_BOOT_FIRMWARE)
         return wh_fail(err, WH_E_INVAL, "boot", "%u: 0 (Linux) or 1 (firmware)", c->boot);
+    if (c->icount > WH_ICOUNT_PACED)
+        return wh_fail(err, WH_E_INVAL, "icount", "%u: 0 (off), 1 (free) or 2 (paced)", c->icount);
     if (c->icount && !c->seed)
         return wh_fail(err, WH_E_INVAL, "seed", "0: a machine that counts instructions for time needs a seed");
     if (!wh_cpu_model_known(c->cpu))

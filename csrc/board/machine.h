@@ -42,7 +42,7 @@
 #define WH_MAX_RAM (64ull << 30)
 
 /* What comes into an icount machine from outside. */
-enum wh_input_kind { WH_INPUT_BYTES = 0, WH_INPUT_CONSUMED = 1, WH_INPUT_FRAME = 2 };
+enum wh_input_kind { WH_INPUT_BYTES = 0, WH_INPUT_CONSUMED = 1, WH_INPUT_FRAME = 2, WH_INPUT_TIME = 3 };
 
 /* ---- channel.c */
 typedef struct wh_channel {
@@ -69,6 +69,7 @@ void wh_channel_load(wh_channel *c, wh_reader *r);
 typedef void (*wh_channel_note_fn)(wh_machine *m, enum wh_input_kind kind, unsigned index, const uint8_t *data,
                                    size_t len, uint64_t value);
 bool wh_channel_admit(wh_channel *c, wh_channel_note_fn note);
+bool wh_channel_waits(wh_channel *c); /* there is something to admit */
 void wh_channel_let_in(wh_channel *c, const uint8_t *data, size_t len);
 bool wh_channel_let_consume(wh_channel *c, uint64_t offset);
 
@@ -152,6 +153,10 @@ typedef struct wh_icount {
     uint64_t turn_left; /* steps */
     uint64_t turns;     /* begun so far: the place of an input in the log */
     uint64_t stop;      /* total of steps at which to come back to the driver */
+    bool paced;         /* by this machine's own thread */
+    bool idle;          /* the turn was begun and waits for time to pass */
+    uint64_t due;       /* while idle: ns until the next timer, UINT64_MAX without one */
+    uint64_t slept;     /* of these, host ns: behind a pause the rest is slept */
 } wh_icount;
 
 /* ---- inputs.c: what came into an icount machine from outside, and when */
@@ -160,7 +165,7 @@ typedef struct wh_inputs {
     uint8_t *log; /* the log that is played back, or NULL */
     wh_reader at; /* in it */
     bool playing, pending;
-    uint64_t turn, steps; /* of the entry at `at`, while pending */
+    uint64_t turn, steps, kind; /* of the entry at `at`, while pending */
 } wh_inputs;
 
 struct wh_machine {
@@ -228,6 +233,9 @@ void wh_inputs_note(wh_machine *m, enum wh_input_kind kind, unsigned index, cons
 /* What the log has for this turn; *channels gets a bit for each that has something to look at. False: this run is not
  * the one that was recorded. */
 bool wh_inputs_play(wh_machine *m, uint32_t *channels);
+/* In a turn in which nobody may run for `due` ns: how many of them passed before something came from outside, when the
+ * log says so. False: all. */
+bool wh_inputs_passed(wh_machine *m, uint64_t due, uint64_t *passed);
 void wh_inputs_close(wh_machine *m);
 
 /* rest.c */
@@ -256,8 +264,9 @@ void wh_debug_tell(wh_machine *m); /* the debugger has something to look at */
 int wh_io_init(wh_machine *m, wh_error *err);
 void wh_io_destroy(wh_machine *m);
 int wh_io_watch(wh_machine *m, wh_device *d, wh_error *err);
-void wh_io_arm_timer(void *m);               /* lock held, or no thread runs */
-uint64_t wh_icount_board_due(wh_machine *m); /* steps until the board's own timers have something to do */
+void wh_io_set_timer(wh_machine *m, uint64_t when); /* absolute host ns; UINT64_MAX: never */
+void wh_io_arm_timer(void *m);                      /* lock held, or no thread runs */
+uint64_t wh_icount_board_due(wh_machine *m);        /* steps until the board's own timers have something to do */
 uint64_t
 wh_icount_stretch(wh_machine *m); /* steps that may run now: to the end of the turn, the driver's stop or a timer */
 void wh_icount_deadline_moved(wh_machine *m); /* a device's timer was set: by MMIO of the running hart */

@@ -75,8 +75,8 @@ static int read_config(const wh_snapfile *f, wh_machine_config *config, wh_error
     uint64_t harts = wh_map_uint(&map, "harts", &fail), boot = wh_map_uint(&map, "boot", &fail);
     uint64_t icount = wh_map_uint(&map, "icount", &fail), cpu = wh_map_uint(&map, "cpu", &fail);
     wh_buf_free(data);
-    if (fail.status || harts > WH_MAX_HARTS || boot > WH_BOOT_FIRMWARE || icount > 1 || cpu > UINT32_MAX ||
-        config->ram_bytes != wh_snapfile_ram_bytes(f))
+    if (fail.status || harts > WH_MAX_HARTS || boot > WH_BOOT_FIRMWARE || icount > WH_ICOUNT_PACED ||
+        cpu > UINT32_MAX || config->ram_bytes != wh_snapfile_ram_bytes(f))
         return wh_fail(err, WH_E_FORMAT, "snapshot", "its description of the machine makes no sense");
     config->harts = (uint32_t)harts;
     config->boot = (uint32_t)boot;

@@ -225,6 +225,13 @@ bool wh_virtio_net_let_in(wh_device *d, const uint8_t *frame, uint32_t len)
     return wh_ring_put(net_of(d)->gate, frame, len, &kick) == WH_OK;
 }
 
+bool wh_virtio_net_waits(wh_device *d)
+{
+    const uint8_t *frame;
+    uint32_t len;
+    return wh_ring_peek(net_of(d)->outside, &frame, &len) == WH_OK;
+}
+
 void wh_virtio_net_admit(wh_device *d, void (*note)(void *ctx, const uint8_t *frame, uint32_t len), void *ctx)
 {
     struct net *n = net_of(d);

@@ -33,6 +33,7 @@ void wh_virtio_net_settle(wh_device *d);
  * The board lock is held; the device wants to be polled afterwards. */
 int wh_virtio_net_gate(wh_device *d, wh_error *err);
 void wh_virtio_net_admit(wh_device *d, void (*note)(void *ctx, const uint8_t *frame, uint32_t len), void *ctx);
+bool wh_virtio_net_waits(wh_device *d); /* there is a frame to admit */
 bool wh_virtio_net_let_in(wh_device *d, const uint8_t *frame, uint32_t len);
 void wh_virtio_net_get_stats(wh_device *d, wh_net_stats *out);
 /* fd is dup'ed; a regular file. Requests run on the I/O thread (poll), in order. */

@@ -18,6 +18,7 @@ from node.machine import (
     EV_OUTPUT,
     EV_POWEROFF,
     EV_REBOOT,
+    ICOUNT_OFF,
     Event,
     Machine,
 )
@@ -62,7 +63,7 @@ class Guest:
         seed: int = 1,
         nics: list[bytes] | None = None,
         engine: int = ENGINE_AUTO,
-        icount: bool = False,
+        icount: int = ICOUNT_OFF,
         cpu: str = "rva22",
     ) -> None:
         self.config = {"ram": ram, "harts": harts, "firmware": firmware, "seed": seed, "nics": nics}

@@ -38,7 +38,7 @@ def connected(guest: Guest) -> Iterator[Rsp]:
 MACHINES: dict[str, dict[str, Any]] = {
     "interpreter": {"engine": ENGINE_INTERPRETER},
     "jit": {"engine": ENGINE_JIT},
-    "icount": {"icount": True},
+    "icount": {"icount": 1},
 }
 
 

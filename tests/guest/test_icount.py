@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from node.machine import ICOUNT_FREE, ICOUNT_PACED
 from tests.guest.debian import debian_image
 from tests.guest.guest import MIB, Guest
 from tests.guest.programs import build
@@ -99,7 +101,7 @@ def test_pauses_leave_no_trace() -> None:
     """A machine with a thread of its own, paused all the time, ends as one that is left alone."""
     outputs = []
     for disturbed in (False, True):
-        with Guest(ram=64 * MIB, harts=4, icount=True).boot(build("litmus")) as guest:
+        with Guest(ram=64 * MIB, harts=4, icount=ICOUNT_FREE).boot(build("litmus")) as guest:
             guest.read_until(b"begin lrsc\n")
             for _ in range(50 if disturbed else 0):
                 guest.machine.pause()
@@ -108,6 +110,61 @@ def test_pauses_leave_no_trace() -> None:
             outputs.append(guest.output)
     assert outputs[0] == outputs[1]
     assert b"counters=0\n" in outputs[0]
+
+
+def outcome(guest: Guest) -> tuple[bytes, object]:
+    """What the guest printed, and a checksum of all RAM, at its end."""
+    guest.wait_end()
+    view = guest.view()
+    try:
+        return guest.output, view.checksum()
+    finally:
+        view.close()
+
+
+def test_a_paced_machine_waits_and_computes_the_same() -> None:
+    """Twenty sleeps of 2 ms: they take as long by the host's clock, and leave no trace; nor do pauses in the middle."""
+    outcomes = []
+    for icount, disturbed in ((ICOUNT_FREE, False), (ICOUNT_PACED, False), (ICOUNT_PACED, True)):
+        with Guest(ram=16 * MIB, icount=icount) as guest:
+            begun = time.monotonic()
+            guest.boot(build("timer"))
+            for _ in range(20 if disturbed else 0):
+                guest.machine.pause()
+                guest.machine.resume()
+            outcomes.append(outcome(guest))
+            if icount == ICOUNT_PACED:
+                assert time.monotonic() - begun >= 0.039
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert b"ticks=20" in outcomes[0][0]
+
+
+def test_what_interrupts_the_wait_of_a_paced_machine_is_played_back(tmp_path: Path) -> None:
+    """A word that comes between two timers: the log says when, and a machine that does not wait finds the same end."""
+    log = tmp_path / "inputs"
+    with Guest(ram=16 * MIB, icount=ICOUNT_PACED) as guest, log.open("wb") as file:
+        guest.machine.record(file.fileno())
+        guest.boot(build("ticker"))
+        guest.read_until(b"t 3\n")
+        guest.write(b"x")
+        guest.read_until(b"t 6\n")
+        guest.write(b"q")
+        recorded = outcome(guest)
+    for icount in (ICOUNT_FREE, ICOUNT_PACED):
+        with Guest(ram=16 * MIB, icount=icount) as guest, log.open("rb") as file:
+            guest.machine.replay(file.fileno())
+            guest.boot(build("ticker"))
+            assert outcome(guest) == recorded
+
+
+def test_a_paced_machine_is_copied_while_it_waits() -> None:
+    with Guest(ram=16 * MIB, icount=ICOUNT_PACED).boot(build("ticker")) as guest:
+        guest.read_until(b"t 3\n")
+        with guest.copy(rounds=1) as second:
+            second.read_until(b"t 6\n")
+            second.write(b"q")
+            second.wait_end()
+            assert b"bad" not in second.output
 
 
 @pytest.mark.debian

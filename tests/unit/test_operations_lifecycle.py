@@ -71,6 +71,21 @@ async def test_a_guest_keeps_the_cpu_model_that_it_was_made_with(tmp_path: Path)
             assert models == {"web": "rv64gc", "db": "rva22"}
 
 
+async def test_a_guest_keeps_its_seed_where_it_decides_the_run(tmp_path: Path) -> None:
+    async with running(tmp_path) as c:
+        await c.image()
+        n1 = await c.node("n1")
+        async with n1.connected():
+            await c.done(await c.run("web", icount=True, seed=7))
+            await c.done(await c.run("drawn", icount=True))
+            await c.done(await c.run("db"))
+            found = {g["name"]: g for g in (await c.get("/v1/guests"))["guests"]}
+            assert (found["web"]["icount"], found["web"]["seed"]) == (True, 7)
+            assert found["drawn"]["icount"] is True
+            assert 0 < found["drawn"]["seed"] < 2**53
+            assert (found["db"]["icount"], found["db"]["seed"]) == (False, None)  # no one's business
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code", "field", "words"),
     [
@@ -81,6 +96,9 @@ async def test_a_guest_keeps_the_cpu_model_that_it_was_made_with(tmp_path: Path)
         ({"memory": 128 * MIB + 4096}, 422, "invalid", "memory", "multiple"),
         ({"memory": 2048 * MIB}, 503, "full", "memory", "n1: memory: needs 2048 MiB, the node has 1024 MiB"),
         ({"cpus": 17}, 503, "full", "memory", "n1: cpus"),
+        ({"seed": 7}, 422, "invalid", "seed", "seed goes with icount"),
+        ({"icount": True, "seed": 0}, 422, "invalid", "seed", ""),
+        ({"icount": True, "seed": 2**53}, 422, "invalid", "seed", ""),
         ({"name": "Web"}, 422, "invalid", "name", "Web"),
         ({"memroy": 1}, 422, "invalid", "memroy", ""),
         ({"networks": ["lan"] * 9}, 422, "invalid", "networks", ""),

@@ -21,6 +21,8 @@ from wherry.model import Guest, Operation
 @click.option("--memory", default="256M", show_default=True)
 @click.option("--cpus", default=1, show_default=True, type=click.IntRange(1, 64))
 @click.option("--cpu", type=click.Choice(["rva22", "rv64gc"]), help="CPU model; rva22 unless given.")
+@click.option("--icount", is_flag=True, help="Time from instructions: runs can be repeated (see docs/icount.md).")
+@click.option("--seed", type=click.IntRange(1, 2**53 - 1), help="With --icount: the run to repeat; else one is drawn.")
 @click.option("--network", "networks", multiple=True, help="May be repeated, one NIC each.")
 @click.option("--on", help="The node; else the coordinator places it.")
 @click.option("--cmdline", default="", help="Added to the kernel's command line.")
@@ -34,6 +36,8 @@ def run(
     memory: str,
     cpus: int,
     cpu: str | None,
+    icount: bool,
+    seed: int | None,
     networks: tuple[str, ...],
     on: str | None,
     cmdline: str,
@@ -48,7 +52,8 @@ def run(
         "cpus": cpus,
         "networks": list(networks),
     }
-    request |= {key: value for key, value in (("on", on), ("cmdline", cmdline), ("cpu", cpu)) if value}
+    given = {"on": on, "cmdline": cmdline, "cpu": cpu, "icount": icount, "seed": seed}
+    request |= {key: value for key, value in given.items() if value}
 
     async def work(client: Client) -> Any:
         await push_if_missing(client, image)
