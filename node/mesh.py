@@ -291,6 +291,8 @@ class Mesh:
                 self._do_routes(linkstate.NeighbourDown(event.node))
             case SwitchEventKind.REKEY:
                 self._do_keys(event.node, keys.Worn())
+            case SwitchEventKind.PATH_MTU:
+                log.info("node=%d the path carries frames of networks of MTU %d and below", event.node, event.value)
             case SwitchEventKind.MAC_LEARNED:
                 self._do_macs(macs.LocalMac(event.vni, event.mac))
             case SwitchEventKind.MAC_AGED:

@@ -40,6 +40,7 @@ class SwitchEventKind(enum.IntEnum):
     DUPLICATE = 7  # vni, mac; port or node: where it is held; value: where else it was, port << 32 | node
     STORM = 8  # port, vni; value: flooded frames a second that it may still send
     GUARD = 9  # port, vni, mac (of who sent it): a BPDU came in, the port is shut until it is enabled again
+    PATH_MTU = 10  # node; value: the largest MTU of a network whose frames the path to it carries whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,10 @@ static void send_node(wh_switch *s, struct wh_port *from, uint32_t node, struct 
         send_one(s, peer, from->net->vni, f);
         return;
     }
+    /* TCP does not mind shorter segments than it asked for, where the path carries no others. */
+    uint32_t room = wh_peer_payload_max(s, peer) - WH_OPEN_PREFIX;
+    if (f->gso != WH_GSO_UDP && f->hdr_len < room && (uint32_t)f->hdr_len + f->gso_size > room)
+        f->gso_size = (uint16_t)(room - f->hdr_len);
     wh_cut_begin(&cut, f);
     while (wh_cut_next(&cut, &segment))
         send_one(s, peer, from->net->vni, &segment);

@@ -82,7 +82,7 @@ static struct pack *begin(wh_switch *s, struct wh_peer *p)
 
 bool wh_pack_put(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f)
 {
-    uint32_t limit = wh_peer_payload_max(p);
+    uint32_t limit = wh_peer_payload_max(s, p);
     if (limit > WH_PACK_BYTES)
         limit = WH_PACK_BYTES;
     if (f->len > WH_PACK_FRAME_MAX || f->gso != WH_GSO_NONE || limit < WH_PACK_MIN)

@@ -3,6 +3,7 @@
 #include "state/state.h"
 #include "switch/forward.h"
 #include "switch/pack.h"
+#include "switch/probe.h"
 #include "switch/relay.h"
 
 #include <openssl/crypto.h>
@@ -11,8 +12,10 @@
 struct wh_peer *wh_peer_new(uint32_t node)
 {
     struct wh_peer *p = calloc(1, sizeof(*p));
-    if (p)
+    if (p) {
         p->node = p->via = node;
+        wh_pmtu_reset(&p->pmtu, 0);
+    }
     return p;
 }
 
@@ -31,20 +34,6 @@ static void tell(wh_switch *s, struct wh_peer *p, enum wh_switch_event_kind kind
     wh_switch_tell(s, &(wh_switch_event){.kind = kind, .node = p->node, .value = value});
 }
 
-static void go_down(wh_switch *s, struct wh_peer *p)
-{
-    if (p->up)
-        tell(s, p, WH_SW_PEER_DOWN, 0);
-    p->up = false;
-    p->rtt_ns = p->told_rtt_ns = 0;
-}
-
-static void probe_soon(wh_switch *s, struct wh_peer *p)
-{
-    p->next_probe_ns = 0;
-    wh_switch_timer(s, 0);
-}
-
 void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct wh_addr *addr)
 {
     p->via = via;
@@ -52,9 +41,10 @@ void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct w
     if (wh_addr_equal(&p->configured, addr))
         return;
     p->configured = p->addr = *addr;
+    wh_pmtu_reset(&p->pmtu, s->now_ns);
     if (!addr->len)
-        go_down(s, p);
-    probe_soon(s, p);
+        wh_probe_down(s, p);
+    wh_probe_soon(s, p);
 }
 
 int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
@@ -69,7 +59,7 @@ int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
     wh_aead_free(p->tx.aead);
     p->tx = (struct wh_tx_key){
         .aead = aead, .epoch = epoch, .tell_datagrams = WH_REKEY_DATAGRAMS, .tell_bytes = WH_REKEY_BYTES};
-    probe_soon(s, p);
+    wh_probe_soon(s, p);
     return WH_OK;
 }
 
@@ -97,10 +87,10 @@ int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
 
 /* ---- out ---- */
 
-uint32_t wh_peer_payload_max(const struct wh_peer *p)
+uint32_t wh_peer_payload_max(const wh_switch *s, const struct wh_peer *p)
 {
-    (void)p;
-    return WH_PACK_BYTES;
+    const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->peers, p->via);
+    return (next ? next : p)->pmtu.limit - WH_TUNNEL_OVERHEAD;
 }
 
 void wh_peer_flush(wh_switch *s)
@@ -119,8 +109,8 @@ static void ask_for_key(wh_switch *s, struct wh_peer *p)
     tell(s, p, WH_SW_REKEY, p->tx.counter);
 }
 
-static bool seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
-                 const uint8_t *plain, size_t len)
+bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
+                  const uint8_t *plain, size_t len)
 {
     if (!p->tx.aead || p->tx.counter >= WH_KEY_DATAGRAMS)
         return false;
@@ -149,7 +139,9 @@ void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain,
     enum wh_tunnel_type type = p->via == p->node ? WH_TUNNEL_DIRECT : WH_TUNNEL_RELAYED;
     if (!to) {
         WH_COUNT_MANY(s, p, drop_no_peer, frames);
-    } else if (!seal(s, p, type, to, plain, len)) {
+    } else if (len > wh_peer_payload_max(s, p)) {
+        WH_COUNT_MANY(s, p, drop_too_big, frames);
+    } else if (!wh_peer_seal(s, p, type, to, plain, len)) {
         WH_COUNT_MANY(s, p, drop_no_key, frames);
     } else {
         WH_COUNT_MANY(s, p, tx_frames, frames);
@@ -196,69 +188,7 @@ void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const str
     send_around(s, p, f, WH_FRAME_PREFIX, suffix);
 }
 
-static void send_probe(wh_switch *s, struct wh_peer *p, enum wh_tunnel_kind kind, const struct wh_addr *to, uint64_t id,
-                       uint64_t t)
-{
-    uint8_t plain[32];
-    wh_writer w;
-    wh_writer_fixed(&w, plain, sizeof(plain));
-    wh_put_array(&w, 3);
-    wh_put_uint(&w, kind);
-    wh_put_uint(&w, id);
-    wh_put_uint(&w, t);
-    if (w.status == WH_OK && to->len && p->tx.aead) /* a probe that comes before our key is not a loss to count */
-        seal(s, p, WH_TUNNEL_DIRECT, to, plain, w.len);
-}
-
-void wh_peer_tick(wh_switch *s, struct wh_peer *p)
-{
-    bool possible = s->udp && p->tx.aead && (p->addr.len || p->configured.len);
-    if (s->now_ns >= p->next_probe_ns) {
-        p->next_probe_ns = s->now_ns + WH_PROBE_EVERY_NS;
-        if (!possible || p->unanswered >= WH_PROBE_LOST)
-            go_down(s, p);
-        if (possible) {
-            uint64_t now = wh_now_ns();
-            p->probe_id++;
-            p->unanswered++;
-            p->probe_sent_ns[p->probe_id % WH_PROBE_KEPT] = now;
-            send_probe(s, p, WH_KIND_PROBE, &p->addr, p->probe_id, now);
-            /* It may be back where it was configured, with another port than the one it roamed to. */
-            if (!p->up && !wh_addr_equal(&p->addr, &p->configured))
-                send_probe(s, p, WH_KIND_PROBE, &p->configured, p->probe_id, now);
-        }
-    }
-    if (possible)
-        wh_switch_timer(s, p->next_probe_ns);
-}
-
 /* ---- in ---- */
-
-static void roam(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
-{
-    if (wh_addr_equal(&p->addr, from))
-        return;
-    p->addr = *from;
-    probe_soon(s, p);
-}
-
-/* The state of the path is told when it changes, and its RTT again when it moved by half and by more than noise. */
-static void answered(wh_switch *s, struct wh_peer *p, uint64_t id)
-{
-    uint64_t *sent = &p->probe_sent_ns[id % WH_PROBE_KEPT];
-    if (id > p->probe_id || p->probe_id - id >= WH_PROBE_KEPT || *sent == 0)
-        return;
-    uint64_t rtt = wh_now_ns() - *sent;
-    *sent = 0;
-    p->unanswered = 0;
-    p->rtt_ns = p->rtt_ns ? (p->rtt_ns * 7 + rtt) / 8 : rtt;
-    uint64_t gap = p->rtt_ns > p->told_rtt_ns ? p->rtt_ns - p->told_rtt_ns : p->told_rtt_ns - p->rtt_ns;
-    if (p->up && (gap < 1000000 || gap < p->told_rtt_ns / 2))
-        return;
-    p->up = true;
-    p->told_rtt_ns = p->rtt_ns;
-    tell(s, p, WH_SW_PEER_UP, p->rtt_ns / 1000);
-}
 
 static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)
 {
@@ -322,23 +252,6 @@ static bool read_batch(wh_switch *s, struct wh_peer *p, wh_reader *r)
     return !r->status;
 }
 
-static bool read_probe(wh_switch *s, struct wh_peer *p, wh_reader *r, uint64_t kind, bool direct,
-                       const struct wh_addr *from)
-{
-    uint64_t id = wh_get_uint(r), t = wh_get_uint(r);
-    if (r->status || !direct)
-        return false;
-    if (kind == WH_KIND_PROBE) {
-        send_probe(s, p, WH_KIND_ANSWER, from, id, t);
-        /* It is there: find out now and not at the next probe, but no more often than a burst of probes would. */
-        if (!p->up && p->next_probe_ns < s->now_ns + WH_PROBE_EVERY_NS - WH_PROBE_GAP_NS)
-            probe_soon(s, p);
-    } else {
-        answered(s, p, id);
-    }
-    return true;
-}
-
 static bool payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_t len, bool direct,
                     const struct wh_addr *from)
 {
@@ -357,7 +270,7 @@ static bool payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_
     if (kind == WH_KIND_BATCH && items >= 2)
         return read_batch(s, p, &r);
     if ((kind == WH_KIND_PROBE || kind == WH_KIND_ANSWER) && items >= 3)
-        return read_probe(s, p, &r, kind, direct, from);
+        return wh_probe_read(s, p, &r, kind, direct, from);
     return false;
 }
 
@@ -402,7 +315,7 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
     wh_replay_accept(&key->replay, h.counter);
     bool direct = h.type == WH_TUNNEL_DIRECT;
     if (direct && key == &p->rx[0] && key->replay.top == h.counter)
-        roam(s, p, from);
+        wh_probe_roam(s, p, from);
     if (!payload(s, p, plain, len - WH_TUNNEL_OVERHEAD, direct, from))
         WH_COUNT(s, p, drop_invalid);
 }

@@ -1,21 +1,15 @@
-/* peer: another node as the tunnel sees it: keys by epoch, where it is, whether it answers.
- *
- * Its direct address is what was configured until a direct datagram that authenticates and is the newest of its key
- * comes from somewhere else (roaming; NAT). Datagrams that were relayed never move it. Probes go to the direct address
- * every half second, also while frames go through another node, so that the direct path is found again; three
- * unanswered ones make it down. */
+/* peer: another node as the tunnel sees it: keys by epoch, where it is, what is sealed for it and opened from it.
+ * Whether it answers, and how long a datagram may be on the way, is probe.h's. */
 #ifndef WH_SWITCH_PEER_H
 #define WH_SWITCH_PEER_H
 
 #include "switch/aead.h"
 #include "switch/frame.h"
+#include "switch/pmtu.h"
 #include "switch/replay.h"
 #include "switch/udp.h"
 
-#define WH_PROBE_EVERY_NS 500000000ull
-#define WH_PROBE_GAP_NS   50000000ull
-#define WH_PROBE_LOST     3u
-#define WH_PROBE_KEPT     8u /* probes that may still be answered */
+#define WH_PROBE_KEPT 8u /* probes that may still be answered */
 
 /* One key seals at most 2^32 datagrams; from 2^26 datagrams or 64 GiB on the owner is asked for another one. Far inside
  * the bounds of AES-GCM with unique nonces (2^-57 advantage at about 2^34 blocks, RFC 8446 section 5.5 uses the same).
@@ -47,6 +41,8 @@ struct wh_peer {
     uint32_t probe_id, unanswered;
     uint64_t probe_sent_ns[WH_PROBE_KEPT];
     uint64_t next_probe_ns, rtt_ns, told_rtt_ns;
+    struct wh_pmtu pmtu;
+    uint16_t told_limit;
     wh_counters counters;
 };
 
@@ -64,9 +60,13 @@ void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const str
 /* A payload that holds so many frames, of so many bytes in all; they are what is counted. */
 void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len, uint32_t frames,
                           uint32_t bytes);
-uint32_t wh_peer_payload_max(const struct wh_peer *p); /* bytes of plaintext that its path carries */
-void wh_peer_flush(wh_switch *s);                      /* all that was sent so far leaves */
+/* Bytes of plaintext that the path to it carries, as far as that is known. */
+uint32_t wh_peer_payload_max(const wh_switch *s, const struct wh_peer *p);
+/* One datagram to `to` for p. False: no key, or it is used up. */
+bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
+                  const uint8_t *plain, size_t len);
+void wh_peer_flush(wh_switch *s); /* all that was sent so far leaves */
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from);
-void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due */
+void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due (probe.c) */
 
 #endif

@@ -1,6 +1,6 @@
 #include "switch/udp.h"
 
-#include "switch/peer.h"
+#include "switch/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -77,7 +77,11 @@ static bool make_rooms(struct wh_udp *u)
 /* A burst arrives faster than one thread opens it; the default buffer holds some 100 datagrams. */
 static void set_options(int fd)
 {
-    int bytes = BUFFER_BYTES, on = 1;
+    int bytes = BUFFER_BYTES, on = 1, probe4 = IP_PMTUDISC_PROBE, probe6 = IPV6_PMTUDISC_PROBE;
+    /* Never in fragments, and what ICMP says about the path is not believed: pmtu.h finds out. The first of the two
+     * is also for the IPv4 half of an IPv6 socket. */
+    (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &probe4, sizeof(probe4));
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &probe6, sizeof(probe6));
     (void)setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)); /* without it they come one by one */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) != 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
@@ -160,6 +164,10 @@ void wh_udp_flush(wh_switch *s)
     s->total.drop_too_big += lost->too_big - u->counted.too_big;
     s->total.drop_no_peer += lost->unreachable - u->counted.unreachable;
     u->counted = *lost;
+    struct wh_addr to;
+    size_t len;
+    if (wh_sendq_too_big(u->out, &to, &len))
+        wh_probe_too_big(s, &to, len);
 }
 
 /* Size of the datagrams that one message holds; the last may be shorter. 0: it is one alone. */
