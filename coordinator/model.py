@@ -193,7 +193,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ApiToken:
+    """``expires``: None for one that is good until it is revoked."""
+
     id: str
     name: str
     role: Role
     created: float
+    expires: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "name": self.name, "role": self.role, "created": self.created, "expires": self.expires}

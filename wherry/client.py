@@ -216,6 +216,16 @@ class Client:
     async def create_join_token(self, ttl_s: float) -> model.JoinToken:
         return model.parse(model.JoinToken, await self._json("POST", "/v1/join-tokens", json={"ttl_s": ttl_s}))
 
+    async def create_api_token(self, name: str, role: str, ttl_s: float | None = None) -> model.ApiToken:
+        body = {"name": name, "role": role, "ttl_s": ttl_s}
+        return model.parse(model.ApiToken, await self._json("POST", "/v1/tokens", json=body))
+
+    async def api_tokens(self) -> list[model.ApiToken]:
+        return await self._list(model.ApiToken, "/v1/tokens", "tokens")
+
+    async def revoke_api_token(self, ident: str) -> None:
+        await self.request("DELETE", f"/v1/tokens/{quote(ident, safe='')}")
+
     async def join_tokens(self) -> list[model.JoinToken]:
         return await self._list(model.JoinToken, "/v1/join-tokens", "tokens")
 

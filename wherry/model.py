@@ -158,6 +158,18 @@ class JoinToken:
 
 
 @dataclass(frozen=True)
+class ApiToken:
+    """``token``: only there when just made. ``expires``: None for one that is good until it is revoked."""
+
+    id: str = ""
+    name: str = ""
+    role: str = ""
+    created: float = 0.0
+    expires: float | None = None
+    token: str = ""
+
+
+@dataclass(frozen=True)
 class Ca:
     """``state``: ``single`` or ``overlap``. Times in Unix seconds; ``rotates``: when a rotation begins by itself;
     ``old``: fingerprint and expires, in an overlap; ``nodes``: name, state, follows, reason; ``pem``: what to trust."""

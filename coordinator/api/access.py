@@ -45,14 +45,14 @@ async def list_join_tokens(svc: Svc) -> Json:
 @router.post("/v1/tokens", status_code=201, dependencies=[Admin])
 async def create_api_token(svc: Svc, body: ApiTokenBody) -> Json:
     """The plain token is in this answer and nowhere else."""
-    token, text = await svc.cluster.db.run(tokens.create_api, body.name, body.role)
-    return {"id": token.id, "name": token.name, "role": token.role, "token": text}
+    token, text = await svc.cluster.db.run(tokens.create_api, body.name, body.role, body.ttl_s)
+    return {**token.to_json(), "token": text}
 
 
 @router.get("/v1/tokens", dependencies=[Admin])
 async def list_api_tokens(svc: Svc) -> Json:
     found = await svc.cluster.db.run(tokens.list_api)
-    return {"tokens": [{"id": t.id, "name": t.name, "role": t.role, "created": t.created} for t in found]}
+    return {"tokens": [t.to_json() for t in found]}
 
 
 @router.delete("/v1/tokens/{ident}", dependencies=[Admin])

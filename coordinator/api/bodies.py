@@ -79,6 +79,7 @@ class CaFinishBody(Body):
 class ApiTokenBody(Body):
     name: Name
     role: Literal["viewer", "operator", "admin"] = "operator"
+    ttl_s: Annotated[float, Field(gt=0, le=3650 * 86400, description="else: until it is revoked")] | None = None
 
 
 class OperationBody(Body):

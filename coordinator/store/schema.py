@@ -180,7 +180,10 @@ CREATE TABLE attachments (
 ) STRICT, WITHOUT ROWID;
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3)
+# When a token of people ends; NULL: when it is revoked.
+_V4 = "ALTER TABLE api_tokens ADD COLUMN expires REAL;"
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 VERSION = len(STEPS)
 
 

@@ -32,11 +32,24 @@ def _hash(secret: str) -> bytes:
 # ---- people --------------------------------------------------------------------------------------------------------
 
 
-def create_api(tx: Tx, name: str, role: Role) -> tuple[ApiToken, str]:
-    """A new token and its plain text, which is not kept."""
+def create_api(tx: Tx, name: str, role: Role, ttl: float | None = None) -> tuple[ApiToken, str]:
+    """A new token, good for ``ttl`` seconds or until it is revoked, and its plain text, which is not kept."""
     token, secret = _random(5), _random(20)
-    tx.execute("INSERT INTO api_tokens VALUES (?, ?, ?, ?, ?)", token, _hash(secret), name, role, tx.now)
-    return ApiToken(token, name, role, tx.now), f"{API_PREFIX}_{token}_{secret}"
+    made = ApiToken(token, name, role, tx.now, None if ttl is None else tx.now + ttl)
+    tx.execute(
+        "INSERT INTO api_tokens (id, hash, name, role, created, expires) VALUES (?, ?, ?, ?, ?, ?)",
+        token,
+        _hash(secret),
+        name,
+        role,
+        made.created,
+        made.expires,
+    )
+    return made, f"{API_PREFIX}_{token}_{secret}"
+
+
+def _api(row: sqlite3.Row) -> ApiToken:
+    return ApiToken(row["id"], row["name"], row["role"], row["created"], row["expires"])
 
 
 def check_api(tx: Tx, text: str) -> ApiToken:
@@ -45,12 +58,15 @@ def check_api(tx: Tx, text: str) -> ApiToken:
     if len(parts) == 3 and parts[0] == API_PREFIX:
         row = tx.one("SELECT * FROM api_tokens WHERE id = ?", parts[1])
         if row is not None and hmac.compare_digest(bytes(row["hash"]), _hash(parts[2])):
-            return ApiToken(row["id"], row["name"], row["role"], row["created"])
+            found = _api(row)
+            if found.expires is not None and tx.now >= found.expires:
+                raise Unauthorized(f"the token {found.name} expired {tx.now - found.expires:.0f} s ago")
+            return found
     raise Unauthorized("the token is not valid for this cluster")
 
 
 def list_api(tx: Tx) -> list[ApiToken]:
-    return [ApiToken(r["id"], r["name"], r["role"], r["created"]) for r in tx.all("SELECT * FROM api_tokens")]
+    return [_api(r) for r in tx.all("SELECT * FROM api_tokens ORDER BY created")]
 
 
 def revoke_api(tx: Tx, token: str) -> None:

@@ -73,6 +73,13 @@ async def test_a_guests_life(daemons: Daemons) -> None:
     assert "n1" in await run(*base, "--memory", "60G", code=1)
     assert json.loads(await run("ps", "--json")) == []
 
+    # A viewer sees and does nothing, and no more once it is revoked.
+    viewer = (await run("token", "create", "--role", "viewer", "--ttl", "1h")).strip()
+    assert json.loads(await run("--token", viewer, "ps", "--json")) == []
+    assert "needs the role operator" in await run("--token", viewer, *base, code=1)
+    await run("token", "revoke", viewer.split("_")[1])
+    assert "not valid" in await run("--token", viewer, "ps", code=1)
+
     explained = await run(*base, "--network", "lan", "--on", "n2", "--explain")
     assert [line.split()[:2] for line in explained.splitlines() if line.startswith("->")] == [["->", "n2"]]
     assert "running on n1" in await run(*base, "--network", "lan", "--on", "n1")

@@ -164,6 +164,16 @@ async def test_tokens_are_made_and_revoked(api: dict[str, httpx.AsyncClient]) ->
     assert (await api["nobody"].get("/v1/info", headers=headers)).status_code == 401
 
 
+async def test_a_token_may_have_an_end(api: dict[str, httpx.AsyncClient]) -> None:
+    made = (await api["admin"].post("/v1/tokens", json={"name": "ci", "role": "viewer", "ttl_s": 3600})).json()
+    assert made["expires"] == pytest.approx(made["created"] + 3600)
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    assert (await api["nobody"].get("/v1/info", headers=headers)).status_code == 200
+    for bad in (0, -1, 1e12):
+        answer = await api["admin"].post("/v1/tokens", json={"name": "ci", "role": "viewer", "ttl_s": bad})
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, "ttl_s")
+
+
 async def test_networks(api: dict[str, httpx.AsyncClient]) -> None:
     c = api["operator"]
     made = (await c.post("/v1/networks", json={"name": "blue"})).json()

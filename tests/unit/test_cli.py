@@ -82,6 +82,8 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
         (("image", "import", "--name", "x"), "nothing to import"),
         (("image", "build", "gentoo"), "debian"),
         (("token", "create", "--ttl", "soon"), "--ttl 'soon'"),
+        (("token", "create", "--name", "ci"), "--name goes with --role"),
+        (("token", "create", "--role", "king"), "--role"),
     ],
 )
 def test_usage_errors_exit_with_2(run: Run, arguments: tuple[str, ...], says: str) -> None:
@@ -312,3 +314,39 @@ def test_ca_commands(run: Run) -> None:
         ("POST", "/v1/ca/finish"),
         ("POST", "/v1/ca/finish"),
     ]
+
+
+def test_token_commands(run: Run) -> None:
+    asked: list[tuple[str, str, bytes]] = []
+    api = {"id": "abc", "name": "ci", "role": "viewer", "created": 1.0, "expires": None}
+    join = {"id": "def", "state": "used", "created": 2.0, "expires": 3.0}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.path, request.content))
+        if request.method == "DELETE":
+            return httpx.Response(200, json={"removed": "abc"})
+        if request.method == "POST":
+            return httpx.Response(201, json={**api, "token": "wh_abc_secret"})
+        tokens = [join] if "join" in request.url.path else [api, {**api, "id": "old", "expires": 5.0}]
+        return httpx.Response(200, json={"tokens": tokens})
+
+    assert run("token", "create", "--role", "viewer", "--name", "ci", "--ttl", "1h", answer=answer)[:2] == (
+        0,
+        "wh_abc_secret\n",
+    )
+    assert asked[0][:2] == ("POST", "/v1/tokens")
+    assert json.loads(asked[0][2]) == {"name": "ci", "role": "viewer", "ttl_s": 3600.0}
+    run("token", "create", "--role", "admin", answer=answer)
+    assert json.loads(asked[1][2]) == {"name": "admin", "role": "admin", "ttl_s": None}
+    code, out, _ = run("token", "ls", answer=answer)
+    assert code == 0
+    assert [line.split()[:4] for line in out.splitlines()[1:]] == [
+        ["abc", "viewer", "ci", "ever"],
+        ["old", "viewer", "ci", "expired"],
+        ["def", "join", "-", "used"],
+    ]
+    listed = json.loads(run("token", "ls", "--json", answer=answer)[1])
+    assert [(t["kind"], t["id"]) for t in listed] == [("api", "abc"), ("api", "old"), ("join", "def")]
+    assert all("token" not in t for t in listed)
+    assert run("token", "revoke", "abc", answer=answer)[1] == "abc: revoked\n"
+    assert asked[-1][:2] == ("DELETE", "/v1/tokens/abc")

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from coordinator.errors import Conflict, Exists, Fenced, Forbidden, Full, NotFound, StateVersionError, Unavailable
+from coordinator.errors import (
+    Conflict,
+    Exists,
+    Fenced,
+    Forbidden,
+    Full,
+    NotFound,
+    StateVersionError,
+    Unauthorized,
+    Unavailable,
+)
 from coordinator.model import Event, Guest, Image
 from coordinator.store import guests, images, journal, meta, migrations, networks, nodes, schema, tokens
 from coordinator.store.db import Db, Tx
@@ -271,6 +281,18 @@ def test_a_wrong_api_token_is_refused(db: Db, change: str) -> None:
     for bad in (change, text[:-1], text + "a", text.upper()):
         with pytest.raises(Exception, match="not valid"):
             db.run_sync(tokens.check_api, bad)
+
+
+def test_a_token_of_people_ends_where_it_has_an_end(db: Db, clock: Clock) -> None:
+    _, lasting = db.run_sync(tokens.create_api, "me", "admin")
+    made, text = db.run_sync(tokens.create_api, "ci", "viewer", 60)
+    assert db.run_sync(tokens.check_api, text) == made
+    clock.now += 60
+    with pytest.raises(Unauthorized, match="the token ci expired 0 s ago"):
+        db.run_sync(tokens.check_api, text)
+    with pytest.raises(Unauthorized, match="not valid"):  # a thief without the secret learns nothing
+        db.run_sync(tokens.check_api, text[:-1])
+    assert db.run_sync(tokens.check_api, lasting).role == "admin"
 
 
 def test_a_join_token_is_good_once_and_for_a_while(db: Db, clock: Clock) -> None:
