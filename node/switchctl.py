@@ -235,6 +235,11 @@ class Switch:
         err = new_error()
         check(self._lib.wh_switch_port_tap(self.handle, port, vni, tap_fd, err), err)
 
+    def add_dgram_port(self, port: int, vni: int, fd: int, remote: bytes) -> None:
+        """A bound datagram socket; ``remote``: a sockaddr, empty for whoever sent last. ``fd`` stays the caller's."""
+        err = new_error()
+        check(self._lib.wh_switch_port_dgram(self.handle, port, vni, fd, remote, len(remote), err), err)
+
     def remove_port(self, port: int) -> None:
         check(self._lib.wh_switch_port_del(self.handle, port))
 

@@ -3,7 +3,8 @@
 A TAP that is made here is persistent (``TUNSETPERSIST``): it keeps its name, MAC and addresses while no agent runs. One
 that was there before is taken as it is, which needs no privilege where its owner is the agent's user
 (``ip tuntap add NAME mode tap user NAME``), and is left in place at the end. Interfaces are those of the agent's own
-network namespace. ioctl numbers and flags are those of linux/if_tun.h and linux/sockios.h.
+network namespace. Frames have a virtio-net header in front (``IFF_VNET_HDR``), by which the switch and the kernel leave
+each other checksums and segmentation. ioctl numbers and flags are those of linux/if_tun.h and linux/sockios.h.
 """
 
 from __future__ import annotations

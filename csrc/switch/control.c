@@ -1,5 +1,6 @@
 /* control: the calls of api.cdef. Each takes the switch lock, changes tables and wakes the thread where it has to look
  * again. Nothing here blocks but for the turn in hand. */
+#include "switch/dgram.h"
 #include "switch/forward.h"
 #include "switch/moved.h"
 #include "switch/network.h"
@@ -111,6 +112,22 @@ int wh_switch_port_tap(wh_switch *s, uint32_t port, uint32_t vni, int tap_fd, wh
     struct wh_port *p;
     int status = wh_port_new_tap(port, tap_fd, &p, err);
     return status ? status : port_add(s, p, vni, err);
+}
+
+int wh_switch_port_dgram(wh_switch *s, uint32_t port, uint32_t vni, int fd, const void *remote, uint32_t remote_len,
+                         wh_error *err)
+{
+    struct wh_dgram *d;
+    struct wh_port *p;
+    int status = wh_dgram_new(fd, remote, remote_len, &d, err);
+    if (status)
+        return status;
+    status = wh_port_new_dgram(port, fd, d, &p, err);
+    if (status) {
+        wh_dgram_free(d);
+        return status;
+    }
+    return port_add(s, p, vni, err);
 }
 
 int wh_switch_port_del(wh_switch *s, uint32_t port)

@@ -1,6 +1,7 @@
 #include "switch/port.h"
 
 #include "switch/cut.h"
+#include "switch/dgram.h"
 #include "switch/forward.h"
 #include "switch/tap.h"
 
@@ -44,6 +45,7 @@ static void destroy(struct wh_port *p)
 {
     wh_ring_unmap(p->from_guest);
     wh_ring_unmap(p->to_guest);
+    wh_dgram_free(p->dgram);
     int fds[] = {p->in_event, p->out_event, p->tap_fd, p->ring_fd};
     for (size_t i = 0; i < WH_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
@@ -110,6 +112,14 @@ int wh_port_new_tap(uint32_t id, int tap_fd, struct wh_port **out, wh_error *err
     }
     *out = p;
     return WH_OK;
+}
+
+int wh_port_new_dgram(uint32_t id, int fd, struct wh_dgram *dgram, struct wh_port **out, wh_error *err)
+{
+    int status = wh_port_new_tap(id, fd, out, err);
+    if (!status)
+        (*out)->dgram = dgram;
+    return status;
 }
 
 int wh_port_watch(wh_switch *s, struct wh_port *p, wh_error *err)
@@ -249,7 +259,10 @@ bool wh_port_drain(wh_switch *s, struct wh_port *p)
         return false;
     if (p->is_ring)
         return drain_ring(s, p);
-    drain_tap(s, p); /* level-triggered: epoll says again when there is more */
+    if (p->dgram)
+        wh_dgram_drain(s, p, SHARE_FRAMES);
+    else
+        drain_tap(s, p); /* level-triggered: epoll says again when there is more */
     return false;
 }
 
@@ -258,7 +271,7 @@ uint32_t wh_port_takes(const struct wh_port *p)
     return p->is_ring ? wh_ring_takes(p->to_guest) : p->tap_takes;
 }
 
-/* The two ways out. False: no room. */
+/* Two of the ways out. False: no room. */
 static bool to_ring(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
 {
     struct wh_vnet todo;
@@ -295,6 +308,10 @@ static bool to_tap(struct wh_port *p, const struct wh_frame *f)
 /* f is what the port takes. */
 static void give(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
 {
+    if (p->dgram) {
+        wh_dgram_deliver(s, p, f);
+        return;
+    }
     if (!(p->is_ring ? to_ring(s, p, f) : to_tap(p, f))) { /* a TAP: its queue is full, or it is down for now (EIO) */
         WH_COUNT(s, p, drop_full);
         return;

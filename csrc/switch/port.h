@@ -7,6 +7,7 @@
 #include "switch/frameq.h"
 #include "switch/switch.h"
 
+struct wh_dgram;
 struct wh_network;
 
 struct wh_port {
@@ -22,8 +23,9 @@ struct wh_port {
     wh_ring *from_guest, *to_guest;
     int in_event, out_event;
     int tap_fd, ring_fd;
-    bool tap_vnet;      /* the TAP's frames have a wh_vnet in front */
-    uint32_t tap_takes; /* WH_TAKES_* */
+    bool tap_vnet;          /* the TAP's frames have a wh_vnet in front */
+    uint32_t tap_takes;     /* WH_TAKES_* */
+    struct wh_dgram *dgram; /* tap_fd is a datagram socket (dgram.h) */
     struct wh_frameq waiting;
     wh_counters counters;
     struct wh_port *next_active, *next_touched;
@@ -36,6 +38,8 @@ struct wh_port_ring_spec {
 };
 int wh_port_new_ring(uint32_t id, const struct wh_port_ring_spec *spec, struct wh_port **out, wh_error *err);
 int wh_port_new_tap(uint32_t id, int tap_fd, struct wh_port **out, wh_error *err);
+/* Takes dgram when it succeeds. */
+int wh_port_new_dgram(uint32_t id, int fd, struct wh_dgram *dgram, struct wh_port **out, wh_error *err);
 int wh_port_watch(wh_switch *s, struct wh_port *p, wh_error *err);
 void wh_port_free(wh_switch *s, struct wh_port *p); /* leaves the switch's lists and epoll first */
 
