@@ -198,8 +198,8 @@ class Mesh:
                     self.switch.set_rx_key(node, epoch, cipher, key)
                 case keys.InstallTx(epoch, cipher, key):
                     self.switch.set_tx_key(node, epoch, cipher, key)
-                case keys.DropRx():
-                    pass  # the switch keeps two epochs and drops the older one itself when a third comes
+                case keys.DropRx(epoch):
+                    self.switch.drop_rx_key(node, epoch)
         self._moved.set()
 
     async def _send_key(self, node: int, message: TunnelKey) -> None:

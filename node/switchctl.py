@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import trio
 
-from node.core import CoreInvalid, CoreStateError, check, ffi, new_error
+from node.core import CoreInvalid, CoreNotFound, CoreStateError, check, ffi, new_error
 from node.core import switch as switch_library
 
 __all__ = ["Counters", "FdbEntry", "Switch", "SwitchEvent", "SwitchEventKind", "best_cipher", "mac_bytes", "mac_text"]
@@ -84,6 +84,7 @@ class Counters:
     drop_disabled: int
     drop_ttl: int
     drop_too_big: int
+    drop_flood: int
     flooded: int
     relayed: int
     drop_storm: int
@@ -279,6 +280,11 @@ class Switch:
         """Accept one more epoch; the older of two is dropped. Do this before the other end seals with it."""
         err = new_error()
         check(self._lib.wh_switch_peer_rx_key(self.handle, node, epoch, cipher, _key(key), err), err)
+
+    def drop_rx_key(self, node: int, epoch: int) -> None:
+        """Accept this epoch no longer and erase its key; fine if it is gone already."""
+        with contextlib.suppress(CoreNotFound):
+            check(self._lib.wh_switch_peer_rx_drop(self.handle, node, epoch))
 
     # ---- MACs ----
 

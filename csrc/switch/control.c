@@ -276,6 +276,15 @@ int wh_switch_peer_rx_key(wh_switch *s, uint32_t node, uint32_t epoch, int ciphe
     return set_key(s, false, node, epoch, cipher, key, err);
 }
 
+int wh_switch_peer_rx_drop(wh_switch *s, uint32_t node, uint32_t epoch)
+{
+    wh_switch_lock(s);
+    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    int status = p && wh_peer_drop_rx(p, epoch) ? WH_OK : WH_E_NOTFOUND;
+    wh_switch_unlock(s);
+    return status;
+}
+
 /* ---- MACs ---- */
 
 /* Back to the local port that has it as its locked MAC, or away. */

@@ -1,5 +1,7 @@
 #include "switch/pack.h"
 
+#include "switch/tos.h"
+
 #include <stdlib.h>
 
 #define PACKS      8u /* nodes that get small frames in one turn; the oldest goes when another one comes */
@@ -11,6 +13,7 @@ struct pack {
     struct wh_peer *peer; /* NULL: free */
     uint32_t len;         /* of the entries */
     uint32_t count, bytes;
+    uint8_t tos; /* of all of them */
     uint8_t room[HEAD + WH_PACK_BYTES];
 };
 
@@ -54,7 +57,7 @@ static void send_off(wh_switch *s, struct pack *k, uint32_t limit)
     struct wh_peer *p = k->peer;
     k->peer = NULL;
     s->packs->open--;
-    wh_peer_send_payload(s, p, plain, len, k->count, k->bytes);
+    wh_peer_send_payload(s, p, plain, len, &(struct wh_content){k->count, k->bytes, k->tos});
 }
 
 static struct pack *find(struct wh_packs *packs, const struct wh_peer *p)
@@ -65,7 +68,7 @@ static struct pack *find(struct wh_packs *packs, const struct wh_peer *p)
     return NULL;
 }
 
-static struct pack *begin(wh_switch *s, struct wh_peer *p)
+static struct pack *begin(wh_switch *s, struct wh_peer *p, uint8_t tos)
 {
     struct pack *k = find(s->packs, NULL);
     if (!s->packs->open)
@@ -75,6 +78,7 @@ static struct pack *begin(wh_switch *s, struct wh_peer *p)
         send_off(s, k, 0);
     }
     k->peer = p;
+    k->tos = tos;
     k->len = k->count = k->bytes = 0;
     s->packs->open++;
     return k;
@@ -89,13 +93,15 @@ bool wh_pack_put(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_
         return false;
     bool open = f->csum == WH_CSUM_PARTIAL;
     uint32_t head = open ? OPEN_ENTRY : ENTRY;
+    uint8_t tos = wh_tos_outer(f->data, f->len);
     struct pack *k = find(s->packs, p);
-    if (k && HEAD + k->len + head + f->len > limit) {
-        send_off(s, k, limit);
+    bool full = k && HEAD + k->len + head + f->len > limit;
+    if (full || (k && k->tos != tos)) {
+        send_off(s, k, full ? limit : 0);
         k = NULL;
     }
     if (!k)
-        k = begin(s, p);
+        k = begin(s, p, tos);
     uint8_t *at = k->room + HEAD + k->len, *frame = at + head;
     memcpy(frame, f->data, f->len);
     /* The prefix of a payload of its own starts one byte earlier: with the array's head and the kind. */

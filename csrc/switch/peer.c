@@ -5,6 +5,7 @@
 #include "switch/pack.h"
 #include "switch/probe.h"
 #include "switch/relay.h"
+#include "switch/tos.h"
 
 #include <openssl/crypto.h>
 #include <stdlib.h>
@@ -85,6 +86,19 @@ int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
     return WH_OK;
 }
 
+bool wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch)
+{
+    for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
+        if (p->rx[i].aead && p->rx[i].epoch == epoch) {
+            wh_aead_free(p->rx[i].aead);
+            if (i == 0) /* the other one is the newest now */
+                p->rx[0] = p->rx[1];
+            p->rx[1] = (struct wh_rx_key){0};
+            return true;
+        }
+    return false;
+}
+
 /* ---- out ---- */
 
 uint32_t wh_peer_payload_max(const wh_switch *s, const struct wh_peer *p)
@@ -110,7 +124,7 @@ static void ask_for_key(wh_switch *s, struct wh_peer *p)
 }
 
 bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
-                  const uint8_t *plain, size_t len)
+                  const uint8_t *plain, size_t len, uint8_t tos)
 {
     if (!p->tx.aead || p->tx.counter >= WH_KEY_DATAGRAMS)
         return false;
@@ -123,7 +137,7 @@ bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, con
                           .counter = ++p->tx.counter};
     uint8_t header[WH_TUNNEL_HEADER];
     wh_header_encode(&h, header);
-    uint8_t *slot = wh_udp_slot(s, to);
+    uint8_t *slot = wh_udp_slot(s, to, tos);
     if (wh_aead_seal(p->tx.aead, header, plain, len, slot) != WH_OK)
         return false;
     wh_udp_commit(s, len + WH_TUNNEL_OVERHEAD);
@@ -132,20 +146,20 @@ bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, con
     return true;
 }
 
-void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len, uint32_t frames,
-                          uint32_t bytes)
+void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len,
+                          const struct wh_content *of)
 {
     const struct wh_addr *to = s->udp ? wh_relay_next_hop(s, p) : NULL;
     enum wh_tunnel_type type = p->via == p->node ? WH_TUNNEL_DIRECT : WH_TUNNEL_RELAYED;
     if (!to) {
-        WH_COUNT_MANY(s, p, drop_no_peer, frames);
+        WH_COUNT_MANY(s, p, drop_no_peer, of->frames);
     } else if (len > wh_peer_payload_max(s, p)) {
-        WH_COUNT_MANY(s, p, drop_too_big, frames);
-    } else if (!wh_peer_seal(s, p, type, to, plain, len)) {
-        WH_COUNT_MANY(s, p, drop_no_key, frames);
+        WH_COUNT_MANY(s, p, drop_too_big, of->frames);
+    } else if (!wh_peer_seal(s, p, type, to, plain, len, of->tos)) {
+        WH_COUNT_MANY(s, p, drop_no_key, of->frames);
     } else {
-        WH_COUNT_MANY(s, p, tx_frames, frames);
-        WH_COUNT_BYTES(s, p, tx_bytes, bytes);
+        WH_COUNT_MANY(s, p, tx_frames, of->frames);
+        WH_COUNT_BYTES(s, p, tx_bytes, of->bytes);
     }
 }
 
@@ -153,7 +167,8 @@ void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain,
 static void send_around(wh_switch *s, struct wh_peer *p, const struct wh_frame *f, uint32_t prefix, uint32_t suffix)
 {
     wh_pack_flush_peer(s, p);
-    wh_peer_send_payload(s, p, f->data - prefix, prefix + f->len + suffix, 1, f->len);
+    struct wh_content of = {.frames = 1, .bytes = f->len, .tos = wh_tos_outer(f->data, f->len)};
+    wh_peer_send_payload(s, p, f->data - prefix, prefix + f->len + suffix, &of);
 }
 
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f)
@@ -190,6 +205,14 @@ void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const str
 
 /* ---- in ---- */
 
+static void arrived(wh_switch *s, struct wh_peer *p, uint32_t vni, struct wh_frame *f)
+{
+    if (wh_tos_arrived(f->data, f->len, s->outer_tos))
+        wh_forward_from_tunnel(s, p, vni, f);
+    else
+        WH_COUNT(s, p, drop_full); /* where the mark was set, a queue was */
+}
+
 static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)
 {
     size_t len = 0;
@@ -198,7 +221,7 @@ static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)
     if (r->status || len > WH_FRAME_MAX)
         return false;
     struct wh_frame f = wh_frame_plain((uint8_t *)frame, (uint32_t)len); /* headers in front of it are its headroom */
-    wh_forward_from_tunnel(s, p, (uint32_t)vni, &f);
+    arrived(s, p, (uint32_t)vni, &f);
     return true;
 }
 
@@ -215,7 +238,7 @@ static bool read_open(wh_switch *s, struct wh_peer *p, wh_reader *r)
     f.csum = WH_CSUM_PARTIAL;
     f.csum_start = (uint16_t)start;
     f.csum_offset = (uint16_t)offset;
-    wh_forward_from_tunnel(s, p, (uint32_t)vni, &f);
+    arrived(s, p, (uint32_t)vni, &f);
     return true;
 }
 
@@ -282,6 +305,29 @@ static struct wh_rx_key *rx_key(struct wh_peer *p, uint32_t epoch)
     return NULL;
 }
 
+/* May a datagram from there be tried with the peer's key? An authentic one gives back what it took. */
+static bool affordable(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
+{
+    const uint64_t burst = WH_STRANGE_EVERY_NS * WH_STRANGE_BURST;
+    if (wh_addr_equal(from, &p->heard) || wh_addr_equal(from, &p->addr))
+        return true;
+    if (p->strange_ns + burst < s->now_ns)
+        p->strange_ns = s->now_ns - burst;
+    if (p->strange_ns > s->now_ns)
+        return false;
+    p->strange_ns += WH_STRANGE_EVERY_NS;
+    return true;
+}
+
+static void heard(struct wh_peer *p, const struct wh_addr *from)
+{
+    if (wh_addr_equal(from, &p->heard))
+        return;
+    if (p->strange_ns >= WH_STRANGE_EVERY_NS)
+        p->strange_ns -= WH_STRANGE_EVERY_NS;
+    p->heard = *from;
+}
+
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from)
 {
     struct wh_header h;
@@ -307,12 +353,17 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
         WH_COUNT(s, p, drop_replay);
         return;
     }
+    if (!affordable(s, p, from)) {
+        WH_COUNT(s, p, drop_flood);
+        return;
+    }
     uint8_t *plain = data + WH_TUNNEL_HEADER;
     if (wh_aead_open(key->aead, data, len, plain) != WH_OK) {
         WH_COUNT(s, p, drop_auth);
         return;
     }
     wh_replay_accept(&key->replay, h.counter);
+    heard(p, from);
     bool direct = h.type == WH_TUNNEL_DIRECT;
     if (direct && key == &p->rx[0] && key->replay.top == h.counter)
         wh_probe_roam(s, p, from);

@@ -18,6 +18,11 @@
 #define WH_REKEY_BYTES     (1ull << 36)
 #define WH_KEY_DATAGRAMS   (1ull << 32)
 
+/* Datagrams that claim to be a peer's but come from where none of it came from so far: so many a second are opened,
+ * and a burst of so many. The rest costs a flood of forged ones nothing but their headers' checks. */
+#define WH_STRANGE_EVERY_NS 1000000ull
+#define WH_STRANGE_BURST    64u
+
 struct wh_tx_key {
     wh_aead *aead; /* NULL: none */
     uint32_t epoch;
@@ -36,6 +41,8 @@ struct wh_peer {
     struct wh_addr addr, configured;
     struct wh_tx_key tx;
     struct wh_rx_key rx[2]; /* newest first */
+    struct wh_addr heard;   /* where the last authentic datagram of it came from, also by a relay */
+    uint64_t strange_ns;    /* when the next strange one would be in time (GCRA) */
     uint32_t takes;         /* WH_TAKES_CSUM: frames with open checksums; the link has said so */
     bool up;
     uint32_t probe_id, unanswered;
@@ -52,19 +59,25 @@ void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct w
 int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
 int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
 
+bool wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch); /* erases it; false: not there */
+
 /* f is one frame of a wire (no gso: who forwards has cut it), with an open checksum only if the peer takes that. Its
  * headroom is written, its bytes are not: the same frame may go to further peers. They are of use until it returns. */
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f);
 /* A moved frame (moved.h), complete; room for WH_MOVED_SUFFIX behind it. */
 void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f, const uint8_t *mac);
-/* A payload that holds so many frames, of so many bytes in all; they are what is counted. */
-void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len, uint32_t frames,
-                          uint32_t bytes);
+/* A payload and the frames in it, which are what is counted. */
+struct wh_content {
+    uint32_t frames, bytes;
+    uint8_t tos; /* of all of them (tos.h) */
+};
+void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len,
+                          const struct wh_content *of);
 /* Bytes of plaintext that the path to it carries, as far as that is known. */
 uint32_t wh_peer_payload_max(const wh_switch *s, const struct wh_peer *p);
 /* One datagram to `to` for p. False: no key, or it is used up. */
 bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
-                  const uint8_t *plain, size_t len);
+                  const uint8_t *plain, size_t len, uint8_t tos);
 void wh_peer_flush(wh_switch *s); /* all that was sent so far leaves */
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from);
 void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due (probe.c) */

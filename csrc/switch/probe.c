@@ -1,5 +1,7 @@
 #include "switch/probe.h"
 
+#include "switch/tos.h"
+
 #define SIZE_PROBE (1ull << 63) /* ids of probes for the path's MTU: their length in the low bits */
 /* What a frame of a network's MTU becomes: Ethernet header, VLAN tag, the longest prefix, header and tag. */
 #define MTU_OVERHEAD (WH_ETH_OVERHEAD + WH_OPEN_PREFIX + WH_TUNNEL_OVERHEAD)
@@ -40,7 +42,7 @@ static void send_probe(wh_switch *s, struct wh_peer *p, enum wh_tunnel_kind kind
         len = length - WH_TUNNEL_OVERHEAD;
     }
     if (w.status == WH_OK && to->len && p->tx.aead) /* a probe that comes before our key is not a loss to count */
-        (void)wh_peer_seal(s, p, WH_TUNNEL_DIRECT, to, plain, len);
+        (void)wh_peer_seal(s, p, WH_TUNNEL_DIRECT, to, plain, len, WH_TOS_CONTROL);
 }
 
 /* The owner hears of what networks may use when the search is over, and when it shrinks. */

@@ -36,7 +36,7 @@ void wh_relay(wh_switch *s, const uint8_t *data, size_t len, const struct wh_hea
         WH_COUNT(s, prev, drop_ttl);
         return;
     }
-    uint8_t *slot = wh_udp_slot(s, to);
+    uint8_t *slot = wh_udp_slot(s, to, s->outer_tos);
     memcpy(slot, data, len);
     slot[2] = (uint8_t)(h->hops - 1);
     wh_udp_commit(s, len);

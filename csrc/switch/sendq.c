@@ -12,12 +12,13 @@
 #define RUN_BYTES     65487u /* one message, IPv6 or IPv4, with their headers inside 65535 */
 #define REFUSED_SLOTS 64u
 #define REFUSED_NS    60000000000ull
-#define CMSG_ROOM     CMSG_SPACE(sizeof(uint16_t))
+#define CMSG_ROOM     (CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int)))
 
 struct run {
     struct wh_addr to;
     uint32_t len;
     uint16_t size, count; /* count datagrams of size bytes each, but for the last, which may be shorter */
+    uint8_t tos;
     bool open;
 };
 
@@ -27,7 +28,7 @@ struct wh_sendq {
     uint8_t (*room)[RUN_BYTES + WH_DATAGRAM_MAX];
     struct mmsghdr msg[RUN_SEGMENTS]; /* as many as a run sent piece by piece needs */
     struct iovec iov[RUN_SEGMENTS];
-    _Alignas(struct cmsghdr) uint8_t control[RUNS][CMSG_ROOM];
+    _Alignas(struct cmsghdr) uint8_t control[RUN_SEGMENTS][CMSG_ROOM];
     struct {
         struct wh_addr to;
         uint64_t until_ns;
@@ -85,37 +86,41 @@ bool wh_sendq_too_big(struct wh_sendq *q, struct wh_addr *to, size_t *len)
 
 /* ---- gathering ---- */
 
-static bool begin_run(struct wh_sendq *q, const struct wh_addr *to)
+static bool begin_run(struct wh_sendq *q, const struct wh_addr *to, uint8_t tos)
 {
     if (q->runs == RUNS)
         return false;
     q->current = q->runs++;
     q->run[q->current].to = *to;
+    q->run[q->current].tos = tos;
     q->run[q->current].len = q->run[q->current].count = 0;
     q->run[q->current].open = true;
     return true;
 }
 
-static bool find_open(struct wh_sendq *q, const struct wh_addr *to)
+/* The open run to this destination, of which there is one at most. */
+static bool find_open(struct wh_sendq *q, const struct wh_addr *to, uint8_t tos)
 {
-    if (q->runs && q->run[q->current].open && wh_addr_equal(&q->run[q->current].to, to))
-        return true;
-    for (uint32_t i = q->runs; i-- > 0;)
-        if (q->run[i].open && wh_addr_equal(&q->run[i].to, to)) {
-            q->current = i;
-            return true;
-        }
-    return false;
+    uint32_t i = q->current;
+    if (!q->runs || !q->run[i].open || !wh_addr_equal(&q->run[i].to, to))
+        for (i = q->runs; i-- > 0;)
+            if (q->run[i].open && wh_addr_equal(&q->run[i].to, to))
+                break;
+    if (i >= q->runs)
+        return false;
+    q->current = i;
+    q->run[i].open = q->run[i].tos == tos;
+    return q->run[i].open;
 }
 
-uint8_t *wh_sendq_slot(struct wh_sendq *q, const struct wh_addr *to)
+uint8_t *wh_sendq_slot(struct wh_sendq *q, const struct wh_addr *to, uint8_t tos)
 {
-    if (!find_open(q, to) && !begin_run(q, to))
+    if (!find_open(q, to, tos) && !begin_run(q, to, tos))
         return NULL;
     struct run *r = &q->run[q->current];
     if (r->count && r->len + r->size > RUN_BYTES) {
         r->open = false;
-        if (!begin_run(q, to))
+        if (!begin_run(q, to, tos))
             return NULL;
         r = &q->run[q->current];
     }
@@ -131,7 +136,7 @@ void wh_sendq_commit(struct wh_sendq *q, size_t len)
     if (r->count && len > r->size) {
         const uint8_t *data = q->room[q->current] + r->len;
         r->open = false;
-        begin_run(q, &r->to); /* slot made sure of it */
+        begin_run(q, &r->to, r->tos); /* slot made sure of it */
         memcpy(q->room[q->current], data, len);
         r = &q->run[q->current];
     }
@@ -181,14 +186,38 @@ static void lose(struct wh_sendq *q, const struct run *r, int error, uint32_t co
     }
 }
 
+static void *put_control(struct msghdr *m, int level, int type, size_t len)
+{
+    struct cmsghdr *c = (struct cmsghdr *)(void *)((uint8_t *)m->msg_control + m->msg_controllen);
+    *c = (struct cmsghdr){.cmsg_level = level, .cmsg_type = type, .cmsg_len = CMSG_LEN(len)};
+    m->msg_controllen += CMSG_SPACE(len);
+    return CMSG_DATA(c);
+}
+
+/* A message with what a run needs to be said of it; size: of its segments, 0: it is one datagram. */
+static void set_message(struct wh_sendq *q, struct run *r, uint32_t as, struct iovec data, uint16_t size)
+{
+    struct msghdr *m = &q->msg[as].msg_hdr;
+    q->iov[as] = data;
+    *m = (struct msghdr){.msg_name = &r->to.sa, .msg_namelen = r->to.len, .msg_iov = &q->iov[as], .msg_iovlen = 1};
+    if (!size && !r->tos)
+        return;
+    m->msg_control = q->control[as];
+    if (size)
+        memcpy(put_control(m, SOL_UDP, UDP_SEGMENT, sizeof(size)), &size, sizeof(size));
+    if (r->tos) {
+        int tos = r->tos;
+        bool v4 = r->to.sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&r->to.v6.sin6_addr);
+        memcpy(put_control(m, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, sizeof(tos)), &tos,
+               sizeof(tos));
+    }
+}
+
 static void send_one_by_one(struct wh_sendq *q, int fd, uint32_t index)
 {
     struct run *r = &q->run[index];
-    for (uint32_t i = 0, at = 0; i < r->count; i++, at += r->size) {
-        q->iov[i] = (struct iovec){q->room[index] + at, i + 1u < r->count ? r->size : r->len - at};
-        q->msg[i].msg_hdr =
-            (struct msghdr){.msg_name = &r->to.sa, .msg_namelen = r->to.len, .msg_iov = &q->iov[i], .msg_iovlen = 1};
-    }
+    for (uint32_t i = 0, at = 0; i < r->count; i++, at += r->size)
+        set_message(q, r, i, (struct iovec){q->room[index] + at, i + 1u < r->count ? r->size : r->len - at}, 0);
     for (uint32_t sent = 0; sent < r->count;) {
         int n = sendmmsg(fd, &q->msg[sent], r->count - sent, 0);
         if (n > 0) {
@@ -203,26 +232,12 @@ static void send_one_by_one(struct wh_sendq *q, int fd, uint32_t index)
     }
 }
 
-static void set_message(struct wh_sendq *q, uint32_t index, uint32_t as)
-{
-    struct run *r = &q->run[index];
-    q->iov[as] = (struct iovec){q->room[index], r->len};
-    q->msg[as].msg_hdr =
-        (struct msghdr){.msg_name = &r->to.sa, .msg_namelen = r->to.len, .msg_iov = &q->iov[as], .msg_iovlen = 1};
-    if (r->count < 2)
-        return;
-    q->msg[as].msg_hdr.msg_control = q->control[as];
-    q->msg[as].msg_hdr.msg_controllen = CMSG_ROOM;
-    struct cmsghdr *c = CMSG_FIRSTHDR(&q->msg[as].msg_hdr);
-    *c = (struct cmsghdr){.cmsg_level = SOL_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(sizeof(uint16_t))};
-    memcpy(CMSG_DATA(c), &r->size, sizeof(r->size));
-}
-
 /* Runs first..end-1, none of which has to be cut here. The index of the first that was not sent. */
 static uint32_t send_whole(struct wh_sendq *q, int fd, uint32_t first, uint32_t end)
 {
     for (uint32_t i = first; i < end; i++)
-        set_message(q, i, i - first);
+        set_message(q, &q->run[i], i - first, (struct iovec){q->room[i], q->run[i].len},
+                    q->run[i].count > 1 ? q->run[i].size : 0);
     for (uint32_t sent = first; sent < end;) {
         int n = sendmmsg(fd, &q->msg[sent - first], end - sent, 0);
         if (n > 0)

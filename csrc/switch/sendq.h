@@ -1,10 +1,11 @@
 /* sendq: the datagrams that leave with the end of a turn, gathered so that the kernel is entered once.
  *
  * Datagrams to one destination are laid one behind the other in a run, as long as all have the size of the first; a
- * shorter one ends the run. A run of several is sent as one message with UDP_SEGMENT: the kernel (or the NIC) cuts it,
- * and the way through the stack is paid once. Where a route refuses that - no checksum offload, IPsec, a path narrower
- * than the datagrams - the run is sent datagram by datagram, and the destination is remembered for a minute. The
- * datagrams of one destination leave in the order in which they were committed. Knows nothing of what is in them. */
+ * shorter one ends the run, another traffic class too. A run of several is sent as one message with UDP_SEGMENT: the
+ * kernel (or the NIC) cuts it, and the way through the stack is paid once. Where a route refuses that - no checksum
+ * offload, IPsec, a path narrower than the datagrams - the run is sent datagram by datagram, and the destination is
+ * remembered for a minute. The datagrams of one destination leave in the order in which they were committed. Knows
+ * nothing of what is in them. */
 #ifndef WH_SWITCH_SENDQ_H
 #define WH_SWITCH_SENDQ_H
 
@@ -34,9 +35,9 @@ struct wh_sendq;
 
 int wh_sendq_new(struct wh_sendq **out);
 void wh_sendq_free(struct wh_sendq *q);
-/* Room for one datagram of WH_DATAGRAM_MAX to `to`; it is part of the batch once commit gives its length. NULL: the
- * queue is full and must be flushed first. */
-uint8_t *wh_sendq_slot(struct wh_sendq *q, const struct wh_addr *to);
+/* Room for one datagram of WH_DATAGRAM_MAX to `to`, of this traffic class; it is part of the batch once commit gives
+ * its length. NULL: the queue is full and must be flushed first. */
+uint8_t *wh_sendq_slot(struct wh_sendq *q, const struct wh_addr *to, uint8_t tos);
 void wh_sendq_commit(struct wh_sendq *q, size_t len);
 void wh_sendq_flush(struct wh_sendq *q, int fd, uint64_t now_ns);
 const struct wh_sendq_lost *wh_sendq_lost(const struct wh_sendq *q);

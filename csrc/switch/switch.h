@@ -53,6 +53,7 @@ struct wh_switch {
     struct wh_crypto *crypto;
     struct wh_packs *packs;
     struct wh_udp *udp; /* NULL: no tunnels */
+    uint8_t outer_tos;  /* traffic class of the datagram in hand */
     struct wh_eventq events;
     struct wh_idmap ports, peers, networks;
     struct wh_port *active_head, *active_tail; /* ring ports that may hold frames */

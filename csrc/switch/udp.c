@@ -23,7 +23,8 @@ struct wh_udp {
     struct wh_addr from[MESSAGES];
     struct iovec iov[MESSAGES];
     struct mmsghdr msg[MESSAGES];
-    _Alignas(struct cmsghdr) uint8_t control[MESSAGES][CMSG_SPACE(sizeof(int))];
+    _Alignas(
+        struct cmsghdr) uint8_t control[MESSAGES][3 * CMSG_SPACE(sizeof(int))]; /* UDP_GRO, class by IPv4 or IPv6 */
 };
 
 static void map_v4(const struct sockaddr_in *v4, struct wh_addr *out)
@@ -82,6 +83,8 @@ static void set_options(int fd)
      * is also for the IPv4 half of an IPv6 socket. */
     (void)setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &probe4, sizeof(probe4));
     (void)setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &probe6, sizeof(probe6));
+    (void)setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on));
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof(on));
     (void)setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)); /* without it they come one by one */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) != 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
@@ -139,13 +142,13 @@ int wh_udp_fd(const struct wh_udp *u)
     return u->fd;
 }
 
-uint8_t *wh_udp_slot(wh_switch *s, const struct wh_addr *to)
+uint8_t *wh_udp_slot(wh_switch *s, const struct wh_addr *to, uint8_t tos)
 {
-    uint8_t *room = wh_sendq_slot(s->udp->out, to);
+    uint8_t *room = wh_sendq_slot(s->udp->out, to, tos);
     if (room)
         return room;
     wh_udp_flush(s);
-    return wh_sendq_slot(s->udp->out, to); /* an empty queue has room */
+    return wh_sendq_slot(s->udp->out, to, tos); /* an empty queue has room */
 }
 
 void wh_udp_commit(wh_switch *s, size_t len)
@@ -170,13 +173,22 @@ void wh_udp_flush(wh_switch *s)
         wh_probe_too_big(s, &to, len);
 }
 
-/* Size of the datagrams that one message holds; the last may be shorter. 0: it is one alone. */
-static size_t segment_size(struct msghdr *m)
+/* Size of the datagrams that one message holds; the last may be shorter. 0: it is one alone. Their traffic class goes
+ * to *tos: only those of one class come together. */
+static size_t read_control(struct msghdr *m, uint8_t *tos)
 {
-    int size = 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c))
+    int size = 0, class = 0;
+    *tos = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
         if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO)
             memcpy(&size, CMSG_DATA(c), sizeof(size));
+        else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS)
+            memcpy(tos, CMSG_DATA(c), 1);
+        else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
+            memcpy(&class, CMSG_DATA(c), sizeof(class));
+            *tos = (uint8_t)class;
+        }
+    }
     return size > 0 ? (size_t)size : 0;
 }
 
@@ -207,7 +219,8 @@ bool wh_udp_receive(wh_switch *s)
         int n = recvmmsg(u->fd, u->msg, MESSAGES, MSG_DONTWAIT, NULL);
         for (int i = 0; i < n; i++) {
             u->from[i].len = u->msg[i].msg_hdr.msg_namelen;
-            seen += cut(s, u->room[i] + GAP, u->msg[i].msg_len, segment_size(&u->msg[i].msg_hdr), &u->from[i]);
+            size_t size = read_control(&u->msg[i].msg_hdr, &s->outer_tos);
+            seen += cut(s, u->room[i] + GAP, u->msg[i].msg_len, size, &u->from[i]);
         }
         if (n < (int)MESSAGES)
             return false;

@@ -16,8 +16,9 @@ int wh_udp_new(int fd, struct wh_udp **out, wh_error *err); /* fd is owned only 
 void wh_udp_free(struct wh_udp *u);
 void wh_udp_give_back(struct wh_udp *u); /* the descriptor is the caller's again: free will not close it */
 int wh_udp_fd(const struct wh_udp *u);
-/* Room for one datagram of WH_DATAGRAM_MAX to `to`; it leaves with the batch once wh_udp_commit gives its length. */
-uint8_t *wh_udp_slot(wh_switch *s, const struct wh_addr *to);
+/* Room for one datagram of WH_DATAGRAM_MAX to `to`, of this traffic class; it leaves with the batch once wh_udp_commit
+ * gives its length. */
+uint8_t *wh_udp_slot(wh_switch *s, const struct wh_addr *to, uint8_t tos);
 void wh_udp_commit(wh_switch *s, size_t len);
 void wh_udp_flush(wh_switch *s);
 /* What waits, at least WH_UDP_BATCH datagrams of it, each to wh_peer_input, which may change its bytes. What a datagram

@@ -20,11 +20,12 @@ struct place {
     int fd;
     struct wh_addr at;
     uint32_t sent, got;
+    bool classes; /* what comes here has those of class_of */
 };
 
 static void open_place(struct place *p, int family)
 {
-    int bytes = 4 << 20;
+    int bytes = 4 << 20, on = 1;
     memset(p, 0, sizeof(*p));
     p->fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     p->at.sa.sa_family = (sa_family_t)family;
@@ -34,6 +35,8 @@ static void open_place(struct place *p, int family)
     else
         p->at.v6.sin6_addr = in6addr_loopback;
     CHECK(bind(p->fd, &p->at.sa, p->at.len) == 0 && getsockname(p->fd, &p->at.sa, &p->at.len) == 0);
+    setsockopt(p->fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on));
+    setsockopt(p->fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof(on));
     setsockopt(p->fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes));
 }
 
@@ -45,12 +48,18 @@ static void fill(uint8_t *data, uint32_t n, size_t len)
         data[i] = (uint8_t)(n * 31 + i);
 }
 
-static void put(struct wh_sendq *q, int fd, struct place *to, size_t len)
+/* By its length, so that the receiver knows what to expect; most have none. */
+static uint8_t class_of(size_t len)
 {
-    uint8_t *slot = wh_sendq_slot(q, &to->at);
+    return len % 5 ? 0 : (uint8_t)(len % 3 ? 0x2a : 1);
+}
+
+static void put(struct wh_sendq *q, int fd, struct place *to, size_t len, uint8_t tos)
+{
+    uint8_t *slot = wh_sendq_slot(q, &to->at, tos);
     if (!slot) {
         wh_sendq_flush(q, fd, 1);
-        slot = wh_sendq_slot(q, &to->at);
+        slot = wh_sendq_slot(q, &to->at, tos);
     }
     CHECK(slot != NULL);
     memset(slot, 0xee, WH_DATAGRAM_MAX); /* all of it is ours */
@@ -65,10 +74,15 @@ static void take_all(struct place *p, const uint16_t *lengths)
         struct pollfd fd = {p->fd, POLLIN, 0};
         if (poll(&fd, 1, 2000) != 1)
             break;
-        ssize_t n = recv(p->fd, data, sizeof(data), 0);
+        _Alignas(struct cmsghdr) uint8_t control[64];
+        struct iovec iov = {data, sizeof(data)};
+        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+        ssize_t n = recvmsg(p->fd, &m, 0);
         size_t len = lengths[p->got];
         fill(want, p->got++, len);
         CHECK(n == (ssize_t)len && !memcmp(data, want, len));
+        const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+        CHECK(c && (*CMSG_DATA(c) == class_of(len) || !p->classes));
     }
     CHECK(p->got == p->sent);
 }
@@ -92,13 +106,13 @@ static void to_many(int family, unsigned places, bool refuse)
     if (refuse) /* a socket without checksums may not use UDP_SEGMENT */
         CHECK(setsockopt(from.fd, SOL_SOCKET, SO_NO_CHECK, &on, sizeof(on)) == 0);
     for (unsigned i = 0; i < places; i++)
-        open_place(&p[i], family);
+        open_place(&p[i], family), p[i].classes = true;
     for (unsigned round = 0; round < 30; round++) {
         for (unsigned i = 0; i < 130; i++) {
             unsigned to = next_random(&state) % 4 ? i / 40 % places : (unsigned)(next_random(&state) % places);
             size_t len = some_length(&state);
             lengths[to][p[to].sent] = (uint16_t)len;
-            put(q, from.fd, &p[to], len);
+            put(q, from.fd, &p[to], len, class_of(len));
         }
         wh_sendq_flush(q, from.fd, 1);
         for (unsigned i = 0; i < places; i++)
@@ -123,8 +137,8 @@ static void unreachable(void)
     bad.at.v4.sin_addr.s_addr = htonl(INADDR_BROADCAST); /* EACCES without SO_BROADCAST */
     for (unsigned i = 0; i < 40; i++) {
         lengths[i] = 500;
-        put(q, from.fd, &bad, 500);
-        put(q, from.fd, &good, 500);
+        put(q, from.fd, &bad, 500, 0);
+        put(q, from.fd, &good, 500, 0);
     }
     wh_sendq_flush(q, from.fd, 1);
     take_all(&good, lengths);
@@ -154,13 +168,13 @@ static int narrow_path(void)
     open_place(&to, AF_INET), open_place(&from, AF_INET);
     CHECK(setsockopt(from.fd, IPPROTO_IP, IP_MTU_DISCOVER, &mode, sizeof(mode)) == 0);
     for (unsigned i = 0; i < 20; i++) { /* a run that is too wide */
-        uint8_t *slot = wh_sendq_slot(q, &to.at);
+        uint8_t *slot = wh_sendq_slot(q, &to.at, 0);
         fill(slot, i, 1473);
         wh_sendq_commit(q, 1473);
     }
     for (unsigned i = 0; i < 30; i++) {
         lengths[i] = 1472;
-        put(q, from.fd, &to, 1472);
+        put(q, from.fd, &to, 1472, 0);
     }
     wh_sendq_flush(q, from.fd, 1);
     take_all(&to, lengths);
