@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from bench import net_cluster, net_measure, net_overlays, net_peers, net_programs, net_rows
+from bench import net_alone, net_cluster, net_measure, net_overlays, net_peers, net_programs, net_rows
 from bench.harness import ROOT, Row, machine, write_json
 from bench.net_hosts import MODES, Host, Pair
 from bench.net_measure import NoFigure
@@ -35,7 +35,9 @@ highest rate of 64-byte frames of four UDP flows of which at most one in ten tho
 median of pings 10 ms apart. A row's peer is the best encrypted overlay in user space of this run, but vxlan_ratio's is
 the kernel's VXLAN in clear. Forwarders carry TAP frames over UDP in clear and do nothing else: the limit. Rounds in
 which the hypervisor took more than 10 % of the machine are thrown out and counted. The advantage is the median over the
-rounds of ours against that peer.
+rounds of ours against that peer. ring_mpps: 64-byte frames from one guest's ring to another's through one switch
+thread, for a second of that thread's processor time. peer_state_kib, mac_state_b: memory that becomes private and
+dirty for each of a thousand idle peers with keys, and of a million MACs in one network.
 What it does not show: a real wire and two machines (here both hosts, both daemons, sender and receiver share the same
 processors), many peers, several streams, other MTUs."""
 
@@ -305,6 +307,8 @@ def main() -> int:
             for overlay in overlays:
                 overlay.stop()
     bench.settle()
+    if net_rows.ALONE & set(arguments.only):
+        bench.faults += net_alone.measure(bench.rows, arguments.rounds, arguments.seconds)
     report(arguments, bench, load)
     return 0
 
