@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.guest.programs import BUILD
+from wherry.image.initramfs import Archive
 
 
 class Image(NamedTuple):
@@ -34,3 +38,16 @@ def debian_image(name: str = "debian", packages: tuple[str, ...] = ()) -> Image:
     manifest = json.loads((home / "manifests" / f"{digest}.json").read_text())
     blobs = {file["role"]: home / "blobs" / "sha256" / file["sha256"] for file in manifest["files"]}
     return Image(blobs["kernel"], blobs["initrd"])
+
+
+def initrd_with(image: Image, program: Path, name: str) -> Path:
+    """The image's initrd with ``/NAME`` behind it: the kernel unpacks archives one after the other."""
+    archive = Archive()
+    archive.add_file(name, program.read_bytes(), 0o755)
+    first = image.initrd.read_bytes()
+    made = BUILD / f"initrd-{name}-{hashlib.sha256(first + program.read_bytes()).hexdigest()[:16]}"
+    if not made.exists():
+        partial = made.with_suffix(".partial")
+        partial.write_bytes(first + b"\0" * (-len(first) % 512) + archive.write())
+        partial.rename(made)
+    return made

@@ -51,18 +51,34 @@ def build(name: str, *, firmware: bool = False) -> Path:
     return result
 
 
+@cache
+def build_user(name: str) -> Path:
+    """A static Linux program of tests/guest/programs/user, which needs no library."""
+    source = SOURCES / "user" / f"{name}.c"
+    digest = hashlib.sha256(repr(FLAGS).encode() + source.read_bytes())
+    made = BUILD / f"user-{name}-{digest.hexdigest()[:16]}"
+    if not made.exists():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        _zig(name, made, [str(source)])
+    return made
+
+
 def _compile(name: str, elf: Path, firmware: bool) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     script = elf.with_suffix(".ld")
     base = FIRMWARE_BASE if firmware else DIRECT_BASE
     script.write_text((SOURCES / "link.ld").read_text().replace("@BASE@", hex(base)))
     defines = ["-DMMODE"] if firmware else []
-    partial = elf.with_suffix(".partial")
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *defines, f"-Wl,-T,{script}", "start.S", f"{name}.c"]
+    _zig(name, elf, [*defines, f"-Wl,-T,{script}", "start.S", f"{name}.c"])
+
+
+def _zig(name: str, made: Path, arguments: list[str]) -> None:
+    partial = made.with_suffix(".partial")
+    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *arguments]
     done = subprocess.run([*command, "-o", str(partial)], cwd=SOURCES, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildFailed(f"{name}: {done.stderr}")
-    partial.rename(elf)
+    partial.rename(made)
 
 
 def flatten(elf: bytes, base: int) -> bytes:
