@@ -34,7 +34,7 @@ def make_machine(spec: dict[str, Any]) -> Machine:
     icount = ICOUNT_PACED if guest.get("icount") else ICOUNT_OFF
     machine = Machine(guest["memory"], guest["cpus"], boot, guest["seed"], icount=icount, cpu=guest["cpu"])
     for nic in guest["nics"]:
-        machine.add_nic(bytes.fromhex(nic["mac"].replace(":", "")))
+        machine.add_nic(bytes.fromhex(nic["mac"].replace(":", "")), nic["mtu"])
     if "disk" in files:
         with _opened(files["disk"], "disk", os.O_RDWR) as fd:
             machine.add_disk(fd, serial="disk0")

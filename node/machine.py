@@ -85,9 +85,10 @@ class Machine:
 
     # -- devices and contents
 
-    def add_nic(self, mac: bytes) -> None:
+    def add_nic(self, mac: bytes, mtu: int = 0) -> None:
+        """``mtu`` is what the guest is told; 0: nothing."""
         err = new_error()
-        check(self._lib.wh_machine_add_nic(self._m, mac, err), err)
+        check(self._lib.wh_machine_add_nic(self._m, mac, mtu, err), err)
 
     def add_disk(self, fd: int, *, read_only: bool = False, serial: str = "") -> None:
         err = new_error()

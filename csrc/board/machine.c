@@ -212,13 +212,19 @@ static int check_addable(wh_machine *m, unsigned have, unsigned max, const char 
     return WH_OK;
 }
 
-int wh_machine_add_nic(wh_machine *m, const uint8_t mac[6], wh_error *err)
+#define MTU_MIN 68u /* of IPv4, and of the driver (virtio 1.3, 5.1.4.1) */
+
+int wh_machine_add_nic(wh_machine *m, const uint8_t mac[6], uint32_t mtu, wh_error *err)
 {
     wh_device *d;
     wh_virtio_env env = wh_bus_virtio_env(m);
+    wh_net_config config = {.mtu = (uint16_t)mtu, .pairs = m->config.harts};
+    memcpy(config.mac, mac, sizeof config.mac);
     int status = check_addable(m, m->nics, WH_MAX_NICS, "nics", err);
+    if (!status && mtu != 0 && (mtu < MTU_MIN || mtu > UINT16_MAX))
+        status = wh_fail(err, WH_E_INVAL, "mtu", "%u is not in %u..%u", mtu, MTU_MIN, UINT16_MAX);
     if (!status)
-        status = wh_virtio_net_new(&env, mac, &d, err);
+        status = wh_virtio_net_new(&env, &config, &d, err);
     if (!status)
         status = wh_bus_add_virtio(m, d, err);
     if (!status)

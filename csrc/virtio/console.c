@@ -223,7 +223,7 @@ static void collect(struct console *c, unsigned port)
     unsigned budget = c->v.queue[queue].num;
     while (budget-- > 0 && wh_virtio_pop(&c->v, queue, &c->chain)) {
         if (!send_chain(&c->chain, &c->port[port])) {
-            wh_virtq_unpop(&c->v.queue[queue]);
+            wh_virtq_unpop(&c->v.queue[queue], 1, c->chain.descs);
             wh_virtio_signal(&c->v, queue);
             return;
         }
@@ -249,7 +249,7 @@ static void console_notify(wh_virtio *v, unsigned queue)
 static void console_poll(wh_device *d)
 {
     struct console *c = (struct console *)d;
-    for (unsigned q = 0; q < c->v.type->queues; q++)
+    for (unsigned q = 0; q < c->v.queues; q++)
         if (wh_virtio_live(&c->v) && c->v.queue[q].ready)
             console_notify(&c->v, q);
 }

@@ -6,6 +6,7 @@
  * InterruptStatus is not 0. */
 #include "virtio/transport.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -70,9 +71,16 @@ void wh_virtio_init(wh_virtio *v, const wh_virtio_type *type, const wh_virtio_en
     v->type = type;
     v->ram = env->ram;
     v->irq = env->irq;
-    v->offered = offered | WH_VIRTIO_F_VERSION_1 | WH_VIRTIO_F_INDIRECT | WH_VIRTIO_F_EVENT_IDX;
-    for (unsigned i = 0; i < type->queues; i++)
-        v->queue[i].max = type->queue_max;
+    v->offered = offered | WH_VIRTIO_F_VERSION_1 | WH_VIRTIO_F_INDIRECT | WH_VIRTIO_F_EVENT_IDX | WH_VIRTIO_F_PACKED;
+    wh_virtio_set_queues(v, type->queues);
+}
+
+void wh_virtio_set_queues(wh_virtio *v, unsigned queues)
+{
+    assert(queues <= WH_VIRTIO_MAX_QUEUES);
+    v->queues = queues;
+    for (unsigned i = 0; i < queues; i++)
+        v->queue[i].max = v->type->queue_max;
 }
 
 bool wh_virtio_live(const wh_virtio *v)
@@ -113,7 +121,12 @@ bool wh_virtio_pop(wh_virtio *v, unsigned queue, wh_chain *chain)
 
 void wh_virtio_push(wh_virtio *v, unsigned queue, const wh_chain *chain, uint32_t written)
 {
-    wh_virtq_push(&v->queue[queue], v->ram, chain->head, written);
+    wh_virtio_push_all(v, queue, &(wh_used){chain->head, chain->descs, written}, 1);
+}
+
+void wh_virtio_push_all(wh_virtio *v, unsigned queue, const wh_used *used, unsigned count)
+{
+    wh_virtq_push(&v->queue[queue], v->ram, used, count);
 }
 
 void wh_virtio_signal(wh_virtio *v, unsigned queue)
@@ -152,7 +165,7 @@ void wh_virtio_kick(const wh_virtio *v)
 
 static wh_virtq *selected(wh_virtio *v)
 {
-    return v->queue_sel < v->type->queues ? &v->queue[v->queue_sel] : NULL;
+    return v->queue_sel < v->queues ? &v->queue[v->queue_sel] : NULL;
 }
 
 static uint32_t word(uint64_t value, uint32_t sel)
@@ -214,15 +227,16 @@ int wh_virtio_mmio_read(wh_device *d, uint64_t offset, unsigned size, uint64_t *
 /* The driver's features that concern the ring, told to every queue. */
 static void tell_queues(wh_virtio *v)
 {
-    for (unsigned i = 0; i < v->type->queues; i++) {
+    for (unsigned i = 0; i < v->queues; i++) {
         v->queue[i].event_idx = wh_virtio_has(v, WH_VIRTIO_F_EVENT_IDX);
         v->queue[i].indirect = wh_virtio_has(v, WH_VIRTIO_F_INDIRECT);
+        v->queue[i].packed = wh_virtio_has(v, WH_VIRTIO_F_PACKED);
     }
 }
 
 static void notify(wh_virtio *v, uint32_t queue)
 {
-    if (queue < v->type->queues && v->queue[queue].ready && wh_virtio_live(v))
+    if (queue < v->queues && v->queue[queue].ready && wh_virtio_live(v))
         v->type->notify(v, queue);
 }
 
@@ -246,8 +260,10 @@ static void write_status(wh_virtio *v, uint32_t value)
         wh_virtio_break(v, "DRIVER_OK without FEATURES_OK");
         return;
     }
+    if (v->type->driver_ok)
+        v->type->driver_ok(v);
     /* Buffers that were made available before DRIVER_OK had no notification that we could follow. */
-    for (unsigned i = 0; i < v->type->queues; i++)
+    for (unsigned i = 0; i < v->queues; i++)
         notify(v, i);
 }
 
@@ -261,6 +277,7 @@ static void write_ready(wh_virtio *v, wh_virtq *q, uint32_t value)
             wh_virtio_break(v, why);
             return;
         }
+        wh_virtq_begin(q);
         q->ready = true;
     }
     tell_queues(v);
@@ -344,7 +361,7 @@ void wh_virtio_reset(wh_device *d)
     v->offered_sel = v->accepted_sel = v->queue_sel = 0;
     v->status = v->interrupt_status = 0;
     v->broken = NULL;
-    for (unsigned i = 0; i < v->type->queues; i++)
+    for (unsigned i = 0; i < v->queues; i++)
         wh_virtq_reset(&v->queue[i]);
     wh_irq_set(&v->irq, false);
     if (v->type->reset)
@@ -366,8 +383,8 @@ void wh_virtio_save(wh_device *d, wh_writer *w)
     wh_put_kuint(w, "interrupt_status", v->interrupt_status);
     wh_put_kuint(w, "config_generation", v->config_generation);
     wh_put_str(w, "queues");
-    wh_put_array(w, v->type->queues);
-    for (unsigned i = 0; i < v->type->queues; i++)
+    wh_put_array(w, v->queues);
+    for (unsigned i = 0; i < v->queues; i++)
         wh_virtq_save(&v->queue[i], w);
     if (v->type->save) {
         wh_put_str(w, v->type->name);
@@ -392,10 +409,11 @@ static void pass_failure(wh_reader *to, const wh_reader *at, const char *key)
 static void load_queues(wh_virtio *v, const wh_reader *map, wh_reader *r)
 {
     wh_reader at = wh_map_find(map, "queues");
-    if (wh_get_array(&at) != v->type->queues)
+    uint32_t count = wh_get_array(&at);
+    if (count == 0 || count > v->queues) /* fewer: it was saved by a device that had less to offer */
         wh_reader_refuse(&at, "queues");
     tell_queues(v);
-    for (unsigned i = 0; i < v->type->queues; i++)
+    for (unsigned i = 0; i < count && at.status == WH_OK; i++)
         wh_virtq_load(&v->queue[i], v->ram, &at);
     pass_failure(r, &at, "queues");
 }

@@ -1,16 +1,19 @@
-/* net: the virtio network device (virtio 1.2, section 5.1) between a guest and the switch's ring.
+/* net: the virtio network device (virtio 1.3, section 5.1) between a guest and the switch's ring.
  *
  * Transmit is done in the notification itself: each frame goes into the guest-to-switch ring, and where the ring has no
  * room the frame is dropped and counted, as a wire would. Receive is done in poll: a frame stays in the switch-to-guest
- * ring until the driver has a buffer for it, so that pressure reaches the switch, which drops when the ring is full.
+ * ring until the driver has buffers for it, so that pressure reaches the switch, which drops when the ring is full.
  * While the driver is not there, frames that arrive are dropped here, so that it does not start with stale ones.
+ *
+ * Checksums and segmentation are nobody's work here: what the driver left open goes to the switch as it is, and the
+ * switch is told what the driver takes, so that the work is done where a frame leaves for somebody who needs it done.
+ * All queue pairs share one ring each way: the switch is one thread, and the board lock lets one queue in at a time.
  *
  * A gated device (wh_virtio_net_gate) reads a ring of its own, into which its owner lets frames at moments that it
  * chooses; what becomes of the frames that it sends leaves no trace in it.
  *
- * No offloads, one queue pair, no control queue. A ring that the switch side damaged takes the link down; the rest
- * works. */
-#include "virtio/transport.h"
+ * A ring that the switch side damaged takes the link down; the rest works. */
+#include "virtio/net_device.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -20,177 +23,55 @@
 #include <unistd.h>
 
 #define DEVICE_ID_NET 1u
-#define F_MAC         (1ull << 5)
-#define F_STATUS      (1ull << 16)
-#define NET_RX        0u
-#define NET_TX        1u
-#define NET_BUDGET    64u /* frames of one call, so that the board lock is let go in between */
-#define FRAME_MIN     14u /* an Ethernet header */
+#define ADMIT_BUDGET  64u
 
-enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_BYTES = 8 };
 enum { LINK_UP = 1 };
 enum { TO_SWITCH = 0, TO_GUEST = 1 };
 
-struct net_hdr { /* 5.1.6, as it is with VERSION_1 */
-    uint8_t flags, gso_type;
-    uint16_t hdr_len, gso_size, csum_start, csum_offset, num_buffers;
-};
-#define HDR_BYTES 12u
-_Static_assert(sizeof(struct net_hdr) == HDR_BYTES, "wire format");
-
-struct net {
-    wh_virtio v;
-    int ring_fd, to_switch; /* to_guest is device.poll_fd */
-    wh_ring *tx, *rx;
-    wh_ring *outside, *gate; /* gated: the switch's ring, and the way into rx; else NULL */
-    bool damaged;
-    wh_net_stats stats;
-    wh_chain chain;
-    uint8_t bounce[WH_RING_MAX_FRAME]; /* a frame that the guest scattered */
-};
+#define OFFERED                                                                                                        \
+    (NET_F(NET_MAC) | NET_F(NET_STATUS) | NET_F(NET_CSUM) | NET_GUEST_OFFLOADS | NET_F(NET_HOST_TSO4) |                \
+     NET_F(NET_HOST_TSO6) | NET_F(NET_HOST_ECN) | NET_F(NET_HOST_USO) | NET_F(NET_MRG_RXBUF) | NET_F(NET_CTRL_VQ) |    \
+     NET_F(NET_CTRL_GUEST_OFFLOADS))
 
 static struct net *net_of(wh_device *d)
 {
     return (struct net *)d;
 }
 
-static void link_down(struct net *n)
+static void net_driver_ok(wh_virtio *v)
 {
-    if (n->damaged)
-        return;
-    n->damaged = true;
-    n->v.config[CONFIG_STATUS] = 0;
-    wh_virtio_config_changed(&n->v);
-}
-
-/* The frame behind the header of an out chain: in place when one segment holds it. */
-static const uint8_t *frame_of(struct net *n, uint32_t len)
-{
-    const wh_chain *c = &n->chain;
-    const wh_segment *last = &c->seg[c->out_count - 1];
-    if (last->len >= len)
-        return last->host + (last->len - len);
-    wh_chain_read(c, HDR_BYTES, n->bounce, len);
-    return n->bounce;
-}
-
-static void transmit_one(struct net *n, bool *kick)
-{
-    struct net_hdr hdr;
-    if (wh_chain_read(&n->chain, 0, &hdr, HDR_BYTES) != HDR_BYTES) {
-        wh_virtio_break(&n->v, "transmit buffer shorter than its header");
-        return;
-    }
-    uint32_t len = n->chain.out_bytes - HDR_BYTES;
-    bool ring_it = false;
-    int status = WH_E_INVAL;
-    /* A header that asks for an offload which was not offered cannot be honoured. */
-    if (!n->damaged && len >= FRAME_MIN && len <= WH_RING_MAX_FRAME && hdr.gso_type == 0 && !(hdr.flags & 1))
-        status = wh_ring_put(n->tx, frame_of(n, len), len, &ring_it);
-    if (n->gate != NULL && status != WH_E_INVAL)
-        status = WH_OK;
-    if (status == WH_E_FORMAT)
-        link_down(n);
-    if (status == WH_OK) {
-        n->stats.tx_frames++;
-        n->stats.tx_bytes += len;
-        *kick |= ring_it;
-    } else {
-        n->stats.dropped++;
-    }
-    wh_virtio_push(&n->v, NET_TX, &n->chain, 0);
-}
-
-static void transmit(struct net *n)
-{
-    bool kick = false;
-    unsigned budget = n->v.queue[NET_TX].num;
-    while (budget-- > 0 && wh_virtio_pop(&n->v, NET_TX, &n->chain))
-        transmit_one(n, &kick);
-    wh_virtio_signal(&n->v, NET_TX);
-    if (kick)
-        wh_virtio_ring_event(n->to_switch);
-    if (wh_virtio_live(&n->v) && !wh_virtq_idle(&n->v.queue[NET_TX], n->v.ram))
-        wh_virtio_kick(&n->v);
-}
-
-/* Put the frame into the popped buffer. The switch can still change the frame; it is only ever copied. */
-static void receive_one(struct net *n, const uint8_t *frame, uint32_t len)
-{
-    const struct net_hdr hdr = {.num_buffers = htole16(1)};
-    if (n->chain.in_bytes < HDR_BYTES) {
-        wh_virtio_break(&n->v, "receive buffer shorter than its header");
-        n->stats.dropped++;
-        return;
-    }
-    if (len > n->chain.in_bytes - HDR_BYTES) {
-        /* The driver's buffers fit its own MTU; a longer frame is the network's fault. */
-        wh_virtq_unpop(&n->v.queue[NET_RX]);
-        n->stats.dropped++;
-        return;
-    }
-    wh_chain_write(&n->chain, n->v.ram, 0, &hdr, HDR_BYTES);
-    wh_chain_write(&n->chain, n->v.ram, HDR_BYTES, frame, len);
-    wh_virtio_push(&n->v, NET_RX, &n->chain, HDR_BYTES + len);
-    n->stats.rx_frames++;
-    n->stats.rx_bytes += len;
-}
-
-/* The next frame of the ring, or false; then the switch knows that it must ring. */
-static bool next_frame(struct net *n, const uint8_t **frame, uint32_t *len)
-{
-    if (n->damaged)
-        return false;
-    int status = wh_ring_peek(n->rx, frame, len);
-    if (status == WH_E_AGAIN && !wh_ring_sleep(n->rx))
-        status = wh_ring_peek(n->rx, frame, len);
-    if (status == WH_E_FORMAT)
-        link_down(n);
-    return status == WH_OK;
-}
-
-static void receive(struct net *n)
-{
-    const uint8_t *frame;
-    uint32_t len;
-    unsigned budget = NET_BUDGET;
-    while (budget > 0 && next_frame(n, &frame, &len)) {
-        if (wh_virtio_pop(&n->v, NET_RX, &n->chain))
-            receive_one(n, frame, len);
-        else if (wh_virtio_live(&n->v))
-            break; /* no buffer: the driver's notification goes on from here */
-        else
-            n->stats.dropped++;
-        wh_ring_consume(n->rx);
-        budget--;
-    }
-    if (wh_virtio_live(&n->v))
-        wh_virtio_signal(&n->v, NET_RX);
-    if (budget == 0)
-        wh_virtio_kick(&n->v);
+    struct net *n = (struct net *)v;
+    n->guest_offloads = v->accepted & NET_GUEST_OFFLOADS;
+    wh_net_tell_takes(n);
 }
 
 static void net_notify(wh_virtio *v, unsigned queue)
 {
-    if (queue == NET_TX)
-        transmit((struct net *)v);
+    struct net *n = (struct net *)v;
+    if (wh_virtio_has(v, NET_F(NET_CTRL_VQ)) && queue == wh_net_control_queue(n))
+        wh_net_control(n);
+    else if (queue & 1)
+        wh_net_transmit(n, queue);
     else
-        receive((struct net *)v);
+        wh_net_receive(n);
 }
 
 static void net_poll(wh_device *d)
 {
     struct net *n = net_of(d);
-    receive(n);
-    if (wh_virtio_live(&n->v) && !wh_virtq_idle(&n->v.queue[NET_TX], n->v.ram))
-        transmit(n);
+    wh_net_receive(n);
+    for (unsigned i = 0; i < n->max_pairs; i++) {
+        unsigned queue = wh_net_tx_queue(i);
+        if (wh_virtio_live(&n->v) && !wh_virtq_idle(&n->v.queue[queue], n->v.ram))
+            wh_net_transmit(n, queue);
+    }
 }
 
 void wh_virtio_net_settle(wh_device *d)
 {
     struct net *n = net_of(d);
     /* Bounded, for the switch could go on filling. */
-    for (unsigned turn = 0; turn < WH_RING_CAPACITY / NET_BUDGET && wh_virtio_live(&n->v) && !n->damaged; turn++) {
+    for (unsigned turn = 0; turn < WH_RING_CAPACITY / ADMIT_BUDGET && wh_virtio_live(&n->v) && !n->damaged; turn++) {
         uint64_t before = n->stats.rx_frames + n->stats.tx_frames + n->stats.dropped;
         net_poll(d);
         if (n->stats.rx_frames + n->stats.tx_frames + n->stats.dropped == before)
@@ -237,7 +118,7 @@ void wh_virtio_net_admit(wh_device *d, void (*note)(void *ctx, const uint8_t *fr
     struct net *n = net_of(d);
     const uint8_t *frame;
     uint32_t len;
-    for (unsigned budget = NET_BUDGET; budget > 0; budget--) {
+    for (unsigned budget = ADMIT_BUDGET; budget > 0; budget--) {
         int status = wh_ring_peek(n->outside, &frame, &len);
         if (status == WH_E_AGAIN && !wh_ring_sleep(n->outside))
             status = wh_ring_peek(n->outside, &frame, &len);
@@ -255,19 +136,45 @@ void wh_virtio_net_admit(wh_device *d, void (*note)(void *ctx, const uint8_t *fr
 /* Have poll drop what the last driver left in the ring. */
 static void net_reset(wh_virtio *v)
 {
+    struct net *n = (struct net *)v;
+    n->pairs = 1;
+    n->guest_offloads = 0;
+    wh_net_tell_takes(n);
     wh_virtio_kick(v);
 }
 
 static void net_save(wh_virtio *v, wh_writer *w)
 {
     const struct net *n = (const struct net *)v;
-    wh_put_map(w, 6);
+    wh_put_map(w, 8);
     wh_put_kuint(w, "link", v->config[CONFIG_STATUS]);
     wh_put_kuint(w, "tx_frames", n->stats.tx_frames);
     wh_put_kuint(w, "rx_frames", n->stats.rx_frames);
     wh_put_kuint(w, "tx_bytes", n->stats.tx_bytes);
     wh_put_kuint(w, "rx_bytes", n->stats.rx_bytes);
     wh_put_kuint(w, "dropped", n->stats.dropped);
+    wh_put_kuint(w, "pairs", n->pairs);
+    wh_put_kuint(w, "guest_offloads", n->guest_offloads);
+}
+
+/* Absent in states of before there was a control queue. */
+static uint64_t uint_or(const wh_reader *map, const char *key, uint64_t otherwise, wh_reader *fail)
+{
+    wh_reader at = wh_map_find(map, key);
+    return at.status == WH_OK ? wh_map_uint(map, key, fail) : otherwise;
+}
+
+static void load_control(struct net *n, const wh_reader *map, wh_reader *r)
+{
+    uint64_t pairs = uint_or(map, "pairs", 1, r), offloads = uint_or(map, "guest_offloads", 0, r);
+    if (pairs < 1 || pairs > n->max_pairs || (pairs > 1 && !wh_virtio_has(&n->v, NET_F(NET_MQ))))
+        wh_reader_refuse(r, "pairs");
+    if (offloads & ~(n->v.accepted & NET_GUEST_OFFLOADS))
+        wh_reader_refuse(r, "guest_offloads");
+    if (r->status != WH_OK)
+        return;
+    n->pairs = (uint16_t)pairs;
+    n->guest_offloads = offloads;
 }
 
 /* The MAC is configuration: the new machine was made with it. The rings are new and empty, the link is up. */
@@ -282,6 +189,8 @@ static void net_load(wh_virtio *v, wh_reader *r)
     n->stats.tx_bytes = wh_map_uint(&map, "tx_bytes", r);
     n->stats.rx_bytes = wh_map_uint(&map, "rx_bytes", r);
     n->stats.dropped = wh_map_uint(&map, "dropped", r);
+    load_control(n, &map, r);
+    wh_net_tell_takes(n);
     wh_virtio_kick(&n->v); /* a turn that was due when the guest was saved comes after its restore */
     wh_get_skip(r);
 }
@@ -314,8 +223,9 @@ static const wh_device_ops NET_OPS = {
 static const wh_virtio_type NET_TYPE = {
     .name = "net",
     .device_id = DEVICE_ID_NET,
-    .queues = 2,
+    .queues = 3,
     .queue_max = 256,
+    .driver_ok = net_driver_ok,
     .notify = net_notify,
     .reset = net_reset,
     .save = net_save,
@@ -341,17 +251,30 @@ static int open_rings(struct net *n, wh_error *err)
     return status;
 }
 
-int wh_virtio_net_new(const wh_virtio_env *env, const uint8_t mac[6], wh_device **out, wh_error *err)
+static void put_config16(struct net *n, unsigned at, uint16_t value)
+{
+    value = htole16(value);
+    memcpy(n->v.config + at, &value, sizeof value);
+}
+
+int wh_virtio_net_new(const wh_virtio_env *env, const wh_net_config *config, wh_device **out, wh_error *err)
 {
     *out = NULL;
+    unsigned pairs = config->pairs ? config->pairs : 1;
     struct net *n = calloc(1, sizeof *n);
     if (!n)
         return wh_fail(err, WH_E_NOMEM, "nic", "out of memory");
     n->v.device = (wh_device){&NET_OPS, -1};
     n->ring_fd = n->to_switch = -1;
-    wh_virtio_init(&n->v, &NET_TYPE, env, F_MAC | F_STATUS);
-    memcpy(n->v.config + CONFIG_MAC, mac, 6);
+    n->max_pairs = (uint16_t)(pairs < WH_NET_PAIRS_MAX ? pairs : WH_NET_PAIRS_MAX);
+    n->pairs = 1;
+    wh_virtio_init(&n->v, &NET_TYPE, env,
+                   OFFERED | (n->max_pairs > 1 ? NET_F(NET_MQ) : 0) | (config->mtu ? NET_F(NET_MTU) : 0));
+    wh_virtio_set_queues(&n->v, 2u * n->max_pairs + 1);
+    memcpy(n->v.config + CONFIG_MAC, config->mac, 6);
     n->v.config[CONFIG_STATUS] = LINK_UP;
+    put_config16(n, CONFIG_PAIRS, n->max_pairs);
+    put_config16(n, CONFIG_MTU, config->mtu);
     n->v.config_len = CONFIG_BYTES;
     int status = open_rings(n, err);
     if (status != WH_OK) {

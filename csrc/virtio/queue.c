@@ -1,17 +1,15 @@
-/* queue: the device side of a split virtqueue (see queue.h).
+/* queue: the device side of a split virtqueue, and what it shares with the packed one (see queue.h).
  *
  * The driver runs on other host threads while we look, so each field of a ring is loaded once into a local and only the
  * local is checked and used. avail.idx is loaded with acquire before the entries behind it; used.idx is stored with
  * release after the entry. Suppression in both directions is Dekker's handshake, so that both sides put a full fence
  * between the store of their own index and the load of the other's wish. A hart's may be no fence for the host (plain
  * atomics, memory.h): where our load says that nobody needs to react, we settle and load again. */
-#include "virtio/queue.h"
+#include "virtio/queue_area.h"
 
 #include <assert.h>
-#include <endian.h>
 #include <string.h>
 
-enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
 enum { AVAIL_NO_INTERRUPT = 1 };
 
 struct desc {
@@ -21,16 +19,6 @@ struct desc {
     uint16_t next;
 };
 _Static_assert(sizeof(struct desc) == 16, "wire format");
-
-static uint16_t load16(const uint8_t *p)
-{
-    return le16toh(__atomic_load_n((const uint16_t *)(const void *)p, __ATOMIC_ACQUIRE));
-}
-
-static void store16(uint8_t *p, uint16_t v)
-{
-    __atomic_store_n((uint16_t *)(void *)p, htole16(v), __ATOMIC_RELEASE);
-}
 
 /* The three areas. They were checked when the queue became ready, and thereby brought in (memory.h): what is present
  * stays so, hence wh_ram_at can't fail for them below. */
@@ -68,6 +56,8 @@ void wh_virtq_reset(wh_virtq *q)
 
 const char *wh_virtq_check(const wh_virtq *q, const wh_ram *ram)
 {
+    if (q->packed)
+        return wh_packed_check(q, ram);
     if (q->num == 0 || q->num > q->max || (q->num & (q->num - 1)) != 0)
         return "queue size is not a power of two within the offered size";
     if ((q->desc & 15) != 0 || (q->avail & 1) != 0 || (q->used & 3) != 0)
@@ -78,14 +68,11 @@ const char *wh_virtq_check(const wh_virtq *q, const wh_ram *ram)
     return NULL;
 }
 
-/* Append one descriptor's buffer to the chain. */
-static const char *add_segment(wh_chain *c, const wh_ram *ram, const struct desc *d)
+const char *wh_chain_add(wh_chain *c, const wh_ram *ram, uint64_t pa, uint32_t len, uint16_t flags)
 {
     unsigned count = (unsigned)c->out_count + c->in_count;
-    bool in = (le16toh(d->flags) & DESC_WRITE) != 0;
-    uint64_t pa = le64toh(d->addr);
-    uint32_t len = le32toh(d->len);
-    assert(count < WH_VIRTQ_MAX); /* walk takes one table, and no table is longer */
+    bool in = (flags & DESC_WRITE) != 0;
+    assert(count < WH_VIRTQ_MAX); /* a walk takes one table, and no table is longer */
     if (!in && c->in_count != 0)
         return "readable descriptor after a writable one";
     if (len == 0)
@@ -105,6 +92,15 @@ static const char *add_segment(wh_chain *c, const wh_ram *ram, const struct desc
     return NULL;
 }
 
+const char *wh_indirect_check(const wh_virtq *q, uint32_t len, uint16_t flags)
+{
+    if (!q->indirect)
+        return "indirect descriptor, but the feature was not negotiated";
+    if (flags & DESC_NEXT)
+        return "indirect descriptor with a next one";
+    return len == 0 || len % 16 != 0 || len / 16 > WH_VIRTQ_MAX ? "indirect table has a bad length" : NULL;
+}
+
 /* Walk a table of n descriptors from index i. Each step uses up one of n, so that a loop ends as a chain too long. */
 static const char *walk(wh_chain *c, const wh_ram *ram, const uint8_t *table, uint32_t n, uint16_t i)
 {
@@ -114,7 +110,7 @@ static const char *walk(wh_chain *c, const wh_ram *ram, const uint8_t *table, ui
         uint16_t flags = le16toh(d.flags);
         if (flags & DESC_INDIRECT)
             return "indirect descriptor inside a chain";
-        const char *why = add_segment(c, ram, &d);
+        const char *why = wh_chain_add(c, ram, le64toh(d.addr), le32toh(d.len), flags);
         if (why)
             return why;
         if (!(flags & DESC_NEXT))
@@ -135,12 +131,9 @@ static const char *walk_from(const wh_virtq *q, const wh_ram *ram, wh_chain *c)
     if (!(flags & DESC_INDIRECT))
         return walk(c, ram, table, q->num, c->head);
     uint32_t len = le32toh(d.len);
-    if (!q->indirect)
-        return "indirect descriptor, but the feature was not negotiated";
-    if (flags & DESC_NEXT)
-        return "indirect descriptor with a next one";
-    if (len == 0 || len % 16 != 0 || len / 16 > WH_VIRTQ_MAX)
-        return "indirect table has a bad length";
+    const char *why = wh_indirect_check(q, len, flags);
+    if (why)
+        return why;
     const uint8_t *indirect = wh_ram_at(ram, le64toh(d.addr), len);
     if (!indirect)
         return "indirect table lies outside RAM";
@@ -172,13 +165,18 @@ static bool arm(wh_virtq *q, wh_ram *ram)
 
 bool wh_virtq_idle(wh_virtq *q, wh_ram *ram)
 {
-    return !q->ready || (nothing_available(q, ram) && arm(q, ram));
+    if (!q->ready)
+        return true;
+    return q->packed ? wh_packed_idle(q, ram) : nothing_available(q, ram) && arm(q, ram);
 }
 
 int wh_virtq_pop(wh_virtq *q, wh_ram *ram, wh_chain *chain, const char **why)
 {
     if (wh_virtq_idle(q, ram))
         return 0;
+    wh_chain_begin(chain);
+    if (q->packed)
+        return wh_packed_pop(q, ram, chain, why);
     uint16_t there = (uint16_t)(load16(avail_at(q, ram, 2)) - q->next_avail);
     if (there > q->num) {
         *why = "available index is more than a queue ahead";
@@ -190,8 +188,6 @@ int wh_virtq_pop(wh_virtq *q, wh_ram *ram, wh_chain *chain, const char **why)
         return -1;
     }
     chain->head = head;
-    chain->out_count = chain->in_count = 0;
-    chain->out_bytes = chain->in_bytes = 0;
     *why = walk_from(q, ram, chain);
     if (*why)
         return -1;
@@ -199,18 +195,27 @@ int wh_virtq_pop(wh_virtq *q, wh_ram *ram, wh_chain *chain, const char **why)
     return 1;
 }
 
-void wh_virtq_unpop(wh_virtq *q)
+void wh_virtq_unpop(wh_virtq *q, unsigned chains, unsigned descs)
 {
-    q->next_avail--;
+    if (q->packed)
+        wh_packed_unpop(q, descs);
+    else
+        q->next_avail = (uint16_t)(q->next_avail - chains);
 }
 
-void wh_virtq_push(wh_virtq *q, wh_ram *ram, uint16_t head, uint32_t written)
+void wh_virtq_push(wh_virtq *q, wh_ram *ram, const wh_used *used, unsigned count)
 {
-    uint32_t offset = 4 + 8u * (q->next_used & (q->num - 1u));
-    uint32_t entry[2] = {htole32(head), htole32(written)};
-    memcpy(used_at(q, ram, offset), entry, sizeof entry);
-    store16(used_at(q, ram, 2), ++q->next_used);
-    wh_ram_mark_dirty_range(ram, q->used + offset, sizeof entry);
+    if (q->packed) {
+        wh_packed_push(q, ram, used, count);
+        return;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t offset = 4 + 8u * (q->next_used++ & (q->num - 1u));
+        uint32_t entry[2] = {htole32(used[i].head), htole32(used[i].written)};
+        memcpy(used_at(q, ram, offset), entry, sizeof entry);
+        wh_ram_mark_dirty_range(ram, q->used + offset, sizeof entry);
+    }
+    store16(used_at(q, ram, 2), q->next_used);
     wh_ram_mark_dirty_range(ram, q->used + 2, 2);
 }
 
@@ -225,6 +230,8 @@ static bool interrupt_wanted(const wh_virtq *q, const wh_ram *ram, uint16_t befo
 
 bool wh_virtq_signal(wh_virtq *q, const wh_ram *ram)
 {
+    if (q->packed)
+        return q->ready && wh_packed_signal(q, ram);
     uint16_t before = q->signalled;
     uint16_t now = q->next_used;
     if (!q->ready || before == now)
@@ -272,6 +279,12 @@ uint32_t wh_chain_write(const wh_chain *c, wh_ram *ram, uint32_t offset, const v
     return done;
 }
 
+void wh_virtq_begin(wh_virtq *q)
+{
+    q->next_avail = q->next_used = q->packed ? 0x8000 : 0;
+    q->signalled = 0;
+}
+
 void wh_virtq_save(const wh_virtq *q, wh_writer *w)
 {
     wh_put_map(w, 8);
@@ -309,6 +322,8 @@ void wh_virtq_load(wh_virtq *q, const wh_ram *ram, wh_reader *r)
         wh_reader_refuse(r, "num");
     if (n.ready && wh_virtq_check(&n, ram))
         wh_reader_refuse(r, "ready");
+    if (n.ready && n.packed && ((n.next_avail & 0x7fff) >= n.num || (n.next_used & 0x7fff) >= n.num))
+        wh_reader_refuse(r, "next_avail");
     wh_get_skip(r);
     if (r->status == WH_OK)
         *q = n;

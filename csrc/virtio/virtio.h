@@ -1,6 +1,6 @@
-/* virtio: the virtio-mmio (version 2) transport, split virtqueues, and the devices net, blk, console and rng
- * (OASIS virtio 1.2). A guest that writes nonsense gets DEVICE_NEEDS_RESET and a configuration interrupt; the rest of
- * the machine does not notice. */
+/* virtio: the virtio-mmio (version 2) transport, split and packed virtqueues, and the devices net, blk, console and rng
+ * (OASIS virtio 1.2, net 1.3). A guest that writes nonsense gets DEVICE_NEEDS_RESET and a configuration interrupt; the
+ * rest of the machine does not notice. */
 #ifndef WH_VIRTIO_H
 #define WH_VIRTIO_H
 
@@ -22,8 +22,13 @@ typedef struct wh_blk_stats {
     uint64_t reads, writes;
 } wh_blk_stats;
 
+typedef struct wh_net_config {
+    uint8_t mac[6];
+    uint16_t mtu;   /* told to the driver; 0: it keeps its own */
+    unsigned pairs; /* queue pairs that the driver may use, at most 8; 0 and 1: no multi-queue */
+} wh_net_config;
 /* Makes its own ring file and eventfds; to_guest_event is its poll_fd. */
-int wh_virtio_net_new(const wh_virtio_env *env, const uint8_t mac[6], wh_device **out, wh_error *err);
+int wh_virtio_net_new(const wh_virtio_env *env, const wh_net_config *config, wh_device **out, wh_error *err);
 void wh_virtio_net_fds(wh_device *d, int *ring_fd, int *to_switch_event, int *to_guest_event);
 /* Move everything that can be moved between rings and queues now, as far as the driver has buffers: the guest stands
  * still, and what is in its RAM is saved and carried with it. With the board lock held. */

@@ -63,12 +63,12 @@ static void test_devices_fill_the_slots(void)
     wh_error err;
     int ring, out, in;
     for (unsigned i = 0; i < 5; i++)
-        CHECK(!wh_machine_add_nic(m, mac, &err));
+        CHECK(!wh_machine_add_nic(m, mac, 1400, &err));
     static const uint8_t sectors[1024];
     int disk = file_of(sectors, sizeof sectors);
     CHECK(!wh_machine_add_disk(m, disk, 1, "d0", &err));
     CHECK(wh_machine_add_disk(m, disk, 1, "d1", &err) == WH_E_FULL && !strcmp(err.field, "disks"));
-    CHECK(wh_machine_add_nic(m, mac, &err) == WH_E_FULL);
+    CHECK(wh_machine_add_nic(m, mac, 1400, &err) == WH_E_FULL);
     close(disk);
     CHECK(!wh_machine_nic_fds(m, 4, &ring, &out, &in) && ring >= 0);
     CHECK(wh_machine_nic_fds(m, 5, &ring, &out, &in) == WH_E_NOTFOUND);

@@ -42,10 +42,10 @@ static wh_device *make_blk(struct guest *g)
 
 static wh_device *make_net(struct guest *g)
 {
-    static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1};
+    static const wh_net_config config = {.mac = {2, 0, 0, 0, 0, 1}, .mtu = 1400, .pairs = 2};
     wh_virtio_env env = guest_env(g);
     wh_device *d = NULL;
-    CHECK_EQ(wh_virtio_net_new(&env, mac, &d, NULL), 0);
+    CHECK_EQ(wh_virtio_net_new(&env, &config, &d, NULL), 0);
     return d;
 }
 

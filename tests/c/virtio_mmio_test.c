@@ -16,7 +16,8 @@ static void identity(void)
         reg_write(&g, 0x14, i);
         offered |= (uint64_t)reg_read(&g, 0x10) << (32 * i);
     }
-    CHECK_EQ(offered, 1ull << 3 | WH_VIRTIO_F_VERSION_1 | WH_VIRTIO_F_INDIRECT | WH_VIRTIO_F_EVENT_IDX);
+    CHECK_EQ(offered,
+             1ull << 3 | WH_VIRTIO_F_VERSION_1 | WH_VIRTIO_F_INDIRECT | WH_VIRTIO_F_EVENT_IDX | WH_VIRTIO_F_PACKED);
     reg_write(&g, 0x14, 2);
     CHECK_EQ(reg_read(&g, 0x10), 0);
     for (uint32_t q = 0; q < 4; q++) {

@@ -10,7 +10,7 @@
 #define FITTING   (1024u - WH_RING_RECORD) /* frames of this length fill a ring exactly: */
 #define RING_FITS (WH_RING_CAPACITY / 1024u)
 enum { RX = 0, TX = 1 };
-static const uint8_t MAC[6] = {2, 0, 0, 1, 2, 3};
+static const wh_net_config CONFIG = {.mac = {2, 0, 0, 1, 2, 3}, .mtu = 1400, .pairs = 2};
 
 struct net_side {
     int to_switch, to_guest;
@@ -21,7 +21,7 @@ static wh_device *make_net(struct guest *g)
 {
     wh_virtio_env env = guest_env(g);
     wh_device *d = NULL;
-    CHECK_EQ(wh_virtio_net_new(&env, MAC, &d, NULL), 0);
+    CHECK_EQ(wh_virtio_net_new(&env, &CONFIG, &d, NULL), 0);
     return d;
 }
 

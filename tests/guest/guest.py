@@ -62,16 +62,17 @@ class Guest:
         firmware: bool = False,
         seed: int = 1,
         nics: list[bytes] | None = None,
+        mtu: int = 0,
         engine: int = ENGINE_AUTO,
         icount: int = ICOUNT_OFF,
         cpu: str = "rva22",
     ) -> None:
-        self.config = {"ram": ram, "harts": harts, "firmware": firmware, "seed": seed, "nics": nics}
+        self.config = {"ram": ram, "harts": harts, "firmware": firmware, "seed": seed, "nics": nics, "mtu": mtu}
         self.config |= {"engine": engine, "icount": icount, "cpu": cpu}
         boot = BOOT_FIRMWARE if firmware else BOOT_LINUX
         self.machine = Machine(ram, harts, boot, seed, engine=engine, icount=icount, cpu=cpu)
         for mac in nics or ():
-            self.machine.add_nic(mac)
+            self.machine.add_nic(mac, mtu)
         self.output = b""
         self.end: Event | None = None
         self._offset = 0
