@@ -73,6 +73,7 @@ class Mesh:
         self._via: dict[int, int] = {}
         self._sessions: dict[int, _Session] = {}
         self._early: dict[Link, int] = {}
+        self._vids: dict[tuple[int, str], set[int]] = {}
         self._moved = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -220,6 +221,7 @@ class Mesh:
         self._do_macs(macs.NetworkAdded(vni))
 
     def network_removed(self, vni: int) -> None:
+        self._vids = {key: vids for key, vids in self._vids.items() if key[0] != vni}
         self._do_macs(macs.NetworkRemoved(vni))
 
     def mac_here(self, vni: int, mac: str, address: str, generation: int) -> None:
@@ -293,13 +295,44 @@ class Mesh:
                 self._do_keys(event.node, keys.Worn())
             case SwitchEventKind.PATH_MTU:
                 log.info("node=%d the path carries frames of networks of MTU %d and below", event.node, event.value)
-            case SwitchEventKind.MAC_LEARNED:
-                self._do_macs(macs.LocalMac(event.vni, event.mac))
-            case SwitchEventKind.MAC_AGED:
-                self._do_macs(macs.LocalGone(event.vni, event.mac))
+            case SwitchEventKind.MAC_LEARNED | SwitchEventKind.MAC_AGED:
+                self._learned(event)
             case SwitchEventKind.PORT_DOWN:
                 if not self.attachments.down(event.port):
                     log.warning("port %d is down: its ring is damaged", event.port)
+            case SwitchEventKind.DUPLICATE:
+                here, there = (event.port, event.node), (event.value >> 32, event.value & 0xFFFFFFFF)
+                log.warning(
+                    "network %d: %s is at %s and at %s: two hosts have this address, or there is a loop; "
+                    "frames with it from the second are dropped",
+                    event.vni, event.mac, self._place(*here), self._place(*there),
+                )  # fmt: skip
+            case SwitchEventKind.STORM:
+                log.warning(
+                    "network %d: %s floods more than its rate; it has %d frames a second until it is calm",
+                    event.vni, self._place(event.port, 0), event.value,
+                )  # fmt: skip
+            case SwitchEventKind.GUARD:
+                log.warning("network %d: %s: a bridge's BPDU came in", event.vni, self._place(event.port, 0))
+
+    def _place(self, port: int, node: int) -> str:
+        if not port:
+            return f"node {node}"
+        named = {number: f"{wish.kind} {wish.local}" for number, wish in self.attachments}
+        named |= {number: f"guest {guest} ({nic.mac})" for number, guest, nic in self.ports.all()}
+        return f"port {port}, {named.get(port, 'which is gone')}"
+
+    def _learned(self, event: SwitchEvent) -> None:
+        """A MAC is one station, whatever VLANs it is seen in: it is here while it is in one of them."""
+        key, here = (event.vni, event.mac), event.kind is SwitchEventKind.MAC_LEARNED
+        vids = self._vids.setdefault(key, set())
+        (vids.add if here else vids.discard)(event.value)
+        if here:
+            self._do_macs(macs.LocalMac(*key))
+        elif not vids:
+            self._do_macs(macs.LocalGone(*key))
+        if not vids:
+            del self._vids[key]
 
     async def _timers(self) -> None:
         while True:

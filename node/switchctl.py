@@ -31,7 +31,7 @@ _FDB_SLACK = 64  # rows that may appear between counting and reading
 
 
 class SwitchEventKind(enum.IntEnum):
-    MAC_LEARNED = 1  # vni, port, mac: on a port with no locked MAC
+    MAC_LEARNED = 1  # vni, port, mac: on a port with no locked MAC; value: its VLAN, 0: untagged
     MAC_AGED = 2
     PEER_UP = 3  # node; value: RTT in microseconds. Again when the RTT has moved by half
     PEER_DOWN = 4  # node
@@ -55,7 +55,8 @@ class SwitchEvent:
 
 @dataclass(frozen=True, slots=True)
 class FdbEntry:
-    """``port`` is None on entries of other nodes. ``age_s`` is 0 on static entries."""
+    """``port`` is None on entries of other nodes. ``age_s`` is 0 on static entries. ``vid`` is 0 on untagged stations
+    and on static entries, which hold in every VLAN. ``held``: it has moved too often and stays where it is."""
 
     vni: int
     mac: str
@@ -63,6 +64,8 @@ class FdbEntry:
     port: int | None
     age_s: int
     is_static: bool
+    vid: int = 0
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,12 @@ class Switch:
         """CoreStateError while it has ports."""
         check(self._lib.wh_switch_network_del(self.handle, vni))
 
+    def limit_network(self, vni: int, *, fdb_max: int = 0, storm_rate: int = 50000) -> None:
+        """``fdb_max``: learned entries, 2**20 at most, 0: the switch's. ``storm_rate``: frames a second that each port
+        added from now on may have flooded, 0: no bound."""
+        err = new_error()
+        check(self._lib.wh_switch_network_limits(self.handle, vni, fdb_max, storm_rate, err), err)
+
     def set_network_peers(self, vni: int, nodes: Iterable[int]) -> None:
         """The nodes that get this network's broadcasts; replaces the list."""
         listed, err = sorted(set(nodes)), new_error()
@@ -240,6 +249,11 @@ class Switch:
         """A bound datagram socket; ``remote``: a sockaddr, empty for whoever sent last. ``fd`` stays the caller's."""
         err = new_error()
         check(self._lib.wh_switch_port_dgram(self.handle, port, vni, fd, remote, len(remote), err), err)
+
+    def limit_port(self, port: int, *, fdb_max: int = 0, storm_rate: int = 50000) -> None:
+        """As :meth:`limit_network`, of one port; ``fdb_max`` 0: as many as the network takes."""
+        err = new_error()
+        check(self._lib.wh_switch_port_limits(self.handle, port, fdb_max, storm_rate, err), err)
 
     def remove_port(self, port: int) -> None:
         check(self._lib.wh_switch_port_del(self.handle, port))
@@ -296,6 +310,10 @@ class Switch:
     def remove_mac(self, vni: int, mac: str) -> None:
         check(self._lib.wh_switch_mac_del(self.handle, vni, mac_bytes(mac)))
 
+    def release_mac(self, vni: int, mac: str) -> bool:
+        """A station that is held (SwitchEventKind.DUPLICATE) may move again. False: it is not held."""
+        return int(self._lib.wh_switch_mac_release(self.handle, vni, mac_bytes(mac))) == 0
+
     def fdb(self, vni: int) -> list[FdbEntry]:
         cap, count = _FDB_SLACK, ffi.new("uint32_t *")
         while True:
@@ -312,6 +330,8 @@ class Switch:
                 port=row.port if row.node == self.node else None,
                 age_s=row.age_s,
                 is_static=bool(row.is_static),
+                vid=row.vid,
+                held=bool(row.held),
             )
             for row in rows[0 : count[0]]
         ]

@@ -199,7 +199,11 @@ class MacTable:
         self._networks.discard(event.vni)
         self._installed = {k: n for k, n in self._installed.items() if k[0] != event.vni}
         self._peers.pop(event.vni, None)
-        return self._announce([])
+        # The switch has no table left whose entries could age: what was learned on ports is withdrawn here.
+        learned = [key for key in sorted(self._of_node.get(self.node, ())) if key[0] == event.vni]
+        gone = [advert for key in learned if (advert := self._withdraw(key, learned_only=True))]
+        effects = [e for i in range(0, len(gone), BATCH) for e in self._announce(gone[i : i + BATCH])]
+        return effects or self._announce([])
 
     def _on_local_mac(self, event: LocalMac) -> Effects:
         key = (event.vni, event.mac)
@@ -221,9 +225,13 @@ class MacTable:
 
     def _on_local_gone(self, event: LocalGone) -> Effects:
         key = (event.vni, event.mac)
+        gone = self._withdraw(key)
+        return self._refresh(key) + self._announce([gone]) if gone else []
+
+    def _withdraw(self, key: Key, *, learned_only: bool = False) -> MacAdvert | None:
         mine = self._claims.get(key, {}).get(self.node)
-        if mine is None or mine.withdrawn:
-            return []
+        if mine is None or mine.withdrawn or (learned_only and mine.generation):
+            return None
         gone = MacAdvert(
             vni=mine.vni,
             mac=mine.mac,
@@ -234,7 +242,7 @@ class MacTable:
             withdrawn=True,
         )
         self._store(gone)
-        return self._refresh(key) + self._announce([gone])
+        return gone
 
     def _on_local_moved(self, event: LocalMoved) -> Effects:
         advert = MacAdvert(

@@ -6,6 +6,7 @@
 #include "switch/network.h"
 #include "switch/peer.h"
 #include "switch/port.h"
+#include "switch/stations.h"
 
 #include <stdlib.h>
 
@@ -68,8 +69,9 @@ static int claim_if_free(wh_switch *s, struct wh_port *p)
 {
     if (!p->locked)
         return WH_OK;
-    struct wh_fdb_row *row = wh_fdb_find(&p->net->fdb, p->mac);
-    bool taken = row && row->is_static && (!row->port || row->port->generation > p->generation);
+    const struct wh_fdb_row *row = wh_fdb_find(&p->net->fdb, p->mac, 0);
+    const struct wh_port *at = row ? wh_fdb_port(&p->net->fdb, row) : NULL;
+    bool taken = row && row->is_static && (!at || at->generation > p->generation);
     return taken ? WH_OK : wh_network_claim(s, p->net, p);
 }
 
@@ -83,7 +85,7 @@ static int port_add(wh_switch *s, struct wh_port *p, uint32_t vni, wh_error *err
         status = wh_fail(err, wh_idmap_get(&s->ports, p->id) ? WH_E_EXISTS : WH_E_NOMEM, "port",
                          "port %u cannot be added", p->id);
     else if (!status) {
-        if (wh_network_attach(p->net, p) || claim_if_free(s, p))
+        if (wh_network_attach(s, p->net, p) || claim_if_free(s, p))
             status = wh_fail(err, WH_E_FULL, "port", "network %u is full", vni);
         else
             status = wh_port_watch(s, p, err);
@@ -138,7 +140,7 @@ int wh_switch_port_del(wh_switch *s, uint32_t port)
         wh_network_detach(s, p->net, p);
         wh_port_free(s, p);
     }
-    wh_switch_unlock(s);
+    done(s);
     return p ? WH_OK : WH_E_NOTFOUND;
 }
 
@@ -150,8 +152,8 @@ int wh_switch_port_enable(wh_switch *s, uint32_t port, int on)
     if (p) {
         status = WH_OK;
         if (on && !p->enabled && p->locked && wh_network_locked(p->net, p->mac) == p) {
-            const struct wh_fdb_row *had = wh_fdb_find(&p->net->fdb, p->mac);
-            p->came_from = had && had->is_static && !had->port ? had->node : 0;
+            const struct wh_fdb_row *had = wh_fdb_find(&p->net->fdb, p->mac, 0);
+            p->came_from = had && had->is_static ? wh_fdb_node(&p->net->fdb, had) : 0;
             status = wh_network_claim(s, p->net, p);
         }
         if (!status)
@@ -204,6 +206,32 @@ int wh_switch_port_announce(wh_switch *s, uint32_t port)
     }
     wh_switch_unlock(s);
     return status;
+}
+
+/* ---- limits ---- */
+
+int wh_switch_network_limits(wh_switch *s, uint32_t vni, uint32_t fdb_max, uint32_t storm_rate, wh_error *err)
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    int status = n ? wh_network_limit(s, n, fdb_max, storm_rate) : WH_E_NOTFOUND;
+    wh_switch_unlock(s);
+    if (status == WH_E_NOTFOUND)
+        return wh_fail(err, status, "vni", "no network %u", vni);
+    return status ? wh_fail(err, status, "fdb_max", "%u is more than %u", fdb_max, WH_FDB_LIMIT) : WH_OK;
+}
+
+int wh_switch_port_limits(wh_switch *s, uint32_t port, uint32_t fdb_max, uint32_t storm_rate, wh_error *err)
+{
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    if (p) {
+        p->fdb_max = fdb_max ? fdb_max : UINT32_MAX;
+        p->net->fdb.places[p->place].max = p->fdb_max;
+        wh_storm_set(&p->storm, storm_rate, wh_now_ns());
+    }
+    wh_switch_unlock(s);
+    return p ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "port", "no port %u", port);
 }
 
 /* ---- peers ---- */
@@ -293,11 +321,24 @@ static int give_back(wh_switch *s, struct wh_network *n, const uint8_t mac[6])
     struct wh_port *own = wh_network_locked(n, mac);
     if (own)
         return wh_network_claim(s, n, own);
-    struct wh_fdb_row *row = wh_fdb_find(&n->fdb, mac);
+    const struct wh_fdb_row *row = wh_fdb_find(&n->fdb, mac, 0);
     if (!row || !row->is_static)
         return WH_E_NOTFOUND;
-    wh_fdb_remove(&n->fdb, mac);
+    wh_fdb_remove(&n->fdb, mac, 0);
     return WH_OK;
+}
+
+static int mac_elsewhere(struct wh_network *n, const uint8_t mac[6], uint32_t node)
+{
+    const struct wh_fdb_row *had = wh_fdb_find(&n->fdb, mac, 0);
+    bool bound = had && had->is_static, same = bound && wh_fdb_node(&n->fdb, had) == node;
+    struct wh_fdb_row row = {.is_static = 1};
+    if (same)
+        row = *had;
+    row.was_here = bound && (wh_fdb_port(&n->fdb, had) || (had->was_here && same));
+    row.place = wh_fdb_place_node(&n->fdb, node);
+    memcpy(row.mac, mac, 6);
+    return row.place == WH_FDB_NOWHERE ? WH_E_NOMEM : wh_fdb_put(&n->fdb, &row);
 }
 
 int wh_switch_mac_set(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t node, wh_error *err)
@@ -314,11 +355,7 @@ int wh_switch_mac_set(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t
         if (status == WH_E_NOTFOUND) /* ours, and no port has it locked: it is learned when it speaks */
             status = WH_OK;
     } else if (n) {
-        const struct wh_fdb_row *had = wh_fdb_find(&n->fdb, mac);
-        bool ours = had && had->is_static && (had->port || (had->was_here && had->node == node));
-        struct wh_fdb_row row = {.is_static = true, .node = node, .was_here = ours};
-        memcpy(row.mac, mac, 6);
-        status = wh_fdb_put(&n->fdb, &row);
+        status = mac_elsewhere(n, mac, node);
         if (!status)
             wh_moved_unpark(s, vni, mac, node);
     }
@@ -337,21 +374,32 @@ int wh_switch_mac_del(wh_switch *s, uint32_t vni, const uint8_t mac[6])
     return status;
 }
 
+int wh_switch_mac_release(wh_switch *s, uint32_t vni, const uint8_t mac[6])
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    int status = n ? wh_station_let_go(n, mac) : WH_E_NOTFOUND;
+    wh_switch_unlock(s);
+    return status;
+}
+
 int wh_switch_fdb(wh_switch *s, uint32_t vni, wh_fdb_entry *out, uint32_t cap, uint32_t *count)
 {
-    uint32_t n = 0;
+    uint32_t n = 0, at = 0;
+    const struct wh_fdb_row *row;
     *count = 0;
     wh_switch_lock(s);
     struct wh_network *net = network_of(s, vni);
-    uint64_t now = wh_now_ns();
-    for (uint32_t i = 0; net && i < net->fdb.cap && n < cap; i++) {
-        const struct wh_fdb_row *row = &net->fdb.rows[i];
-        if (!row->used)
-            continue;
+    uint32_t now = wh_fdb_ticks(wh_now_ns());
+    while (net && n < cap && (row = wh_fdb_next(&net->fdb, &at))) {
+        const struct wh_port *port = wh_fdb_port(&net->fdb, row);
         wh_fdb_entry *e = &out[n++];
-        *e = (wh_fdb_entry){.vni = vni, .node = row->port ? s->node_id : row->node, .is_static = row->is_static};
-        e->port = row->port ? row->port->id : 0;
-        e->age_s = row->is_static || now < row->seen_ns ? 0 : (uint32_t)((now - row->seen_ns) / 1000000000u);
+        *e = (wh_fdb_entry){.vni = vni, .node = port ? s->node_id : wh_fdb_node(&net->fdb, row)};
+        e->port = port ? port->id : 0;
+        e->is_static = row->is_static;
+        e->vid = row->vid;
+        e->age_s = row->is_static ? 0 : (uint32_t)(wh_fdb_age(row, now) * WH_FDB_TICK / 1000000000u);
+        e->held = wh_moves_held(&net->moves, row->mac, row->vid, s->now_ns);
         memcpy(e->mac, row->mac, 6);
     }
     wh_switch_unlock(s);

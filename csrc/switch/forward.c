@@ -6,8 +6,7 @@
 #include "switch/network.h"
 #include "switch/peer.h"
 #include "switch/port.h"
-
-#define CLAIM_EVERY_NS 1000000000ull
+#include "switch/stations.h"
 
 uint32_t wh_forward_vni(const struct wh_port *p)
 {
@@ -35,65 +34,6 @@ static bool shape_ok(const struct wh_network *net, const struct wh_frame *f)
     uint32_t on_wire = f->gso == WH_GSO_NONE ? f->len : (uint32_t)f->hdr_len + f->gso_size;
     return f->len >= WH_ETH_HEADER && on_wire <= net->mtu + WH_ETH_OVERHEAD && !is_group(src_of(f->data)) &&
            memcmp(src_of(f->data), none, 6) != 0;
-}
-
-static void tell_learned(wh_switch *s, const struct wh_port *p, const uint8_t mac[6])
-{
-    wh_switch_event event = {.kind = WH_SW_MAC_LEARNED, .port = p->id, .vni = p->net->vni};
-    memcpy(event.mac, mac, 6);
-    wh_switch_tell(s, &event);
-}
-
-/* port or node: one of them. */
-static void learn(wh_switch *s, struct wh_network *net, const uint8_t mac[6], struct wh_port *port, uint32_t node)
-{
-    struct wh_fdb_row *old = wh_fdb_find(&net->fdb, mac);
-    if (old && old->port == port && (port || old->node == node)) {
-        old->seen_ns = s->now_ns;
-        return;
-    }
-    if (old && old->port && !port) { /* it left our port: what was told of it no longer holds */
-        wh_switch_event event = {.kind = WH_SW_MAC_AGED, .port = old->port->id, .vni = net->vni};
-        memcpy(event.mac, mac, 6);
-        wh_switch_tell(s, &event);
-    }
-    struct wh_fdb_row row = {.port = port, .node = node, .seen_ns = s->now_ns};
-    memcpy(row.mac, mac, 6);
-    if (wh_fdb_put(&net->fdb, &row) != WH_OK) {
-        s->total.fdb_full++;
-        return;
-    }
-    if (port)
-        tell_learned(s, port, mac);
-}
-
-/* May this port speak as this source? Counts why not. */
-static bool port_owns_source(wh_switch *s, struct wh_port *p, const uint8_t *src)
-{
-    if (p->locked && memcmp(src, p->mac, 6) != 0) {
-        WH_COUNT(s, p, drop_spoofed);
-        return false;
-    }
-    struct wh_fdb_row *row = wh_fdb_find(&p->net->fdb, src);
-    if (row && row->is_static) {
-        if (row->port == p)
-            return true;
-        if (p->locked) { /* a newer generation of this guest lives elsewhere */
-            WH_COUNT(s, p, drop_fenced);
-            return false;
-        }
-        /* A station seems to have moved to a port of ours; only the control plane may say so. It is asked once a
-         * second. */
-        if (!row->port && s->now_ns - row->seen_ns >= CLAIM_EVERY_NS) {
-            row->seen_ns = s->now_ns;
-            tell_learned(s, p, src);
-        }
-        WH_COUNT(s, p, drop_spoofed);
-        return false;
-    }
-    if (!p->locked)
-        learn(s, p->net, src, p, 0);
-    return true;
 }
 
 static void flood_local(wh_switch *s, struct wh_network *net, const struct wh_port *except, struct wh_frame *f)
@@ -158,6 +98,7 @@ static void flood(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     struct wh_network *net = p->net;
+    uint16_t vid = 0;
     if (!p->enabled) {
         WH_COUNT(s, p, drop_disabled);
         return;
@@ -166,18 +107,21 @@ void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
         WH_COUNT(s, p, drop_invalid);
         return;
     }
-    if (!port_owns_source(s, p, src_of(f->data)))
+    if (!wh_station_at_port(s, p, src_of(f->data), vid))
         return;
     WH_COUNT(s, p, rx_frames);
     WH_COUNT_BYTES(s, p, rx_bytes, f->len);
-    struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_find(&net->fdb, dst_of(f->data));
+    const struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_resolve(&net->fdb, dst_of(f->data), vid);
+    struct wh_port *at = to ? wh_fdb_port(&net->fdb, to) : NULL;
     if (!to) {
+        if (!wh_station_may_flood(s, p, src_of(f->data), vid))
+            return;
         WH_COUNT(s, p, flooded);
         flood(s, p, f);
-    } else if (to->port && to->port != p) {
-        wh_port_deliver(s, to->port, f);
-    } else if (!to->port) {
-        send_node(s, p, to->node, f);
+    } else if (!at) {
+        send_node(s, p, wh_fdb_node(&net->fdb, to), f);
+    } else if (at != p) {
+        wh_port_deliver(s, at, f);
     } /* else the station is on the port that the frame came from and has it already */
 }
 
@@ -194,21 +138,21 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
         WH_COUNT(s, peer, drop_invalid);
         return;
     }
-    struct wh_fdb_row *from = wh_fdb_find(&net->fdb, src_of(f->data));
-    if (from && from->is_static && (from->port || from->node != peer->node)) {
+    uint16_t vid = 0;
+    enum wh_station_verdict verdict = wh_station_at_node(s, net, peer, src_of(f->data), vid);
+    if (verdict == WH_STATION_WAIT)
         wh_moved_park(s, peer, vni, f);
+    if (verdict != WH_STATION_GO)
         return;
-    }
-    if (!from || !from->is_static)
-        learn(s, net, src_of(f->data), NULL, peer->node);
     WH_COUNT(s, peer, rx_frames);
     WH_COUNT_BYTES(s, peer, rx_bytes, f->len);
-    struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_find(&net->fdb, dst_of(f->data));
+    const struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_resolve(&net->fdb, dst_of(f->data), vid);
+    struct wh_port *at = to ? wh_fdb_port(&net->fdb, to) : NULL;
     if (!to)
         flood_from_tunnel(s, net, f);
-    else if (to->port)
-        wh_coalesce_deliver(s, to->port, f);
-    else if (!wh_moved_follow(s, to, vni, f))
+    else if (at)
+        wh_coalesce_deliver(s, at, f);
+    else if (!wh_moved_follow(s, net, to, f))
         WH_COUNT(s, peer, drop_no_peer); /* split horizon: its owner is another node, the sender does not know yet */
 }
 

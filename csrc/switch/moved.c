@@ -81,9 +81,11 @@ void wh_moved_release(wh_switch *s, struct wh_port *p)
     if (!p->held)
         return;
     p->held = false;
-    const struct wh_fdb_row *row = p->locked ? wh_fdb_find(&p->net->fdb, p->mac) : NULL;
-    uint32_t node = row && row->is_static && !row->port ? row->node : 0;
-    struct wh_port *here = row && row->port ? row->port : p; /* a newer copy on this node has the MAC, or it itself */
+    const struct wh_fdb *fdb = &p->net->fdb;
+    const struct wh_fdb_row *row = p->locked ? wh_fdb_find(fdb, p->mac, 0) : NULL;
+    uint32_t node = row && row->is_static ? wh_fdb_node(fdb, row) : 0;
+    struct wh_port *here = row && wh_fdb_port(fdb, row) ? wh_fdb_port(fdb, row)
+                                                        : p; /* a newer copy on this node has the MAC, or it itself */
     if (node)
         send_ringed(s, p, node);
     struct wh_waiting *w = wh_frameq_take_all(&p->waiting);
@@ -98,21 +100,21 @@ void wh_moved_release(wh_switch *s, struct wh_port *p)
     }
 }
 
-bool wh_moved_follow(wh_switch *s, const struct wh_fdb_row *row, uint32_t vni, const struct wh_frame *f)
+bool wh_moved_follow(wh_switch *s, const struct wh_network *net, const struct wh_fdb_row *row, const struct wh_frame *f)
 {
-    struct wh_peer *peer = row->was_here ? wh_idmap_get(&s->peers, row->node) : NULL;
+    struct wh_peer *peer = row->was_here ? wh_idmap_get(&s->peers, wh_fdb_node(&net->fdb, row)) : NULL;
     if (!peer)
         return false;
     struct wh_frame copy = in_hand(s, f);
-    send_complete(s, peer, vni, &copy, NULL); /* from a tunnel: never more than a frame of a wire */
+    send_complete(s, peer, net->vni, &copy, NULL); /* from a tunnel: never more than a frame of a wire */
     return true;
 }
 
 void wh_moved_arrived(wh_switch *s, struct wh_peer *from, struct wh_network *net, const uint8_t *mac,
                       struct wh_frame *f)
 {
-    const struct wh_fdb_row *row = wh_fdb_find(&net->fdb, mac ? mac : f->data);
-    struct wh_port *p = row && row->is_static ? row->port : NULL;
+    const struct wh_fdb_row *row = wh_fdb_find(&net->fdb, mac ? mac : f->data, 0);
+    struct wh_port *p = row && row->is_static ? wh_fdb_port(&net->fdb, row) : NULL;
     if (!p || p->came_from != from->node) {
         WH_COUNT(s, from, drop_fenced);
         return;

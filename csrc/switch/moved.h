@@ -26,7 +26,8 @@ void wh_moved_hold(wh_switch *s, struct wh_port *p);
 void wh_moved_release(wh_switch *s, struct wh_port *p);
 
 /* A frame that came by a tunnel, for a station that row places on another node. False: it is not ours to send on. */
-bool wh_moved_follow(wh_switch *s, const struct wh_fdb_row *row, uint32_t vni, const struct wh_frame *f);
+bool wh_moved_follow(wh_switch *s, const struct wh_network *net, const struct wh_fdb_row *row,
+                     const struct wh_frame *f);
 /* A moved datagram. mac: whose port it is for, NULL: the frame's destination. */
 void wh_moved_arrived(wh_switch *s, struct wh_peer *from, struct wh_network *net, const uint8_t *mac,
                       struct wh_frame *f);

@@ -16,6 +16,7 @@
 /* Of one port in one turn: bounds the latency that it adds to others. */
 #define SHARE_FRAMES 64u
 #define SHARE_BYTES  (256u << 10)
+#define GUEST_MACS   1024u /* learned behind a guest whose port is open, unless it is told otherwise */
 
 static int dup_fd(int fd)
 {
@@ -59,6 +60,7 @@ static struct wh_port *blank(uint32_t id)
     if (p) {
         p->id = id;
         p->enabled = true;
+        p->fdb_max = UINT32_MAX;
         p->in_event = p->out_event = p->tap_fd = p->ring_fd = -1;
     }
     return p;
@@ -76,6 +78,7 @@ int wh_port_new_ring(uint32_t id, const struct wh_port_ring_spec *spec, struct w
     p->generation = spec->generation;
     memcpy(p->mac, spec->locked_mac, 6);
     p->locked = memcmp(p->mac, any, 6) != 0;
+    p->fdb_max = GUEST_MACS;
     int status = take_eventfd(spec->to_switch_event, "to_switch_event", &p->in_event, err);
     if (!status)
         status = take_eventfd(spec->to_guest_event, "to_guest_event", &p->out_event, err);

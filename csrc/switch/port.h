@@ -5,6 +5,7 @@
 
 #include "base/ring.h"
 #include "switch/frameq.h"
+#include "switch/storm.h"
 #include "switch/switch.h"
 
 struct wh_dgram;
@@ -20,6 +21,9 @@ struct wh_port {
     uint32_t came_from;   /* the node that had the MAC before this port was enabled; 0: none */
     uint8_t mac[6];
     uint64_t generation;
+    uint32_t place;   /* in its network's table */
+    uint32_t fdb_max; /* learned here; UINT32_MAX: as many as the network takes */
+    struct wh_storm storm;
     wh_ring *from_guest, *to_guest;
     int in_event, out_event;
     int tap_fd, ring_fd;

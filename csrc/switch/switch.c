@@ -18,7 +18,6 @@
 #define WAKES         64
 #define AGE_S_DEFAULT 300u
 #define FDB_DEFAULT   65536u
-#define FDB_LIMIT     (1u << 20)
 
 void wh_switch_lock(wh_switch *s)
 {
@@ -60,13 +59,9 @@ int wh_switch_watch(wh_switch *s, int fd, uint32_t events, uint64_t tag)
 static void tick(wh_switch *s)
 {
     void *v;
-    if (s->now_ns >= s->next_age_ns) {
-        for (uint32_t i = 0; (v = wh_idmap_next(&s->networks, &i));)
-            wh_network_age(s, v);
-        /* So an entry outlives its age by an eighth at most. */
-        s->next_age_ns = s->now_ns + s->fdb_age_ns / 8;
-    }
-    s->timer_ns = s->next_age_ns;
+    s->timer_ns = s->now_ns + s->fdb_age_ns / 8;
+    for (uint32_t i = 0; (v = wh_idmap_next(&s->networks, &i));)
+        wh_network_tick(s, v);
     wh_moved_tick(s);
     for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
         wh_peer_tick(s, v); /* each brings the timer forward to its own next time */
@@ -184,13 +179,13 @@ static int configure(wh_switch *s, const wh_switch_config *c, wh_error *err)
 {
     if (c->node_id == 0)
         return wh_fail(err, WH_E_INVAL, "node_id", "0 is no node");
-    if (c->fdb_max > FDB_LIMIT)
-        return wh_fail(err, WH_E_INVAL, "fdb_max", "%u is more than %u", c->fdb_max, FDB_LIMIT);
+    if (c->fdb_max > WH_FDB_LIMIT)
+        return wh_fail(err, WH_E_INVAL, "fdb_max", "%u is more than %u", c->fdb_max, WH_FDB_LIMIT);
     s->node_id = c->node_id;
     s->fdb_max = c->fdb_max ? c->fdb_max : FDB_DEFAULT;
     s->fdb_age_ns = (c->fdb_age_s ? c->fdb_age_s : AGE_S_DEFAULT) * 1000000000ull;
     s->now_ns = wh_now_ns();
-    s->next_age_ns = s->timer_ns = s->now_ns + s->fdb_age_ns / 8;
+    s->timer_ns = s->now_ns + s->fdb_age_ns / 8;
     wh_spin_init(&s->spin, s->now_ns);
     if (getrandom(&s->hash_seed, sizeof(s->hash_seed), 0) != sizeof(s->hash_seed))
         return wh_fail(err, WH_E_IO, "random", "%s", strerror(errno));

@@ -59,9 +59,8 @@ struct wh_switch {
     struct wh_port *active_head, *active_tail; /* ring ports that may hold frames */
     struct wh_port *touched;                   /* ring ports whose guest has to be woken */
     wh_counters total;
-    uint64_t now_ns;   /* of this turn */
-    uint64_t timer_ns; /* next time that tick has something to do */
-    uint64_t next_age_ns;
+    uint64_t now_ns;         /* of this turn */
+    uint64_t timer_ns;       /* next time that tick has something to do */
     struct wh_frameq parked; /* from tunnels, with a source that is placed elsewhere (moved.h) */
     struct wh_coalesce coalesce;
     uint8_t frame_room[WH_HEADROOM + WH_RING_MAX_FRAME + 64]; /* the frame in hand, with headroom */

@@ -1,4 +1,5 @@
 /* Several switches: tunnels, key rotation, generations, a migration's target, rest and load. */
+#include "switch/network.h"
 #include "switch_rig.h"
 
 static void over_the_tunnel(int cipher)
@@ -148,7 +149,8 @@ static void idle_costs_nothing(void)
     struct wh_peer *p = wh_idmap_get(&n1.sw->peers, 2);
     wh_switch_lock(n1.sw);
     n1.sw->fdb_age_ns = 800000000ull; /* ages each 100 ms from now on */
-    n1.sw->next_age_ns = n1.sw->timer_ns = 0;
+    struct wh_network *net = wh_idmap_get(&n1.sw->networks, VNI);
+    net->next_slice_ns = n1.sw->timer_ns = 0;
     first = now = p->probe_id;
     wh_switch_unlock(n1.sw);
     wh_switch_wake(n1.sw);

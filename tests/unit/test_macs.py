@@ -56,6 +56,16 @@ def test_a_guest_that_was_committed_away_is_known_to_be_there_before_its_node_sa
     assert macs.DelRemote(VNI, MAC) not in table.handle(macs.NodeGone(2))
 
 
+def test_what_was_learned_in_a_network_goes_with_it(table: macs.MacTable) -> None:
+    table.handle(macs.LinkUp(2))
+    table.handle(macs.LocalMac(VNI, MAC))
+    table.handle(macs.LocalMac(VNI, "02:00:00:00:00:09", "", 4))  # a guest's: its own port says when it goes
+    (send,) = table.handle(macs.NetworkRemoved(VNI))
+    assert isinstance(send, macs.SendAdverts)
+    assert [(a.mac, a.withdrawn) for a in send.notice.adverts] == [(MAC, True)]
+    assert table.owner(VNI, MAC) is None
+
+
 def test_a_learned_mac_that_moves_here_outbids_by_sequence(table: macs.MacTable) -> None:
     table.handle(macs.LinkUp(2))
     hear(table, 2, claim(2, 0, 4))
