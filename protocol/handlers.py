@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from protocol.link import Link, NoticeHandler, RequestHandler, StreamHandler
+from protocol.linkstream import LinkStream
 from protocol.messages import Message, Notice, Request, StreamOpen
-
-if TYPE_CHECKING:
-    from protocol.link import Link
-    from protocol.linkstream import LinkStream
 
 R = TypeVar("R", bound=Request)
 N = TypeVar("N", bound=Notice)
 S = TypeVar("S", bound=StreamOpen)
-
-RequestHandler = Callable[..., Awaitable[Message | None]]
-NoticeHandler = Callable[..., Awaitable[None]]
-StreamHandler = Callable[..., Awaitable[None]]
 
 
 class Handlers:

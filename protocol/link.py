@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -31,7 +31,6 @@ from protocol.errors import (
     RemoteError,
     RemoteProtocolError,
 )
-from protocol.handlers import Handlers
 from protocol.linkstream import LinkStream
 from protocol.messages import BY_METHOD, Empty, Message, Notice, Request, StreamOpen
 from protocol.session import Session, SessionLimits
@@ -81,10 +80,26 @@ class _Waiting:
     error: Exception | None = None
 
 
+RequestHandler = Callable[..., Awaitable[Message | None]]
+NoticeHandler = Callable[..., Awaitable[None]]
+StreamHandler = Callable[..., Awaitable[None]]
+
+
+class Answers(Protocol):
+    """What this end answers, by message class: :class:`protocol.handlers.Handlers`."""
+
+    @property
+    def requests(self) -> Mapping[type[Request], RequestHandler]: ...
+    @property
+    def notices(self) -> Mapping[type[Notice], NoticeHandler]: ...
+    @property
+    def streams(self) -> Mapping[type[StreamOpen], StreamHandler]: ...
+
+
 class Link:
     """One live session. Made by :func:`open_link` only."""
 
-    def __init__(self, session: Session, stream: trio.abc.Stream, handlers: Handlers, peer: Peer) -> None:
+    def __init__(self, session: Session, stream: trio.abc.Stream, handlers: Answers, peer: Peer) -> None:
         self.session = session
         self.peer = peer
         self.reason = ""
@@ -311,7 +326,7 @@ class Link:
     # ---- serving the peer
 
     def _known(
-        self, kind: type[Message], table: dict[Any, Any], method: str, params: dict[str, Any]
+        self, kind: type[Message], table: Mapping[Any, Any], method: str, params: dict[str, Any]
     ) -> tuple[Any, Any]:
         """Handler and checked message; raises Refused. Authority comes before existence: outsiders learn nothing."""
         if not allowed(self.peer.role, method):
@@ -431,7 +446,7 @@ async def open_link(
     stream: trio.abc.Stream,
     *,
     identity: LocalIdentity,
-    handlers: Handlers,
+    handlers: Answers,
     client: bool,
     peer: PeerIdentity | None = None,
     limits: SessionLimits | None = None,

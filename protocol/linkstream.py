@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
 from protocol.errors import LinkError, LocalProtocolError, RemoteError
-
-if TYPE_CHECKING:
-    from protocol.link import Link
+from protocol.session import Session
 
 CHUNK: Final = 256 << 10
 
@@ -28,6 +26,21 @@ class StreamBroken(trio.BrokenResourceError, LinkError):
         super().__init__(f"{code}: {message}")
 
 
+class Carrier(Protocol):
+    """What a stream needs of its link."""
+
+    @property
+    def session(self) -> Session: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def congested(self) -> bool: ...
+    async def wait_room(self) -> None: ...
+    def flush(self) -> None: ...
+    def stream_consumed(self, number: int, amount: int) -> None: ...
+    def drop_stream(self, number: int, code: str, message: str) -> None: ...
+
+
 class LinkStream(trio.abc.HalfCloseableStream):
     """Made by :meth:`Link.open_stream` and for stream handlers.
 
@@ -36,7 +49,7 @@ class LinkStream(trio.abc.HalfCloseableStream):
     ``trio.BusyResourceError``.
     """
 
-    def __init__(self, link: Link, stream: int, *, offered: bool) -> None:
+    def __init__(self, link: Carrier, stream: int, *, offered: bool) -> None:
         self.link = link
         self.id = stream
         self._offered = offered
