@@ -6,23 +6,55 @@ const struct wh_addr *wh_relay_next_hop(const wh_switch *s, const struct wh_peer
     return next && next->addr.len ? &next->addr : NULL;
 }
 
-/* Only nodes of ours may use us as a relay: else anybody could hide behind this address. Nothing is authenticated here,
- * so this is a fence and no lock; the receiver authenticates. */
-static struct wh_peer *previous_hop(const wh_switch *s, uint32_t sender, const struct wh_addr *from)
+static uint32_t slot_of(const wh_switch *s, const struct wh_addr *a)
 {
-    struct wh_peer *p = wh_idmap_get(&s->peers, sender);
+    uint64_t h = s->hash_seed; /* secret, so that nobody can choose addresses that share a slot */
+    const uint8_t *ip =
+        a->sa.sa_family == AF_INET ? (const uint8_t *)&a->v4.sin_addr : (const uint8_t *)&a->v6.sin6_addr;
+    for (size_t i = 0; i < (a->sa.sa_family == AF_INET ? sizeof(a->v4.sin_addr) : sizeof(a->v6.sin6_addr)); i++)
+        h = (h ^ ip[i]) * 0x100000001b3ull;
+    h = (h ^ a->v4.sin_port) * 0x100000001b3ull; /* at the same place in both families */
+    return (uint32_t)(h >> 32) % WH_RELAY_KNOWN;
+}
+
+static bool may_search(wh_switch *s)
+{
+    const uint64_t burst = WH_RELAY_SEARCH_NS * WH_RELAY_KNOWN;
+    if (s->relay_search_ns + burst < s->now_ns)
+        s->relay_search_ns = s->now_ns - burst;
+    if (s->relay_search_ns > s->now_ns)
+        return false;
+    s->relay_search_ns += WH_RELAY_SEARCH_NS;
+    return true;
+}
+
+/* Only nodes of ours may use us as a relay: else anybody could hide behind this address. Nothing is authenticated here,
+ * so this is a fence and no lock; the receiver authenticates. Strangers cost a look at two peers: all of them are
+ * searched so often a second only, and who was found is remembered. */
+static struct wh_peer *previous_hop(wh_switch *s, uint32_t sender, const struct wh_addr *from)
+{
+    uint32_t *known = &s->relay_known[slot_of(s, from)];
+    struct wh_peer *p = wh_idmap_get(&s->peers, *known);
     if (p && wh_addr_equal(&p->addr, from))
         return p;
-    for (uint32_t i = 0; (p = wh_idmap_next(&s->peers, &i));)
-        if (wh_addr_equal(&p->addr, from))
-            return p;
-    return NULL;
+    p = wh_idmap_get(&s->peers, sender);
+    if (!p || !wh_addr_equal(&p->addr, from)) {
+        if (!may_search(s))
+            return NULL;
+        for (uint32_t i = 0; (p = wh_idmap_next(&s->peers, &i));)
+            if (wh_addr_equal(&p->addr, from))
+                break;
+    }
+    if (p)
+        *known = p->node;
+    return p;
 }
 
 void wh_relay(wh_switch *s, const uint8_t *data, size_t len, const struct wh_header *h, const struct wh_addr *from)
 {
-    struct wh_peer *prev = previous_hop(s, h->sender, from);
-    if (!prev || h->type != WH_TUNNEL_RELAYED || h->sender == s->node_id) {
+    struct wh_peer *prev =
+        h->type == WH_TUNNEL_RELAYED && h->sender != s->node_id ? previous_hop(s, h->sender, from) : NULL;
+    if (!prev) {
         s->total.drop_invalid++;
         return;
     }

@@ -29,6 +29,9 @@
 
 #include <pthread.h>
 
+#define WH_RELAY_KNOWN     64u
+#define WH_RELAY_SEARCH_NS 1000000ull
+
 struct wh_port;
 struct wh_peer;
 struct wh_network;
@@ -52,8 +55,10 @@ struct wh_switch {
 
     struct wh_crypto *crypto;
     struct wh_packs *packs;
-    struct wh_udp *udp; /* NULL: no tunnels */
-    uint8_t outer_tos;  /* traffic class of the datagram in hand */
+    struct wh_udp *udp;                   /* NULL: no tunnels */
+    uint8_t outer_tos;                    /* traffic class of the datagram in hand */
+    uint32_t relay_known[WH_RELAY_KNOWN]; /* nodes, by hash of the address that uses us as a relay */
+    uint64_t relay_search_ns;             /* when the next search for one would be in time (GCRA) */
     struct wh_eventq events;
     struct wh_idmap ports, peers, networks;
     struct wh_port *active_head, *active_tail; /* ring ports that may hold frames */

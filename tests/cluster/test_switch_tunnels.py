@@ -394,3 +394,20 @@ async def test_says_whose_cipher_it_is() -> None:
     """Both are checked against the reference in the other tests, whichever this host has."""
     async with nodes(1) as (one,):
         assert one.switch.crypto.startswith(("OpenSSL ", "libipsec-mb "))
+
+
+async def test_strangers_do_not_keep_a_relay_from_its_work() -> None:
+    """Many addresses that nobody knows ask to be relayed; who is known is still, also by another peer's datagrams."""
+    async with nodes(2) as (one, _two):
+        peer, stranger = ReferenceNode(9, one), trio.socket.from_stdlib_socket(udp_socket())
+        one.switch.set_peer(8)  # somebody behind peer 9
+        for counter in range(1, 301):
+            header = tunnel.Header(1, 8, 2, counter, tunnel.Type.RELAYED, 8)
+            datagram = tunnel.seal(0, bytes(32), header, b"sealed for node 2")
+            await stranger.sendto(datagram, one.address)
+            await peer.send_raw(datagram)
+        await until(lambda: one.switch.counters().relayed + one.switch.counters().drop_invalid == 600)
+        assert one.switch.peer_counters(9).relayed >= 290  # its first ones may have come in the middle of the flood
+        assert one.switch.counters().drop_invalid >= 300
+        peer.close()
+        stranger.close()
