@@ -33,7 +33,7 @@
         h->pc = PC();                                                                                                  \
         h->budget = budget;                                                                                            \
     } while (0)
-#define DISPATCH() goto *labels[ip->op]
+#define DISPATCH() goto *table[ip->op]
 #if defined(INTERP_ONE)
 #define NEXT(length)                                                                                                   \
     do {                                                                                                               \
@@ -159,6 +159,8 @@ int INTERP(wh_hart *h)
 #define LABEL_TWO(name)           &&L_##name, &&L_##name##_C,
 #define LABEL_PAIR(first, second) &&L_##first##__##second,
         WH_OPS(LABEL_ONE, LABEL_TWO) WH_PAIRS(LABEL_PAIR, LABEL_PAIR)};
+    const void *const *table = labels;
+    __asm__("" : "+r"(table)); /* else its address is made anew for each dispatch */
     wh_insn *ip = NULL;
     int64_t budget = 0;
     uint64_t delta = 0, target = 0;
