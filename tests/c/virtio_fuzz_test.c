@@ -154,8 +154,29 @@ static void likely_request(struct guest *g, unsigned q)
         add_indirect(g, q, p, n);
 }
 
+/* Entries of a packed ring, a run of them from the device's next one on as this round's. */
+static void random_packed(struct guest *g, unsigned q)
+{
+    const wh_virtq *v = &((wh_virtio *)g->dev)->queue[q];
+    uint16_t num = g->q[q].num, first = v->next_avail & 0x7fff;
+    bool wrap = v->next_avail >> 15;
+    for (unsigned i = 1 + rnd(num), k = first; i > 0; i--, k++) {
+        bool lies = rnd(12) == 0;
+        uint16_t flags = (uint16_t)(rnd(6) ? rnd(4) : rnd(8));
+        flags |= ((k < num) == wrap) != lies ? 0x80 : 0x8000;
+        uint16_t id = (uint16_t)(rnd(4) ? k % num : rnd(65536));
+        put_desc(g, desc_off(q), (uint16_t)(k % num), address(), length(), id, flags);
+    }
+    if (rnd(3) == 0)
+        *u16_at(g, avail_off(q) + 2ull * rnd(2)) = (uint16_t)rnd(65536);
+}
+
 static void random_ring(struct guest *g, unsigned q)
 {
+    if (g->features & WH_VIRTIO_F_PACKED) {
+        random_packed(g, q);
+        return;
+    }
     switch (rnd(6)) {
     case 0:
         random_descriptors(g, q);
@@ -187,7 +208,6 @@ static void random_register(struct guest *g)
 /* The switch's side of a network device: frames in, frames out. */
 static void play_switch(struct guest *g)
 {
-    static uint8_t frame[2048];
     int ring_fd, to_switch, to_guest;
     wh_ring *tx, *rx;
     const uint8_t *got;
@@ -198,9 +218,15 @@ static void play_switch(struct guest *g)
     CHECK_EQ(wh_ring_map(ring_fd, 1, true, &tx, NULL), 0);
     while (wh_ring_peek(rx, &got, &len) == 0)
         wh_ring_consume(rx);
-    for (unsigned i = rnd(4); i > 0; i--)
-        if (wh_ring_put(tx, frame, 1 + rnd(sizeof frame), &bell) == 0 && bell)
+    for (unsigned i = rnd(4); i > 0; i--) {
+        uint8_t *room;
+        struct wh_vnet todo = {.flags = (uint8_t)rnd(4), .gso_type = (uint8_t)(rnd(2) ? 0 : rnd(256))};
+        if (wh_ring_reserve(tx, 1 + rnd(rnd(4) ? 2048 : 60000), &room) != 0)
+            continue;
+        wh_ring_commit(tx, &todo, &bell);
+        if (bell)
             CHECK_EQ(eventfd_write(to_guest, 1), 0);
+    }
     wh_ring_unmap(rx);
     wh_ring_unmap(tx);
 }
@@ -233,8 +259,10 @@ static void fuzz(const char *name, wh_device *(*make)(struct guest *g), unsigned
     unsigned broke = 0, live = 0;
     guest_open(&g, make);
     for (unsigned round = 0; round < rounds && !failures; round++) {
-        const uint64_t ring = (rnd(2) ? WH_VIRTIO_F_EVENT_IDX : 0) | (rnd(4) ? WH_VIRTIO_F_INDIRECT : 0);
-        guest_start(&g, features | ring, queues, (uint16_t)(1u << rnd(7)));
+        const uint64_t ring = (rnd(2) ? WH_VIRTIO_F_EVENT_IDX : 0) | (rnd(4) ? WH_VIRTIO_F_INDIRECT : 0) |
+                              (rnd(3) ? 0 : WH_VIRTIO_F_PACKED);
+        const uint64_t some = features & ((uint64_t)rnd(UINT32_MAX) << 32 | rnd(UINT32_MAX));
+        guest_start(&g, (rnd(4) ? features : some) | ring, queues, (uint16_t)(1u << rnd(7)));
         for (unsigned step = rnd(30); step > 0; step--) {
             unsigned q = rnd(queues);
             if (rnd(60) == 0)
@@ -269,6 +297,7 @@ int main(void)
     fuzz("rng", make_rng, 1, 0, rounds);
     fuzz("blk", make_blk, 1, 1ull << 9, rounds);
     fuzz("net", make_net, 2, 1ull << 5 | 1ull << 16, rounds);
+    fuzz("net with offloads", make_net, 5, 0x01c000000043bb8full, rounds / 2);
     fuzz("console", make_console, 6, 1ull << 1, rounds);
     close(disk_fd);
     return report("virtio_fuzz");
