@@ -18,13 +18,14 @@ from pathlib import Path
 
 import trio
 
-from bench import net_alone, net_cluster, net_measure, net_overlays, net_peers, net_programs, net_rows
+from bench import net_alone, net_cluster, net_guests, net_measure, net_overlays, net_peers, net_programs, net_rows
 from bench.harness import ROOT, Row, machine, write_json
 from bench.net_hosts import MODES, Host, Pair
 from bench.net_measure import NoFigure
 from bench.net_overlays import Overlay
 from bench.net_rows import TARGETS
 from bench.plot import Picture
+from wherry.errors import WherryError
 
 METHOD = """Method. Two network namespaces joined by a veth pair of MTU 1500; each overlay joins them from TAP (or its
 own TUN) to TAP, all are up for the whole run and one at a time carries traffic, ours and theirs in turn (A B C, B C A,
@@ -37,7 +38,8 @@ the kernel's VXLAN in clear. Forwarders carry TAP frames over UDP in clear and d
 which the hypervisor took more than 10 % of the machine are thrown out and counted. The advantage is the median over the
 rounds of ours against that peer. ring_mpps: 64-byte frames from one guest's ring to another's through one switch
 thread, for a second of that thread's processor time. peer_state_kib, mac_state_b: memory that becomes private and
-dirty for each of a thousand idle peers with keys, and of a million MACs in one network.
+dirty for each of a thousand idle peers with keys, and of a million MACs in one network. guest_tcp_gbps: one iperf3
+stream between two Debian guests on two nodes (loopback), against two guests of QEMU under TCG that are joined in clear.
 What it does not show: a real wire and two machines (here both hosts, both daemons, sender and receiver share the same
 processors), many peers, several streams, other MTUs."""
 
@@ -175,10 +177,10 @@ class Bench:
         """All overlays, medians, in every mode."""
         lines = [f"{'overlay':<26}{'on':>8}{'nic':>8}{'off':>8}{'loss':>8}  Gbit/s{'s/GB':>8}{'kpps':>8}{'us':>8}"]
         for overlay in self.overlays:
-            if overlay.missing:
-                continue
             name = overlay.title
             by = self.tcp.get(name, {})
+            if not (by or name in self.cpu or name in self.pps or name in self.rtt):
+                continue
             rates = "".join(f"{_median(by.get(mode, []), '.3f'):>8}" for mode in MODES)
             pps = [value / 1000 for value in self.pps.get(name, [])]
             rest = (self.cpu.get(name, []), pps, self.rtt.get(name, []))
@@ -243,6 +245,16 @@ async def compare(arguments: argparse.Namespace, bench: Bench, folder: Path) -> 
         await trio.to_thread.run_sync(bench.rounds, arguments.rounds)
 
 
+def guests(arguments: argparse.Namespace, row: Row) -> list[str]:
+    """The row of guests. Returns what is missing or went wrong."""
+    with tempfile.TemporaryDirectory(prefix="wherry-bench-") as name:
+        (Path(name) / "guests").mkdir()
+        try:
+            return trio.run(net_guests.measure, row, arguments.rounds, arguments.seconds, Path(name))
+        except (WherryError, NoFigure, trio.TooSlowError) as error:
+            return [f"guest_tcp_gbps: {error or type(error).__name__}"]
+
+
 def report(arguments: argparse.Namespace, bench: Bench, load: float) -> None:
     missing = [f"{overlay.title}: {overlay.missing}" for overlay in bench.overlays if overlay.missing]
     more = {
@@ -261,7 +273,9 @@ def report(arguments: argparse.Namespace, bench: Bench, load: float) -> None:
     rows = list(bench.rows.values())
     path = write_json("net", rows, METHOD, **more)
     print(f"{machine()}; {len(bench.steal)} rounds of {bench.seconds:g} s; load before {load:.1f}\n")
-    print(f"{TARGETS.table(rows)}\n\n{bench.overview()}\n")
+    print(f"{TARGETS.table(rows)}\n")
+    if bench.modes:
+        print(f"{bench.overview()}\n")
     for text in [*(f"missing: {reason}" for reason in missing), *(f"fault: {text}" for text in bench.faults)]:
         print(text)
     print(f"{bench.thrown_out} rounds thrown out for steal\n\n{METHOD}\nraw figures: {path}")
@@ -290,14 +304,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="wherry-bench-") as name, Pair(tools) as pair:
         folder = Path(name)
         (folder / "wherry").mkdir()
-        overlays = make_overlays(arguments, net_overlays.Place(pair.hosts, folder, forwarder))
+        modes = needed_modes(arguments.modes, arguments.only)
+        place = net_overlays.Place(pair.hosts, folder, forwarder)
+        overlays = make_overlays(arguments, place) if modes else []
         try:
             bench = Bench(
                 pair=pair,
                 udpload=udpload,
                 overlays=overlays,
                 wanted=arguments.only,
-                modes=needed_modes(arguments.modes, arguments.only),
+                modes=modes,
                 seconds=arguments.seconds,
                 rows={name: TARGETS.new_row(name) for name in arguments.only},
             )
@@ -309,6 +325,8 @@ def main() -> int:
     bench.settle()
     if net_rows.ALONE & set(arguments.only):
         bench.faults += net_alone.measure(bench.rows, arguments.rounds, arguments.seconds)
+    if "guest_tcp_gbps" in bench.rows:
+        bench.faults += guests(arguments, bench.rows["guest_tcp_gbps"])
     report(arguments, bench, load)
     return 0
 

@@ -50,6 +50,15 @@ _HELP = {
     "wherry_node_load": "Load average of the node over a minute.",
     "wherry_node_memory_bytes": "Memory that the node offers to guests.",
     "wherry_node_memory_free_bytes": "Free memory of the node's host.",
+    "wherry_port_frames_total": "Frames that came in at a switch port (rx) and went out there (tx).",
+    "wherry_port_bytes_total": "Bytes of those frames.",
+    "wherry_port_dropped_total": "Frames from or for a switch port that were dropped, by reason.",
+    "wherry_tunnel_frames_total": "Frames that came by a tunnel from the peer (rx) and were sent to it (tx).",
+    "wherry_tunnel_bytes_total": "Bytes of those frames.",
+    "wherry_tunnel_dropped_total": "Frames and datagrams of a tunnel that were dropped, by reason.",
+    "wherry_switch_frames_total": "Frames into (rx) and out of (tx) a node's switch, tunnels included.",
+    "wherry_switch_bytes_total": "Bytes of those frames.",
+    "wherry_switch_dropped_total": "Frames and datagrams that a node's switch dropped, by reason.",
     "wherry_coordinator_info": "1, with the coordinator's version.",
 }
 
@@ -60,7 +69,7 @@ class Exposition:
 
     families: dict[str, list[tuple[dict[str, str], float]]] = field(default_factory=dict)
 
-    def add(self, name: str, value: float, **labels: str) -> None:
+    def add(self, name: str, value: float, /, **labels: str) -> None:
         self.families.setdefault(name, []).append((labels, value))
 
     def counters(self, counters: Mapping[str, int], **labels: str) -> None:
@@ -73,10 +82,21 @@ class Exposition:
             metric, extra, factor = _COUNTERS.get(name, (default, None, 1))
             self.add(metric, value * factor, **labels, **dict([extra] if extra else []))
 
+    def switch(self, what: str, counters: Mapping[str, int], /, **labels: str) -> None:
+        """Those of a port, tunnel or whole switch (``wh_counters``): ``wherry_WHAT_..._total``."""
+        for name, value in counters.items():
+            side, _, unit = name.partition("_")
+            if side in ("rx", "tx"):
+                self.add(f"wherry_{what}_{unit}_total", value, **labels, direction=side)
+            elif side == "drop":
+                self.add(f"wherry_{what}_dropped_total", value, **labels, reason=unit)
+            else:
+                self.add(f"wherry_{what}_{name}_total", value, **labels)
+
     def text(self) -> str:
         lines: list[str] = []
         for name, values in self.families.items():
-            lines.append(f"# HELP {name} {_HELP.get(name, 'See wh_machine_stats in csrc/api.cdef.')}")
+            lines.append(f"# HELP {name} {_HELP.get(name, 'See wh_machine_stats and wh_counters in csrc/api.cdef.')}")
             lines.append(f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}")
             lines += [f"{name}{_labels(labels.items())} {_number(value)}" for labels, value in values]
         return "\n".join(lines) + "\n"

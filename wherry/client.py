@@ -195,6 +195,10 @@ class Client:
     async def ports(self) -> list[model.Port]:
         return await self._list(model.Port, "/v1/ports", "ports")
 
+    async def net(self) -> model.Net:
+        """Ports, tunnels and switches of all nodes that answer, with their counters."""
+        return model.parse(model.Net, await self._json("GET", "/v1/net"))
+
     async def attach(self, **request: Any) -> model.Port:
         """``network kind local remote on``; see POST /v1/ports."""
         return model.parse(model.Port, await self._json("POST", "/v1/ports", json=request))

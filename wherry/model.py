@@ -104,6 +104,15 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Net:
+    """What the switches have counted; entries as ``GET /v1/net`` gives them."""
+
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    ports: list[dict[str, Any]] = field(default_factory=list)
+    tunnels: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class RemoteImage:
     """An image that the coordinator holds; ``size`` in bytes."""
 

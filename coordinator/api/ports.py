@@ -43,7 +43,7 @@ def _attached_json(port: AttachedPort, names: _Names, looked: dict[int, NetLooke
     }
 
 
-def _ports(names: _Names, looked: dict[int, NetLooked]) -> list[Json]:
+def ports_json(names: _Names, looked: dict[int, NetLooked]) -> list[Json]:
     out: list[Json] = []
     told: set[str] = set()
     for node, answer in looked.items():
@@ -81,7 +81,7 @@ async def picture(svc: Services) -> tuple[_Names, dict[int, NetLooked]]:
 async def list_ports(svc: Svc) -> Json:
     """All ports of the nodes that answer, and the attached ones of those that do not. ``counters`` since the port was
     made, as ``wh_counters`` of csrc/api.cdef."""
-    return {"ports": _ports(*await picture(svc))}
+    return {"ports": ports_json(*await picture(svc))}
 
 
 @router.get("/v1/net", dependencies=[Viewer])
@@ -95,7 +95,7 @@ async def net(svc: Svc) -> Json:
     ]
     return {
         "nodes": [{"name": names.node(n), "sampled": a.sampled, "counters": a.counters} for n, a in looked.items()],
-        "ports": _ports(names, looked),
+        "ports": ports_json(names, looked),
         "tunnels": tunnels,
     }
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import trio
 from fastapi import APIRouter, Response
 
+from coordinator.api import ports
 from coordinator.api.deps import Json, Services, Svc, Viewer
 from coordinator.metrics import CONTENT_TYPE, Exposition
 from coordinator.model import Guest, Node, Operation
@@ -64,6 +65,19 @@ def _move(operation: Operation) -> Json:
     return {"time": operation.created, **{key: result.get(key) for key in told}}
 
 
+async def _network(svc: Services, out: Exposition) -> None:
+    """The switches of the nodes that answer, their ports and tunnels."""
+    known, looked = await ports.picture(svc)
+    for node, answer in looked.items():
+        out.switch("switch", answer.counters, node=known.node(node) or str(node))
+        for tunnel in answer.tunnels:
+            peer = known.node(tunnel.node) or str(tunnel.node)
+            out.switch("tunnel", tunnel.counters, node=known.node(node) or str(node), peer=peer)
+    for port in ports.ports_json(known, looked):
+        labels = {name: str(port[name] or "") for name in ("node", "network", "kind", "name")}
+        out.switch("port", port["counters"] or {}, **labels, port=str(port["port"] or ""))
+
+
 @router.get("/metrics", dependencies=[Viewer])
 async def metrics(svc: Svc) -> Response:
     """For Prometheus, with a viewer's token as its bearer token."""
@@ -86,4 +100,5 @@ async def metrics(svc: Svc) -> Response:
         if sample is not None:
             out.add("wherry_guest_resident_bytes", sample.resident, **labels)
             out.counters(sample.counters, **labels)
+    await _network(svc, out)
     return Response(out.text(), media_type=CONTENT_TYPE)

@@ -16,6 +16,8 @@ from node.switchnets import Networks
 from protocol import messages as m
 from protocol.errors import Refused
 from tests.unit.control import running
+from wherry.commands import net
+from wherry.model import Net
 
 VNI = 7
 
@@ -210,3 +212,48 @@ def test_a_damaged_list_is_no_list(content: bytes, tmp_path: Path) -> None:
         ports.restore()
         assert ports.states() == []
         assert (tmp_path / "a").read_bytes() == content
+
+
+# ---- what is counted
+
+
+def picture(sampled: float, frames: int, **drops: int) -> Net:
+    counters = {"rx_frames": frames, "rx_bytes": 100 * frames, "tx_frames": 0, "tx_bytes": 0, **drops}
+    port = {"kind": "tap", "name": "tap0", "id": "p-1", "port": 1, "network": "lan", "node": "n1", "counters": counters}
+    absent = {"kind": "tap", "name": "tap1", "id": "p-2", "port": None, "node": "n2", "counters": None}
+    tunnel = {"node": "n1", "peer": "n2", "counters": {"tx_frames": 5}}
+    switch = {"name": "n1", "sampled": sampled, "counters": counters}
+    return Net(nodes=[switch], ports=[port, absent], tunnels=[tunnel])
+
+
+def test_rates_are_by_the_nodes_own_clock() -> None:
+    found = net.rates(picture(100.0, 50), picture(102.0, 250, drop_full=7, drop_auth=0))
+    assert [(e["kind"], e["name"], e["node"]) for e in found] == [
+        ("tap", "tap0", "n1"),
+        ("tunnel", "to n2", "n1"),
+        ("switch", "all", "n1"),
+    ]
+    assert found[0]["rates"]["rx_frames"] == 100
+    assert found[0]["dropped"] == {"full": 7}
+    assert net.row(found[0])[4:10] == ("100", "80k", "0", "0", "4", "full=7")
+    assert found[1]["rates"] == {"tx_frames": 0}
+
+
+def test_a_port_that_began_anew_has_no_rate() -> None:
+    again = net.rates(picture(100.0, 50), picture(102.0, 3))
+    assert again[0]["rates"] is None
+    assert net.row(again[0])[4] == "-"
+    assert net.rates(Net(), picture(1.0, 1))[0]["rates"] is None
+
+
+async def test_prometheus_has_ports_tunnels_and_switches(tmp_path: Path) -> None:
+    async with running(tmp_path) as control:
+        agent = await control.node("n1")
+        async with agent.connected():
+            await control.post("/v1/ports", {"network": "lan", "kind": "tap", "local": "tap0"}, status=201)
+            text = (await control.http.get("/metrics")).text
+    assert (
+        'wherry_port_frames_total{node="n1",network="lan",kind="tap",name="tap0",port="1",direction="rx"} 1\n' in text
+    )
+    assert 'wherry_tunnel_dropped_total{node="n1",peer="2",reason="auth"} 7\n' in text
+    assert 'wherry_switch_frames_total{node="n1",direction="rx"} 9\n' in text

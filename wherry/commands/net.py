@@ -1,0 +1,154 @@
+"""``wherry net top``: what goes through the switches now."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import trio
+from rich.live import Live
+from rich.table import Table
+
+from wherry import ui
+from wherry.client import Client
+from wherry.commands.common import example, json_option, with_client
+from wherry.commands.top import short
+from wherry.model import Net
+
+COLUMNS = ("what", "name", "network", "node", "rx/s", "rx bit/s", "tx/s", "tx bit/s", "drops/s", "dropped, by reason")
+Counters = Mapping[str, Any]
+
+
+@click.group()
+def net() -> None:
+    """What goes through the networks."""
+
+
+def _key(kind: str, item: Mapping[str, Any]) -> tuple[str, ...]:
+    names = ("node", "port", "id") if kind == "port" else ("node", "peer") if kind == "tunnel" else ("name",)
+    return (kind, *(str(item.get(name)) for name in names))
+
+
+def _sampled(picture: Net) -> dict[str, float]:
+    return {str(node["name"]): float(node["sampled"]) for node in picture.nodes}
+
+
+def _each(picture: Net) -> list[tuple[str, Mapping[str, Any], str]]:
+    """Kind, item and node of all that has counters."""
+    found = [("port", port, str(port.get("node"))) for port in picture.ports if port.get("counters")]
+    found += [("tunnel", tunnel, str(tunnel.get("node"))) for tunnel in picture.tunnels if tunnel.get("counters")]
+    return found + [("switch", node, str(node.get("name"))) for node in picture.nodes]
+
+
+def rates(before: Net, after: Net) -> list[dict[str, Any]]:
+    """One entry for each port, tunnel and switch of ``after``: ``kind name network node rates dropped``.
+
+    ``rates``: per second, between the two pictures by the clock of the node; None where it was not in the first, or has
+    begun anew since. ``dropped``: totals by reason, those that are not zero."""
+    was = {_key(kind, item): item["counters"] for kind, item, _ in _each(before)}
+    clocks = _sampled(before), _sampled(after)
+    out = []
+    for kind, item, node in _each(after):
+        counters: Counters = item["counters"]
+        old = was.get(_key(kind, item))
+        seconds = clocks[1].get(node, 0.0) - clocks[0].get(node, 0.0)
+        anew = old is None or any(counters.get(name, 0) < value for name, value in old.items())
+        speeds = None
+        if old is not None and not anew and seconds > 0:
+            speeds = {name: (value - old.get(name, 0)) / seconds for name, value in counters.items()}
+        name = {"port": item.get("name"), "tunnel": f"to {item.get('peer')}", "switch": "all"}[kind]
+        out.append(
+            {
+                "kind": str(item.get("kind")) if kind == "port" else kind,
+                "name": name,
+                "network": item.get("network"),
+                "node": node,
+                "rates": speeds,
+                "dropped": {k.removeprefix("drop_"): v for k, v in counters.items() if k.startswith("drop_") and v},
+            }
+        )
+    return out
+
+
+def row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    speeds: Counters | None = entry["rates"]
+
+    def speed(*names: str, factor: int = 1) -> str:
+        return short(None if speeds is None else factor * sum(speeds.get(name, 0.0) for name in names))
+
+    drops = [name for name in (speeds or {}) if name.startswith("drop_")]
+    reasons = " ".join(f"{name}={short(count)}" for name, count in entry["dropped"].items())
+    return (
+        str(entry["kind"]),
+        str(entry["name"]),
+        str(entry["network"] or "-"),
+        str(entry["node"]),
+        speed("rx_frames"),
+        speed("rx_bytes", factor=8),
+        speed("tx_frames"),
+        speed("tx_bytes", factor=8),
+        speed(*drops),
+        reasons or "-",
+    )
+
+
+def busiest_first(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ports before tunnels before switches, each by what goes through."""
+
+    def weight(entry: dict[str, Any]) -> tuple[int, float, str, str]:
+        speeds = entry["rates"] or {}
+        order = {"tunnel": 1, "switch": 2}.get(entry["kind"], 0)
+        return order, -speeds.get("rx_bytes", 0.0) - speeds.get("tx_bytes", 0.0), entry["node"], str(entry["name"])
+
+    return sorted(entries, key=weight)
+
+
+def _picture(entries: list[dict[str, Any]]) -> Table:
+    view = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(COLUMNS):
+        number = 4 <= index < len(COLUMNS) - 1
+        view.add_column(column.upper(), no_wrap=index < len(COLUMNS) - 1, justify="right" if number else "left")
+    for entry in busiest_first(entries):
+        view.add_row(*row(entry))
+    return view
+
+
+async def _watch(client: Client, interval: float) -> None:
+    with Live(console=ui.stdout(), screen=True, auto_refresh=False) as live:
+        before = await client.net()
+        while True:
+            await trio.sleep(interval)
+            after = await client.net()
+            live.update(_picture(rates(before, after)), refresh=True)
+            before = after
+
+
+async def _once(client: Client, interval: float) -> list[dict[str, Any]]:
+    before = await client.net()
+    await trio.sleep(interval)
+    return rates(before, await client.net())
+
+
+@net.command(epilog=example("wherry net top --once"))
+@click.option("--once", is_flag=True, help="Print one table and end; so does an output that is no terminal.")
+@click.option("--interval", type=click.FloatRange(0.2, 3600), default=1.0, show_default=True, help="Seconds.")
+@json_option
+@click.pass_context
+def top(ctx: click.Context, once: bool, interval: float, as_json: bool) -> None:
+    """Ports, tunnels and switches: frames and bits a second, and what was dropped, by reason. Ctrl-C ends it.
+
+    rx is what came in at the port or tunnel, tx what went out there. Reasons count since the port was made.
+    """
+    if not (as_json or once or not sys.stdout.isatty()):
+        with_client(ctx, lambda client: _watch(client, interval))
+        return
+    found = busiest_first(with_client(ctx, lambda client: _once(client, interval)))
+    if as_json:
+        ui.print_json(found)
+    else:
+        ui.table(COLUMNS, [row(entry) for entry in found], empty="no node answers")
+
+
+COMMANDS = (net,)
