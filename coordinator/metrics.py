@@ -96,7 +96,8 @@ class Exposition:
     def text(self) -> str:
         lines: list[str] = []
         for name, values in self.families.items():
-            lines.append(f"# HELP {name} {_HELP.get(name, 'See wh_machine_stats and wh_counters in csrc/api.cdef.')}")
+            source = "wh_machine_stats" if name.startswith("wherry_guest_") else "wh_counters"
+            lines.append(f"# HELP {name} {_HELP.get(name, f'See {source} in csrc/api.cdef.')}")
             lines.append(f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}")
             lines += [f"{name}{_labels(labels.items())} {_number(value)}" for labels, value in values]
         return "\n".join(lines) + "\n"
