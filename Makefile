@@ -51,7 +51,7 @@ check: setup
 	.venv/bin/clang-format --dry-run -Werror $(C_FILES)
 	printf '%s\n' $(TIDY_FILES) | xargs -P 2 -n 4 sh -c '.venv/bin/clang-tidy --quiet "$$@" -- $(TIDY_FLAGS) 2> /dev/null' tidy
 
-bench: $(patsubst bench/%.py,bench-%,$(shell grep -l __main__ bench/*.py 2> /dev/null))
+bench: $(patsubst bench/%.py,bench-%,$(filter-out %_peers.py,$(shell grep -l __main__ bench/*.py 2> /dev/null)))
 
 bench-%: setup
 	@sh deploy/tools.sh qemu-system || true

@@ -291,6 +291,9 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench-net: needs root, for network namespaces and TAPs", file=sys.stderr)
         return 2
+    if missing := net_peers.missing_commands():
+        print(f"bench-net: missing: {', '.join(missing)}", file=sys.stderr)
+        return 2
     subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "all"], check=True)
     load = os.getloadavg()[0]
     if load > 1.5:

@@ -6,7 +6,9 @@ nftables, which switch the cable. One that can't be had is named with the reason
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from dataclasses import dataclass
 
 from bench import peers
@@ -67,3 +69,24 @@ def find(name: str) -> Program:
     if found is None:
         raise PeerMissing(f"{name} does not tell its version: {line[:200]!r}")
     return Program(name, argv, found[1])
+
+
+def missing_commands() -> list[str]:
+    """What the bench takes from the host and does not find there, with the package of each."""
+    needed = {"ip": "iproute2", "ping": "iputils-ping", "iperf3": "iperf3", os.environ.get("CC", "cc"): "gcc"}
+    return [f"{command} (package {package})" for command, package in needed.items() if shutil.which(command) is None]
+
+
+def main() -> None:
+    """Fetch all of it; says what cannot be had."""
+    tools()
+    for name in SOURCES:
+        try:
+            found = find(name)
+            print(f"overlays: {found.name} {found.version}")
+        except PeerMissing as reason:
+            print(f"overlays: missing: {reason}")
+
+
+if __name__ == "__main__":
+    main()

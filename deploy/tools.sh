@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fetches the emulators that tests and benches compare with, and GDB, without root: Debian's packages unpacked into
-# build/tools, commands in build/tools/bin. Usage: deploy/tools.sh gdb|qemu-user|qemu-user-new|qemu-system|qemu-newest
+# build/tools, commands in build/tools/bin. Usage: deploy/tools.sh gdb|qemu-user|qemu-user-new|qemu-system|qemu-newest|overlays
 # qemu-newest (after set-up): the newest system emulator that Debian packages, whatever this host's release (bench/peers.py).
 set -eu
 cd "$(dirname "$0")/.."
@@ -85,7 +85,10 @@ case ${1:-} in
     qemu-newest)
         .venv/bin/python -c 'from bench import peers; print("tools:", peers.newest().name)'
         ;;
+    overlays) # what make bench-net compares with; fetched by the bench itself, too
+        .venv/bin/python -m bench.net_peers
+        ;;
     *)
-        fail "usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system|qemu-newest|gdb"
+        fail "usage: deploy/tools.sh qemu-user|qemu-user-new|qemu-system|qemu-newest|overlays|gdb"
         ;;
 esac

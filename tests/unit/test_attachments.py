@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from click.testing import CliRunner
 
 from node import endpoints
 from node.attachments import Attachments
@@ -16,8 +17,9 @@ from node.switchnets import Networks
 from protocol import messages as m
 from protocol.errors import Refused
 from tests.unit.control import running
-from wherry.commands import net
-from wherry.model import Net
+from wherry.commands import attach, net
+from wherry.errors import ApiError
+from wherry.model import Net, Port, parse
 
 VNI = 7
 
@@ -257,3 +259,47 @@ async def test_prometheus_has_ports_tunnels_and_switches(tmp_path: Path) -> None
     )
     assert 'wherry_tunnel_dropped_total{node="n1",peer="2",reason="auth"} 7\n' in text
     assert 'wherry_switch_frames_total{node="n1",direction="rx"} 9\n' in text
+
+
+# ---- what is typed
+
+
+PORTS = [
+    {"id": "p-1", "name": "tap0", "kind": "tap", "network": "lan", "node": "n1", "state": "up"},
+    {"id": "p-2", "name": "tap0", "kind": "tap", "network": "lan", "node": "n2", "state": "failed", "reason": "busy"},
+    {
+        "id": None,
+        "name": "web",
+        "kind": "guest",
+        "network": "lan",
+        "node": "n1",
+        "state": "up",
+        "mac": "02:00:00:00:00:01",
+    },
+]
+
+
+def parsed() -> list[Port]:
+    return [parse(Port, port) for port in PORTS]
+
+
+def test_a_name_on_two_nodes_needs_the_node() -> None:
+    assert attach._which(parsed(), "tap0", "n2").id == "p-2"
+    assert attach._which(parsed(), "p-1", None).id == "p-1"
+    with pytest.raises(ApiError, match="give --on with one of n1, n2"):
+        attach._which(parsed(), "tap0", None)
+    with pytest.raises(ApiError, match="no attached port web; attached: tap0 on n1, tap0 on n2"):
+        attach._which(parsed(), "web", None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--network", "lan"],
+        ["tap0", "--unix", "/x", "--network", "lan"],
+        ["tap0", "--peer", "/y", "--network", "lan"],
+        ["tap0"],
+    ],
+)
+def test_attach_used_wrongly(arguments: list[str]) -> None:
+    assert CliRunner().invoke(attach.attach, arguments).exit_code == 2
