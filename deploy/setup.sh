@@ -62,10 +62,12 @@ if [ "$(id -u)" = 0 ]; then
     command -v ip > /dev/null && command -v ping > /dev/null || (need_packages "network tests" iproute2 iputils-ping) \
         || say "setup: go on without them; the tests that need ip and ping are skipped and say so"
 fi
-# Tunnels are sealed several times as fast with it; without it, libcrypto does the same work.
-if [ "$(id -u)" = 0 ] && [ "$(uname -m)" = x86_64 ] && ! ldconfig -p | grep -q 'libIPSec_MB\.so\.[12]'; then
+# Tunnels are sealed several times as fast with it; without it, libcrypto does the same work. Asked for once.
+tried=.venv/.wherry-ipsec-mb
+if [ "$(id -u)" = 0 ] && [ "$(uname -m)" = x86_64 ] && [ ! -e "$tried" ] && ! ldconfig -p | grep -q 'libIPSec_MB\.so\.[12]'; then
     (need_packages "faster AES for tunnels" libipsec-mb1) > /dev/null 2>&1 \
         || (need_packages "faster AES for tunnels" libipsec-mb2) || say "setup: go on without it; wherry doctor says so"
+    : > "$tried"
 fi
 sh deploy/tools.sh qemu-user || say "setup: go on without it; the tests that compare with it are skipped and say so"
 say "setup: ready (.venv/bin/wherry)"
