@@ -430,8 +430,201 @@ static void gated(void)
     net_close(&g);
 }
 
+#define OFFLOADS                                                                                                       \
+    (1ull << 0 | 1ull << 1 | 1ull << 2 | 1ull << 7 | 1ull << 8 | 1ull << 11 | 1ull << 12 | 1ull << 15 | 1ull << 17 |   \
+     1ull << 22)
+
+/* Headers go to the switch as the driver wrote them where that was negotiated, and nowhere else. */
+static void asks_of_the_switch(uint64_t features, uint8_t flags, uint8_t gso, bool passes)
+{
+    struct guest g;
+    struct net_side s;
+    net_open(&g, &s, false);
+    guest_start(&g, features, 2, 64);
+    uint64_t off = guest_buffer(&g, HDR + 3000);
+    const struct wh_vnet want = {.flags = flags, .gso_type = gso, .hdr_len = 54, .gso_size = 1348, .csum_start = 34};
+    memcpy(at(&g, off), &want, HDR);
+    const struct part part = {off, HDR + 3000, 0};
+    uint16_t head = add_chain(&g, TX, &part, 1);
+    kick(&g, TX);
+    expect_used(&g, TX, head, 0);
+    const uint8_t *frame;
+    uint32_t len;
+    CHECK_EQ(wh_ring_peek(s.from_guest, &frame, &len), passes ? WH_OK : WH_E_AGAIN);
+    if (passes) {
+        struct wh_vnet got;
+        wh_ring_todo(frame, &got);
+        CHECK(len == 3000 && memcmp(&got, &want, sizeof got) == 0);
+    }
+    net_close(&g);
+}
+
+static void switch_sends_large(struct guest *g, uint32_t len, const struct wh_vnet *todo)
+{
+    struct net_side *s = g->user;
+    uint8_t *room;
+    bool bell;
+    CHECK_EQ(wh_ring_reserve(s->to_guest_ring, len, &room), 0);
+    pattern(room, len, 3);
+    wh_ring_commit(s->to_guest_ring, todo, &bell);
+    if (bell)
+        CHECK_EQ(eventfd_write(s->to_guest, 1), 0);
+}
+
+/* One packet in as many buffers as it needs; it waits, and they stay the driver's, until there are enough. */
+static void merged_buffers(bool rebirth)
+{
+    struct guest g;
+    struct net_side s;
+    wh_net_stats stats;
+    uint64_t off[8];
+    uint16_t head[8];
+    static uint8_t want[WH_RING_MAX_FRAME], got[WH_RING_MAX_FRAME];
+    const struct wh_vnet todo = {.flags = 1, .gso_type = 1, .gso_size = 1348, .csum_start = 34, .csum_offset = 16};
+    net_open(&g, &s, rebirth);
+    guest_start(&g, OFFLOADS & ~(1ull << 22), 2, 64);
+    CHECK_EQ(wh_ring_takes(s.to_guest_ring), WH_TAKES_CSUM | WH_TAKES_TSO4 | WH_TAKES_TSO6);
+    for (unsigned i = 0; i < 6; i++)
+        head[i] = give_buffer(&g, 1500, &off[i]);
+    kick(&g, RX);
+    switch_sends_large(&g, 10000, &todo);
+    guest_poll(&g);
+    expect_no_used(&g, RX);
+    checkpoint(&g);
+    if (rebirth) /* the ring is a new one */
+        switch_sends_large(&g, 10000, &todo);
+    head[6] = give_buffer(&g, 1500, &off[6]);
+    kick(&g, RX);
+    guest_poll(&g);
+    uint32_t done = 0;
+    for (unsigned i = 0; i < 7; i++) {
+        uint32_t skip = i == 0 ? HDR : 0, bytes = i < 6 ? 1500 - skip : 10000 - done;
+        expect_used(&g, RX, head[i], skip + bytes);
+        memcpy(got + done, at(&g, off[i] + skip), bytes);
+        done += bytes;
+    }
+    expect_no_used(&g, RX);
+    pattern(want, 10000, 3);
+    CHECK(done == 10000 && memcmp(got, want, done) == 0);
+    struct wh_vnet hdr;
+    memcpy(&hdr, at(&g, off[0]), HDR);
+    CHECK(hdr.gso_type == 1 && hdr.gso_size == 1348 && hdr.num_buffers == 7);
+    const struct wh_vnet unwanted = {.flags = 1, .gso_type = 5, .gso_size = 1348}; /* USO was not negotiated */
+    (void)give_buffer(&g, 20000, &off[0]);
+    switch_sends_large(&g, 10000, &unwanted);
+    guest_poll(&g);
+    expect_no_used(&g, RX);
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.dropped, 1);
+    net_close(&g);
+}
+
+/* A command of the control queue; returns the answer. */
+static uint8_t command(struct guest *g, unsigned queue, const void *bytes, uint32_t len)
+{
+    uint64_t out = guest_buffer(g, 16), in = guest_buffer(g, 1);
+    memcpy(at(g, out), bytes, len);
+    *at(g, in) = 0xee;
+    const struct part parts[] = {{out, len, 0}, {in, 1, WRITE}};
+    uint16_t head = add_chain(g, queue, parts, 2);
+    kick(g, queue);
+    expect_used(g, queue, head, 1);
+    checkpoint(g);
+    return *at(g, in);
+}
+
+static void control(bool rebirth)
+{
+    struct guest g;
+    struct net_side s;
+    net_open(&g, &s, rebirth);
+    guest_start(&g, OFFLOADS, 5, 64);
+    const unsigned ctl = 4;
+    CHECK_EQ(reg_read(&g, R_CONFIG + 8), 1400u << 16 | 2); /* MTU and pairs */
+    const uint8_t two[] = {4, 0, 2, 0}, three[] = {4, 0, 3, 0}, none[] = {4, 0, 0, 0}, cut_off[] = {4, 0, 2};
+    CHECK_EQ(command(&g, ctl, three, 4), 1);
+    CHECK_EQ(command(&g, ctl, none, 4), 1);
+    CHECK_EQ(command(&g, ctl, cut_off, 3), 1);
+    CHECK_EQ(command(&g, ctl, two, 4), 0);
+    uint8_t offloads[10] = {5, 0, 2};
+    CHECK_EQ(command(&g, ctl, offloads, 10), 0);
+    CHECK_EQ(wh_ring_takes(s.to_guest_ring), WH_TAKES_CSUM);
+    offloads[3] = 2; /* ECN, which was not negotiated */
+    CHECK_EQ(command(&g, ctl, offloads, 10), 1);
+    const uint8_t unknown[] = {9, 0, 0};
+    CHECK_EQ(command(&g, ctl, unknown, 3), 1);
+    /* Flows go to both pairs, each always to the same one. */
+    unsigned seen[2] = {0};
+    bool first = false;
+    for (unsigned i = 0; i < 80; i++) {
+        const struct part buffer = {guest_buffer(&g, 200), 200, WRITE};
+        add_chain(&g, i & 1 ? 2 : 0, &buffer, 1);
+    }
+    for (unsigned i = 0; i < 40; i++) {
+        CHECK_EQ(switch_sends(&g, 100, i / 2), 0);
+        guest_poll(&g);
+        uint32_t id, len;
+        unsigned before = seen[0];
+        for (unsigned q = 0; q < 2; q++)
+            seen[q] += take_used(&g, 2 * q, &id, &len);
+        CHECK_EQ(seen[0] + seen[1], i + 1);
+        if (i % 2 == 0)
+            first = seen[0] != before;
+        else
+            CHECK_EQ(seen[0] != before, first);
+    }
+    CHECK(seen[0] > 4 && seen[1] > 4);
+    net_close(&g);
+}
+
+/* A state of before there were offloads: two queues, and no word of pairs. */
+static void old_state(void)
+{
+    static const char *const numbers[] = {"features", "features_sel",     "offered_sel",      "queue_sel",
+                                          "status",   "interrupt_status", "config_generation"};
+    static const char *const stats[] = {"link", "tx_frames", "rx_frames", "tx_bytes", "rx_bytes", "dropped"};
+    struct guest g;
+    struct net_side s;
+    wh_writer w;
+    wh_reader r;
+    net_open(&g, &s, false);
+    guest_start(&g, F_MAC | F_STATUS, 2, 64);
+    const wh_virtio *v = (wh_virtio *)g.dev;
+    wh_writer_init(&w);
+    wh_put_map(&w, 9);
+    for (unsigned i = 0; i < WH_ARRAY_LEN(numbers); i++)
+        wh_put_kuint(&w, numbers[i], i == 0 ? v->accepted : i == 4 ? v->status : 0);
+    wh_put_str(&w, "queues");
+    wh_put_array(&w, 2);
+    for (unsigned i = 0; i < 2; i++)
+        wh_virtq_save(&v->queue[i], &w);
+    wh_put_str(&w, "net");
+    wh_put_map(&w, 6);
+    for (unsigned i = 0; i < WH_ARRAY_LEN(stats); i++)
+        wh_put_kuint(&w, stats[i], i == 0);
+    wh_reader_init(&r, w.data, w.len);
+    g.dev->ops->load(g.dev, &r);
+    CHECK_EQ(r.status, 0);
+    transmit(&g, 60, 1, true, 1);
+    expect_frame(&g, 60, 1);
+    CHECK_EQ(wh_ring_takes(s.to_guest_ring), 0);
+    wh_writer_free(&w);
+    net_close(&g);
+}
+
 int main(void)
 {
+    old_state();
+    asks_of_the_switch(OFFLOADS, 1, 1, true);
+    asks_of_the_switch(OFFLOADS, 1, 0, true);
+    asks_of_the_switch(0, 1, 0, false);
+    asks_of_the_switch(OFFLOADS, 1, 0x81, false); /* ECN */
+    asks_of_the_switch(OFFLOADS, 1, 5, false);    /* USO */
+    asks_of_the_switch(OFFLOADS, 1, 3, false);
+    merged_buffers(false);
+    merged_buffers(true);
+    control(false);
+    control(true);
     transmits(false);
     transmits(true);
     doorbell();
