@@ -1,55 +1,11 @@
 /* The interpreter's variants do the same: random programs, some of them loops, run by the plain one or the tier until
  * a slice ends somewhere, and from the same start by the exact one, by steps and one operation at a time up to the same
  * instruction. Registers, CSRs and RAM must be equal then. Also: where each variant stops. */
-#include "cpu_check.h"
-
-#define DATA      (WH_RAM_BASE + 0x10000)
-#define DATA_SIZE 0x4000u
-#define CODE_SIZE 0x3000u
-#define COMPARED  0x40000u
+#include "cpu_program.h"
 
 enum variant { PLAIN, TIER, EXACT, STEP, ONE, VARIANTS };
 static struct bench benches[VARIANTS];
 static unsigned hot_exits;
-
-/* No system instruction but CSRs that concern the hart alone: an interrupt comes at a poll, which is not the same
- * instruction in every variant. */
-static uint32_t plausible(uint64_t *seed)
-{
-    static const uint8_t opcodes[] = {0x03, 0x07, 0x0f, 0x13, 0x13, 0x17, 0x1b, 0x23, 0x27, 0x2f, 0x33, 0x33,
-                                      0x37, 0x3b, 0x43, 0x53, 0x63, 0x63, 0x67, 0x6f, 0x73, 0x53, 0x13, 0x03};
-    static const uint16_t csrs[] = {0x001, 0x002, 0x003, 0x340, 0x341, 0xb02, 0xc02, 0x343};
-    uint64_t r = check_random(seed);
-    uint32_t word = (uint32_t)r;
-    if ((r >> 60) > 3)
-        word = (word & ~0x7fu) | opcodes[(r >> 32) % sizeof(opcodes)];
-    if ((word & 0x7f) == 0x73)
-        word = (word & 0x000fffffu) | (uint32_t)csrs[(r >> 40) % WH_ARRAY_LEN(csrs)] << 20;
-    if ((word & 0x7f) == 0x63 && (r >> 48 & 3)) /* near, so that there are loops */
-        word = (word & ~0xfe000f80u) | (uint32_t)(r >> 50 & 0xf) << 8 | (r >> 55 & 1 ? 0xfe000080u : 0);
-    return word;
-}
-
-static void set_up(struct bench *b, uint64_t seed)
-{
-    wh_hart *h = b->hart;
-    memset(wh_ram_at(&b->ram, WH_RAM_BASE, COMPARED), 0, COMPARED);
-    for (unsigned at = 0; at < CODE_SIZE; at += 4)
-        poke32(b, BENCH_CODE + at, plausible(&seed));
-    for (unsigned at = 0; at < DATA_SIZE; at += 8)
-        poke64(b, DATA + at, check_random(&seed));
-    wh_hart_reset(h, BENCH_CODE + (check_random(&seed) % CODE_SIZE & ~1ull));
-    h->retired = 0;
-    h->csr.mtvec = BENCH_CODE + (check_random(&seed) % CODE_SIZE & ~3ull);
-    h->csr.mstatus = WH_MSTATUS_FS;
-    for (unsigned i = 1; i < 32; i++) {
-        uint64_t r = check_random(&seed);
-        h->x[i] = r & 1 ? DATA + (r >> 8) % (DATA_SIZE - 4096) : r & 2 ? BENCH_CODE + (r >> 8) % CODE_SIZE : r;
-        h->f[i] = check_random(&seed);
-    }
-    wh_fp_update(h);
-    wh_hart_update_mode(h);
-}
 
 /* The tier stopped before hot code: what it says must be so, and it shall go on counting. */
 static void cool(wh_hart *h)
@@ -137,11 +93,11 @@ static void compare(struct bench *a, struct bench *b)
  * more instruction is done. */
 static uint64_t one_round(uint64_t seed, enum variant leader)
 {
-    set_up(&benches[leader], seed);
+    plausible_program(&benches[leader], &(uint64_t){seed});
     uint64_t count = run_loose(benches[leader].hart, leader, 1 + (seed >> 20 & 0xfff));
     run_to(benches[leader].hart, STEP, count + 1, 32);
     for (enum variant v = EXACT; v <= ONE; v++) {
-        set_up(&benches[v], seed);
+        plausible_program(&benches[v], &(uint64_t){seed});
         run_to(benches[v].hart, v, count, 20000);
         run_to(benches[v].hart, v, count + 1, 32);
         compare(&benches[leader], &benches[v]);

@@ -4,57 +4,12 @@
  * WHERRY_FUZZ_ROUNDS: how many (default 150). WHERRY_FUZZ_SEED: where to begin (default 1); a difference is then also
  * located. */
 #include "cpu_random.h"
-#include "jit/jit.h"
+#include "jit_rig.h"
 
 #define STRETCHES 6
 
 #define CODE_BYTES 0x9000u
 static uint8_t code_before[CODE_BYTES];
-
-struct rig {
-    struct bench b;
-    wh_jit *jit; /* NULL: the interpreter */
-};
-
-static uint64_t never(void *ctx, uint64_t mtime)
-{
-    (void)ctx;
-    (void)mtime;
-    return UINT64_MAX;
-}
-
-/* plain: atomics of one hart alone (memory.h) */
-static void open_rig(struct rig *r, bool translate, uint32_t model, bool plain)
-{
-    wh_error err;
-    memset(r, 0, sizeof *r);
-    if (translate && wh_jit_new(WH_JIT_BYTES, &r->jit, &err)) {
-        printf("skipped: %s\n", err.message);
-        exit(0);
-    }
-    if (wh_ram_new(BENCH_RAM, 1, &r->b.ram, &err))
-        exit(1);
-    if (plain)
-        wh_ram_use_plain_atomics(&r->b.ram);
-    wh_cpu_env env = {.ram = &r->b.ram,
-                      .ctx = &r->b,
-                      .engine = translate ? wh_jit_engine() : NULL,
-                      .jit = r->jit,
-                      .hart_count = 1,
-                      .model = model,
-                      .mmio_read = bench_read,
-                      .mmio_write = bench_write,
-                      .time_now = bench_time,
-                      .steps_until = never};
-    if (wh_hart_new(&env, 0, &r->b.hart, &err))
-        exit(1);
-}
-
-static void close_rig(struct rig *r)
-{
-    bench_close(&r->b);
-    wh_jit_free(r->jit);
-}
 
 static bool same_state(struct rig *a, struct rig *t)
 {
@@ -194,8 +149,8 @@ static void print_code(uint32_t model, uint64_t start, uint64_t from, uint64_t t
 {
     struct rig a, t;
     uint64_t seed = start;
-    open_rig(&a, false, model, false);
-    open_rig(&t, false, model, false);
+    open_rig(&a, &(struct rig_kind){.model = model, .exact = true});
+    open_rig(&t, &(struct rig_kind){.model = model, .exact = true});
     set_up(&a, &t, &seed);
     for (uint64_t at = 0; at < to; at++) {
         const uint8_t *code = wh_ram_at(&a.b.ram, a.b.hart->pc, 4);
@@ -219,8 +174,8 @@ static void locate(uint32_t model, bool plain, uint64_t start)
     while (bad - good > 1) {
         struct rig a, t;
         uint64_t seed = start, middle = good + (bad - good) / 2;
-        open_rig(&a, false, model, false);
-        open_rig(&t, true, model, plain);
+        open_rig(&a, &(struct rig_kind){.model = model, .exact = true});
+        open_rig(&t, &(struct rig_kind){WH_JIT_BYTES, model, true, plain});
         set_up(&a, &t, &seed);
         bool same;
         (void)run_both(&a, &t, middle, &same);
@@ -239,8 +194,8 @@ static void locate(uint32_t model, bool plain, uint64_t start)
 static void rounds_of(uint32_t model, bool plain, uint64_t rounds, uint64_t seed)
 {
     struct rig a, t;
-    open_rig(&a, false, model, false);
-    open_rig(&t, true, model, plain);
+    open_rig(&a, &(struct rig_kind){.model = model, .exact = true});
+    open_rig(&t, &(struct rig_kind){WH_JIT_BYTES, model, true, plain});
     for (uint64_t n = 0; n < rounds; n++) {
         uint64_t start = seed + n, state = start;
         if (!one_round(&a, &t, &state)) {

@@ -1,75 +1,9 @@
 /* The translator against the interpreter, on a bare hart that counts steps (so that both stop at the same instruction):
  * random programs in pieces of random length; code that changes itself; traps in the middle of blocks; an arena that is
  * always full. */
-#include "cpu_check.h"
+#include "cpu_program.h"
 #include "jit/cache.h"
-
-#define DATA      (WH_RAM_BASE + 0x10000)
-#define DATA_SIZE 0x4000u
-#define CODE_SIZE 0x3000u
-#define COMPARED  0x40000u
-
-static uint64_t never(void *ctx, uint64_t mtime)
-{
-    (void)ctx;
-    (void)mtime;
-    return UINT64_MAX;
-}
-
-struct rig {
-    struct bench b;
-    wh_jit *jit; /* NULL: the interpreter */
-};
-
-static void open_rig(struct rig *r, bool translate, uint32_t bytes, bool exact)
-{
-    wh_error err;
-    memset(r, 0, sizeof(*r));
-    if (translate && wh_jit_new(bytes, &r->jit, &err) != WH_OK) {
-        printf("skipped: %s\n", err.message);
-        exit(0);
-    }
-    if (wh_ram_new(BENCH_RAM, 1, &r->b.ram, &err) != WH_OK)
-        exit(1);
-    if (bytes >= 1 << 20) /* both kinds of atomics */
-        wh_ram_use_plain_atomics(&r->b.ram);
-    wh_cpu_env env = {.ram = &r->b.ram,
-                      .ctx = &r->b,
-                      .engine = translate ? wh_jit_engine() : NULL,
-                      .jit = r->jit,
-                      .hart_count = 1,
-                      .mmio_read = bench_read,
-                      .mmio_write = bench_write,
-                      .time_now = bench_time,
-                      .steps_until = exact ? never : NULL};
-    if (wh_hart_new(&env, 0, &r->b.hart, &err) != WH_OK)
-        exit(1);
-    wh_hart_reset(r->b.hart, BENCH_CODE);
-    r->b.at = BENCH_CODE;
-}
-
-static void close_rig(struct rig *r)
-{
-    bench_close(&r->b);
-    wh_jit_free(r->jit);
-}
-
-/* Anything that a program may hold; branches mostly near, so that there are loops. */
-static uint32_t plausible(uint64_t *seed)
-{
-    static const uint8_t opcodes[] = {0x03, 0x07, 0x0f, 0x13, 0x13, 0x17, 0x1b, 0x23, 0x27, 0x2f, 0x33, 0x33,
-                                      0x37, 0x3b, 0x43, 0x53, 0x63, 0x63, 0x67, 0x6f, 0x73, 0x53, 0x13, 0x03};
-    static const uint16_t csrs[] = {0x001, 0x002, 0x003, 0x340, 0x341, 0xb02, 0xc02, 0x343};
-    uint64_t r = check_random(seed);
-    uint32_t word = (uint32_t)r;
-    if ((r >> 60) > 3)
-        word = (word & ~0x7fu) | opcodes[(r >> 32) % sizeof(opcodes)];
-    if ((word & 0x7f) == 0x73)
-        word = (word & 0x000fffffu) | (uint32_t)csrs[(r >> 40) % WH_ARRAY_LEN(csrs)] << 20;
-    if ((word & 0x7f) == 0x63 && (r >> 48 & 3))
-        word = (word & ~0xfe000f80u) | (uint32_t)(r >> 50 & 0xf) << 8 | (r >> 55 & 1 ? 0xfe000080u : 0);
-    return word;
-}
+#include "jit_rig.h"
 
 /* Loads and stores of every size by a few base registers, which loads, too, overwrite with other addresses; what shares
  * a look-up, and when it must not, depends on all of it. */
@@ -114,26 +48,10 @@ static void fill_with_addresses(struct bench *b, uint64_t seed)
 
 static void set_up(struct bench *b, uint64_t seed)
 {
-    wh_hart *h = b->hart;
     uint64_t first = seed;
-    memset(wh_ram_at(&b->ram, WH_RAM_BASE, COMPARED), 0, COMPARED);
-    for (unsigned at = 0; at < CODE_SIZE; at += 4)
-        poke32(b, BENCH_CODE + at, plausible(&seed));
-    for (unsigned at = 0; at < DATA_SIZE; at += 8)
-        poke64(b, DATA + at, check_random(&seed));
-    wh_hart_reset(h, BENCH_CODE + (check_random(&seed) % CODE_SIZE & ~1ull));
-    h->retired = 0;
-    h->csr.mtvec = BENCH_CODE + (check_random(&seed) % CODE_SIZE & ~3ull);
-    h->csr.mstatus = WH_MSTATUS_FS;
-    for (unsigned i = 1; i < 32; i++) {
-        uint64_t r = check_random(&seed);
-        h->x[i] = r & 1 ? DATA + (r >> 8) % (DATA_SIZE - 4096) : r & 2 ? BENCH_CODE + (r >> 8) % CODE_SIZE : r;
-        h->f[i] = check_random(&seed);
-    }
+    plausible_program(b, &seed);
     if (first % 2 == 0)
         fill_with_addresses(b, seed);
-    wh_fp_update(h);
-    wh_hart_update_mode(h);
 }
 
 static enum wh_exit run_to(wh_hart *h, uint64_t limit)
@@ -169,8 +87,9 @@ static uint64_t resets;
 static void test_random_programs(uint64_t first, unsigned programs, uint32_t bytes)
 {
     struct rig plain, jit;
-    open_rig(&plain, false, 0, true);
-    open_rig(&jit, true, bytes, true);
+    const struct rig_kind kind = {.arena = bytes, .exact = true, .plain = bytes >= 1 << 20}; /* both kinds of atomics */
+    open_rig(&plain, &(struct rig_kind){.exact = true});
+    open_rig(&jit, &kind);
     for (uint64_t seed = first; seed < first + programs && check_failures == 0; seed++) {
         uint64_t piece = seed * 77, limit;
         uint8_t code[CODE_SIZE];
@@ -207,7 +126,7 @@ static void test_changed_code(bool exact, bool fence)
 {
     struct rig r;
     uint64_t sum = 0;
-    open_rig(&r, true, 1 << 20, exact);
+    open_rig(&r, &(struct rig_kind){.arena = 1 << 20, .exact = exact, .plain = true});
     struct bench *b = &r.b;
     for (unsigned round = 1; round <= 300; round++) {
         uint64_t patched = BENCH_CODE + 0x100;
@@ -241,7 +160,7 @@ static void test_changed_code(bool exact, bool fence)
 static void test_traps_in_blocks(void)
 {
     struct rig r;
-    open_rig(&r, true, 1 << 20, true);
+    open_rig(&r, &(struct rig_kind){.arena = 1 << 20, .exact = true, .plain = true});
     struct bench *b = &r.b;
     wh_hart *h = b->hart;
     for (unsigned i = 0; i < 40; i++) {

@@ -10,20 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.guest.commands import built
 from tests.guest.debian import debian_image
-from tests.guest.gdb import ROOT, batch, gdb_multiarch
+from tests.guest.gdb import batch, gdb_multiarch
 from tests.guest.programs import build
-
-CORE = ROOT / "build/csrc/wherry-core"
 
 
 @contextmanager
 def core(socket: Path, *arguments: str | Path, until: bytes = b"") -> Iterator[subprocess.Popen[bytes]]:
     """wherry-core with a debugger's socket; its output has been read up to ``until``."""
     gdb_multiarch()
-    subprocess.run(["make", "-s", "-C", ROOT / "csrc", "wherry-core"], check=True, timeout=600)
     process = subprocess.Popen(
-        [CORE, "run", *arguments, "--gdb", socket], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        [built(), "run", *arguments, "--gdb", socket], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.guest.commands import built
 from tests.guest.programs import build
 
-ROOT = Path(__file__).resolve().parents[2]
 TALK, SPIN, BAD_CALL = 0x100, 0x200, 0x400
 PLACEHOLDER = struct.pack("<Q", 0x123456789ABCDEF0)
 ENGINES = ["interpreter", "jit"]
@@ -18,8 +18,7 @@ ENGINES = ["interpreter", "jit"]
 
 @pytest.fixture(scope="session")
 def core() -> Path:
-    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "wherry-core"], check=True)
-    return ROOT / "build" / "csrc" / "wherry-core"
+    return built()
 
 
 def program(folder: Path, order: int) -> Path:

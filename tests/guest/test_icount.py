@@ -10,19 +10,18 @@ from pathlib import Path
 import pytest
 
 from node.machine import ICOUNT_FREE, ICOUNT_PACED
+from tests.guest.commands import built
 from tests.guest.debian import debian_image
 from tests.guest.guest import MIB, Guest
 from tests.guest.programs import build
 
-ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ["interpreter", "jit"]
 NEVER = 10**15  # --hash-every: only the hash at the end
 
 
 @pytest.fixture(scope="module")
 def core() -> Path:
-    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "wherry-core"], check=True)
-    return ROOT / "build" / "csrc" / "wherry-core"
+    return built()
 
 
 class Run:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.guest.commands import built
 from tests.guest.debian import debian_image
 from tests.guest.programs import build
 from tests.isa import generate
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = int(os.environ.get("WHERRY_LOCKSTEP_PROGRAMS", "60"))
 FIRST = int(os.environ.get("WHERRY_LOCKSTEP_SEED", "1"))
 BATCH = 20
@@ -24,8 +24,7 @@ BATCH = 20
 
 @pytest.fixture(scope="session")
 def lockstep() -> Path:
-    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "lockstep"], check=True)
-    return ROOT / "build" / "csrc" / "wherry-lockstep"
+    return built("lockstep")
 
 
 def run(tool: Path, *words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:

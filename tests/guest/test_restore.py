@@ -23,11 +23,11 @@ from node.machine import (
     Machine,
     snapshot_info,
 )
+from tests.guest.commands import built
 from tests.guest.guest import MIB, Guest, carry, opened
 from tests.guest.programs import build
 
 ROOT = Path(__file__).parents[2]
-CORE = ROOT / "build" / "csrc" / "wherry-core"
 HOW = [RESTORE_EAGER, RESTORE_LAZY, RESTORE_ON_DEMAND]
 PAGE = 4096
 
@@ -114,7 +114,7 @@ def test_a_snapshot_of_a_guest_whose_pages_have_not_come(tmp_path: Path) -> None
 
 
 def core(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(CORE), "run", *map(str, arguments)]
+    command = [str(built()), "run", *map(str, arguments)]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -126,7 +126,6 @@ def final(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.parametrize(("program", "harts"), [("mixed", 1), ("smp", 4), ("paging", 1)])
 def test_stopped_at_random_instructions_it_ends_in_the_same_state(tmp_path: Path, program: str, harts: int) -> None:
-    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "wherry-core"], check=True)
     seed = int(os.environ.get("WHERRY_TEST_SEED", "20261123"))
     chance = random.Random(f"{seed} {program}")
     machine = ["--kernel", build(program), "--memory", "32M", "--smp", harts, "--icount"]

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.guest.commands import built
 from tests.isa import generate
 
 ROOT = Path(__file__).resolve().parents[2]
-CORE = ROOT / "build" / "csrc" / "wherry-core"
 QEMU = shutil.which("qemu-riscv64") or shutil.which("qemu-riscv64-static")
 CPU = "rv64,zba=true,zbb=true,zbs=true"
 # The extensions after Zb* came to QEMU with 7.1 to 9.1; deploy/tools.sh fetches one that has them all.
@@ -36,8 +36,7 @@ if platform.machine() == "x86_64":
 
 @pytest.fixture(scope="session")
 def core() -> Path:
-    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "wherry-core"], check=True)
-    return CORE
+    return built()
 
 
 def run_reference(elf: Path, qemu: str | Path | None = QEMU, cpu: str = CPU) -> bytes:

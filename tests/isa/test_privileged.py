@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from bench import peers
+from tests.guest.commands import built
 from tests.guest.programs import build
 from tests.isa import privileged as p
 from tests.isa.test_differential import ENGINES
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = int(os.environ.get("WHERRY_PRIVILEGED", "300" if os.environ.get("WHERRY_FUZZ") else "6"))
 FIRST = int(os.environ.get("WHERRY_ISA_SEED", "1"))
 # smaia, ssaia: without them QEMU takes the lowest-numbered of several interrupts, where 3.1.9 has an order of its own.
@@ -53,8 +53,7 @@ DIFFERENCES: dict[str, Difference] = {
 
 @pytest.fixture(scope="session")
 def core() -> Path:
-    subprocess.run(["make", "-s", "-C", str(ROOT / "csrc"), "wherry-core"], check=True)
-    return ROOT / "build" / "csrc" / "wherry-core"
+    return built()
 
 
 @pytest.fixture(scope="session")
