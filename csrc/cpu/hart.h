@@ -90,7 +90,7 @@ struct wh_hart {
     int64_t budget, slice; /* instructions left of the slice; what it began with */
     /* Of translated code (jit/backend.h). */
     uint64_t vpage;                /* the virtual page that runs */
-    uint64_t keep;                 /* of a second look-up that several accesses share (jit/x86/memory.c) */
+    uint64_t keep[4];              /* of look-ups that several accesses share (jit/x86/memory.c) */
     uint32_t link_site, link_page; /* the exit that was taken */
     int leave_status;              /* of a helper that made the code leave: 0, enum wh_exit or wh_private_exit */
     bool fp_live;                  /* the f registers are in the host's */

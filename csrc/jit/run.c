@@ -11,8 +11,11 @@ enum { SLICE = 16384 };
 static int attach(wh_hart *h, wh_error *err)
 {
     h->mmu.jumps = calloc(WH_JUMPS, sizeof(wh_jump));
-    if (h->mmu.jumps == NULL)
+    if (h->mmu.jumps == NULL || !wh_sites_open(&h->mmu)) {
+        free(h->mmu.jumps);
+        h->mmu.jumps = NULL;
         return wh_fail(err, WH_E_NOMEM, "engine", "no memory for hart %u", h->id);
+    }
     h->slice_length = SLICE;
     wh_jit *j = h->env.jit;
     pthread_mutex_lock(&j->lock);
@@ -28,6 +31,7 @@ static void detach(wh_hart *h)
     j->hart[h->id] = NULL;
     pthread_mutex_unlock(&j->lock);
     free(h->mmu.jumps);
+    wh_sites_close(&h->mmu);
 }
 
 static void code_changed(wh_hart *h)

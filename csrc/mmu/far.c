@@ -30,12 +30,12 @@ void wh_mmu_close(wh_mmu *m)
     m->far = NULL;
 }
 
-wh_tlb_entry *wh_far_slot(const wh_mmu *m, uint64_t va, enum wh_access access)
+void wh_far_select(wh_mmu *m)
 {
     size_t mode = (size_t)(m->load - m->loads[0]) / WH_TLB_ENTRIES;
-    if (m->far == NULL || mode >= FAR_MODES)
-        return NULL;
-    return &(access == WH_STORE ? m->far->store : m->far->load)[mode][(va >> WH_PAGE_SHIFT) % WH_FAR_ENTRIES];
+    bool kept = m->far != NULL && mode < FAR_MODES;
+    m->far_load = kept ? m->far->load[mode] : NULL;
+    m->far_store = kept ? m->far->store[mode] : NULL;
 }
 
 void wh_far_drop_page(wh_mmu *m, uint64_t page, uint64_t mask)

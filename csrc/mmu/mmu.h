@@ -91,15 +91,31 @@ enum { WH_FTLB_MODES = 3 };
 #define WH_FAR_ENTRIES 16384u
 typedef struct wh_far_tlb wh_far_tlb;
 
+/* sites.c: what places in translated code found when they last looked for a page, a slot a place and for each access
+ * mode a set. A slot holds in one address space only: whatever else would make it wrong takes it out. */
+#define WH_SITES     2048u  /* for loads, and as many for stores */
+#define WH_SITE_NONE 0x800u /* a tag that no access asks for */
+enum { WH_SITE_PATIENCE = 8, WH_SITE_RESTLESS = 2000, WH_SITE_CHUNK = 64 };
+typedef struct wh_sites {
+    wh_tlb_entry slot[2 * WH_SITES]; /* loads, then stores; tag: the page's virtual address */
+    int16_t fills[2 * WH_SITES];     /* how often it was filled lately; negative: not to be (jit/x86/site.c) */
+    uint8_t when[2 * WH_SITES];      /* the budget at which a slot was filled last, in units of 256 */
+    uint64_t used;                   /* bit a chunk: its slots may hold something */
+    uint64_t context;                /* wh_mmu.data_context of what they hold */
+} wh_sites;
+
 typedef struct wh_mmu {
     /* What the engine's inline paths read. */
     wh_tlb_entry *load, *store, *fetch; /* arrays of the current mode */
     uint64_t data_context, fetch_context;
-    wh_jump *jumps;        /* of the translator, WH_JUMPS of them; NULL without one */
-    uint32_t code_context; /* context number and privilege of fetches */
-    wh_tlb_entry *code;    /* of the translator, as fetch: addend is its page record */
+    wh_jump *jumps;                     /* of the translator, WH_JUMPS of them; NULL without one */
+    uint32_t code_context;              /* context number and privilege of fetches */
+    wh_tlb_entry *code;                 /* of the translator, as fetch: addend is its page record */
+    wh_sites *sites;                    /* of the translator, the current mode's; NULL without one */
+    wh_tlb_entry *far_load, *far_store; /* the current mode's arrays of the second level, NULL: none */
 
-    wh_far_tlb *far; /* NULL: none */
+    wh_sites *site_sets; /* WH_TLB_MODES of them; NULL: none */
+    wh_far_tlb *far;     /* NULL: none */
     wh_ram *ram;
     uint64_t satp;
     enum wh_priv priv, data_priv;
@@ -138,8 +154,23 @@ void wh_mmu_drop_fetches(wh_mmu *m); /* FENCE.I */
 void wh_mmu_drop_decoded(wh_mmu *m); /* only what leads to the interpreter's decoded pages */
 void wh_mmu_drop_jumps(wh_mmu *m);
 
-/* far.c. Where va's page would be in the second level; NULL: nowhere. */
-wh_tlb_entry *wh_far_slot(const wh_mmu *m, uint64_t va, enum wh_access access);
+/* sites.c */
+bool wh_sites_open(wh_mmu *m); /* for a translator; false: no memory */
+void wh_sites_close(wh_mmu *m);
+void wh_sites_select(wh_mmu *m); /* after the mode or the data context may have changed */
+void wh_sites_drop_page(wh_mmu *m, uint64_t va);
+void wh_sites_drop_stores(wh_mmu *m);
+void wh_sites_drop_odd(wh_mmu *m); /* of mode WH_TLB_ODD */
+void wh_sites_drop_all(wh_mmu *m);
+
+/* far.c. The arrays of the current mode into far_load and far_store. */
+void wh_far_select(wh_mmu *m);
+/* Where va's page would be in the second level; NULL: nowhere. */
+static inline wh_tlb_entry *wh_far_slot(const wh_mmu *m, uint64_t va, enum wh_access access)
+{
+    wh_tlb_entry *array = access == WH_STORE ? m->far_store : m->far_load;
+    return array != NULL ? &array[(va >> WH_PAGE_SHIFT) % WH_FAR_ENTRIES] : NULL;
+}
 void wh_far_drop_page(wh_mmu *m, uint64_t page, uint64_t mask); /* mask: the page number's bits of a tag */
 void wh_far_drop_stores(wh_mmu *m);
 void wh_far_drop_all(wh_mmu *m);

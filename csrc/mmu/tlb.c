@@ -24,6 +24,7 @@ static void clear_arrays(wh_mmu *m)
     memset(m->loads, 0, sizeof(m->loads));
     memset(m->stores, 0, sizeof(m->stores));
     wh_far_drop_all(m);
+    wh_sites_drop_all(m);
     wh_mmu_drop_fetches(m);
     m->next_context = 1;
     forget_contexts(m);
@@ -33,9 +34,11 @@ void wh_mmu_init(wh_mmu *m, wh_ram *ram)
 {
     wh_jump *jumps = m->jumps;
     wh_far_tlb *far = m->far;
+    wh_sites *sites = m->site_sets;
     memset(m, 0, sizeof(*m));
     m->jumps = jumps;
     m->far = far;
+    m->site_sets = sites;
     m->ram = ram;
     m->adue = true;
     clear_arrays(m);
@@ -66,6 +69,7 @@ static void select_contexts(wh_mmu *m)
     m->data_context = context_of(m, key_of(m, m->data_priv));
     m->fetch_context = context_of(m, key_of(m, m->priv));
     m->code_context = (uint32_t)(m->fetch_context >> CONTEXT_SHIFT) << 2 | m->priv;
+    wh_sites_select(m);
 }
 
 void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool sum, bool mxr, uint64_t satp)
@@ -88,10 +92,12 @@ void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool s
         mode = WH_TLB_ODD;
         memset(m->loads[mode], 0, sizeof(m->loads[mode]));
         memset(m->stores[mode], 0, sizeof(m->stores[mode]));
+        wh_sites_drop_odd(m);
     }
     m->mxr = mxr;
     m->load = m->loads[mode];
     m->store = m->stores[mode];
+    wh_far_select(m);
     m->fetch = m->fetches[priv == WH_PRIV_M ? 2 : priv];
     m->code = m->codes[priv == WH_PRIV_M ? 2 : priv];
     select_contexts(m);
@@ -128,6 +134,7 @@ void wh_mmu_flush_page(wh_mmu *m, uint64_t va)
             s->tag = 0;
     }
     wh_far_drop_page(m, page, mask);
+    wh_sites_drop_page(m, va);
     for (unsigned mode = 0; mode < WH_FTLB_MODES; mode++) {
         wh_tlb_entry *f = &m->fetches[mode][page % WH_FTLB_ENTRIES];
         if ((f->tag & mask) == page)
@@ -156,6 +163,7 @@ void wh_mmu_drop_stores(wh_mmu *m)
 {
     memset(m->stores, 0, sizeof(m->stores));
     wh_far_drop_stores(m);
+    wh_sites_drop_stores(m);
 }
 
 void wh_mmu_drop_fetches(wh_mmu *m)

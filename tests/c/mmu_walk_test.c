@@ -342,10 +342,58 @@ static void second_level(void)
     CHECK_EQ(m->misses, walks + 2);
 }
 
+/* As translated code fills a slot: the page's virtual address, and that something is in the chunk. */
+static wh_tlb_entry *fill_site(wh_mmu *m, unsigned index, uint64_t page)
+{
+    m->sites->slot[index].tag = page;
+    m->sites->used |= 1ull << index / WH_SITE_CHUNK;
+    return &m->sites->slot[index];
+}
+
+/* Nothing stays in a slot that the TLB would not answer any more. */
+static void sites(void)
+{
+    const uint64_t satp = 8ull << 60 | TABLES >> 12;
+    wh_mmu *m = &b.hart->mmu;
+    CHECK(m->site_sets != NULL || wh_sites_open(m));
+    fresh(3, WH_PRIV_U);
+    wh_tlb_entry *load = fill_site(m, 1, 0x7000), *other = fill_site(m, 700, 0x9000);
+    wh_tlb_entry *store = fill_site(m, WH_SITES + 1, 0x7000);
+    wh_mmu_drop_stores(m);
+    CHECK(load->tag == 0x7000 && other->tag == 0x9000);
+    CHECK_EQ(store->tag, WH_SITE_NONE);
+    store = fill_site(m, WH_SITES + 1, 0x7000);
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp); /* another mode: slots of its own */
+    CHECK(&m->sites->slot[1] != load && m->sites->slot[1].tag == WH_SITE_NONE);
+    wh_mmu_flush_page(m, 0x7abc); /* of every mode */
+    CHECK_EQ(load->tag, WH_SITE_NONE);
+    CHECK_EQ(store->tag, WH_SITE_NONE);
+    wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, satp);
+    CHECK_EQ(other->tag, 0x9000);
+    wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, satp | 5ull << 44); /* another address space */
+    CHECK(&m->sites->slot[700] == other && other->tag == WH_SITE_NONE);
+    fill_site(m, 700, 0x9000);
+    wh_mmu_flush_asid(m, 5);
+    CHECK_EQ(other->tag, WH_SITE_NONE);
+    fill_site(m, 700, 0x9000);
+    wh_mmu_flush_all(m);
+    CHECK_EQ(other->tag, WH_SITE_NONE);
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, true, satp); /* MXR: kept for this stay only */
+    wh_tlb_entry *odd = fill_site(m, 3, 0x9000);
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp);
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, true, true, satp);
+    CHECK(&m->sites->slot[3] == odd && odd->tag == WH_SITE_NONE);
+    fill_site(m, 3, 0x9000);
+    wh_mmu_init(m, &b.ram);
+    CHECK_EQ(odd->tag, WH_SITE_NONE);
+    wh_sites_close(m);
+}
+
 int main(void)
 {
     bench_open(&b, false);
     second_level();
+    sites();
     depths_and_superpages();
     permissions();
     accessed_and_dirty();

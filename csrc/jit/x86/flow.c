@@ -95,10 +95,26 @@ static void late_taken(wh_x86 *e, const wh_x86_late *l)
     }
 }
 
+enum { NEAR_SKIP = 12 };
+
+/* Over a few instructions, which either way may go: what is given back for them is taken again where they are executed
+ * (lea changes no flags), which is cheaper than a jump to a stub and one back. */
+static void skip_branch(wh_x86 *e, const wh_jit_op *o, unsigned cc, unsigned skipped)
+{
+    wh_asm *a = &e->a;
+    x_rm(a, X_LEA, true, BUDGET, x_at(BUDGET, skipped));
+    wh_x86_defer(e, x_jcc(a, cc), &e->ir->op[o->jump], late_label);
+    x_rm(a, X_LEA, true, BUDGET, x_at(BUDGET, -(int32_t)skipped));
+}
+
 /* Flags are set; the branch is taken on cc. */
 static void take_branch(wh_x86 *e, const wh_jit_op *o, unsigned cc)
 {
     unsigned i = wh_x86_index(e, o);
+    if (o->jump > (int)i + 1 && o->jump <= (int)i + 1 + NEAR_SKIP) {
+        skip_branch(e, o, cc, (unsigned)o->jump - i - 1);
+        return;
+    }
     if (o->jump >= 0 && (unsigned)o->jump <= i) {
         uint8_t *skip = x_jcc(&e->a, cc ^ 1);
         wh_x86_internal_jump(e, i, (unsigned)o->jump);
@@ -108,15 +124,41 @@ static void take_branch(wh_x86 *e, const wh_jit_op *o, unsigned cc)
     wh_x86_defer(e, x_jcc(&e->a, cc), o, late_taken);
 }
 
-static void compare(wh_x86 *e, unsigned left, unsigned right)
+/* What 0 cc x is as a comparison of x with 0. */
+static unsigned turned(unsigned cc)
 {
-    int l = e->host[left];
+    switch (cc) {
+    case CC_L:
+        return CC_G;
+    case CC_GE:
+        return CC_LE;
+    case CC_B:
+        return CC_NE;
+    case CC_AE:
+        return CC_E;
+    default:
+        return cc;
+    }
+}
+
+/* Returns the condition to ask for; cc: as it is for left and right. */
+static unsigned compare(wh_x86 *e, unsigned left, unsigned right, unsigned cc)
+{
+    if (left == 0 && right != 0) {
+        left = right;
+        right = 0;
+        cc = turned(cc);
+    }
+    int l = e->host[left], r = e->host[right];
     if (right == 0 && l >= 0)
         x_rr(&e->a, X_TEST, true, l, l);
     else if (right == 0 && left != 0)
         x_alu_mi(&e->a, X_CMP, true, wh_x86_x(left), 0);
+    else if (l < 0 && r >= 0)
+        x_rm(&e->a, X_CMP - 2, true, r, wh_x86_x(left)); /* the form with memory on the left */
     else
         wh_x86_op(e, X_CMP, true, wh_x86_use(e, left, RAX), right);
+    return cc;
 }
 
 static void put_link(wh_x86 *e, const wh_jit_op *o)
@@ -180,7 +222,6 @@ bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o)
     default:
         return false;
     }
-    compare(e, o->in.b, o->in.a);
-    take_branch(e, o, cc);
+    take_branch(e, o, compare(e, o->in.b, o->in.a, cc));
     return true;
 }

@@ -1,14 +1,13 @@
 /* memory: loads and stores of x registers, and address translation for every other access.
  *
- * Inline: the TLB look-up of mmu.h. Everything else - walk, device, page crossing, trap - is one call of C behind the
- * block, which does the whole access.
+ * Inline: a look into the access's slot (site.c). Behind the block: a search of the TLB, and if that fails - walk,
+ * device, page crossing, trap - one call of C that does the whole access.
  *
  * Groups: accesses with the same base register, with nothing between that changes it or what translation says, and no
- * jump target, share one look-up. The first looks up the span of all of them, in the write TLB if one of them is a
- * store (a write translation allows reading), and keeps the page's addend in KEEP; a second group at the same time
- * keeps its in the hart. If the span is not within one page of the TLB, that is 0 and each of them looks for itself,
- * behind the block. A slow access in between takes nothing from what was looked up: only polling, fences and CSRs do,
- * and these end a group. */
+ * jump target, share one look. The first looks for the span of all of them, as a store if one of them is one (a write
+ * translation allows reading), and keeps the page's addend in the hart. If the span is not within one page of the TLB,
+ * that is 0 and each of them searches for itself, behind the block. A slow access in between takes nothing from what
+ * was found: only polling, fences and CSRs do, and these end a group. */
 #include "jit/x86/x86.h"
 
 void wh_x86_address(wh_x86 *e, unsigned base, int32_t offset)
@@ -24,26 +23,29 @@ void wh_x86_address(wh_x86 *e, unsigned base, int32_t offset)
     }
 }
 
-static void late_access(wh_x86 *e, const wh_x86_late *l)
+/* The whole access in C. rax: its address. */
+static void access_in_c(wh_x86 *e, const wh_x86_late *l)
 {
     const wh_jit_op *o = l->op;
-    wh_x86_bind_late(e, l);
-    x_mov_ri(&e->a, RCX, WH_PACK(o->at, wh_x86_charge(e, o), o->in.a, l->v[0], o->length));
+    x_mov_ri(&e->a, RCX, WH_PACK(o->at, wh_x86_charge(e, o), o->in.a, l->kind, o->length));
     wh_x86_call_c(e, THUNK_MEMORY);
     x_jmp_to(&e->a, l->back);
 }
 
-/* rax is the address of an access; [rax + low, rax + high) shall lie in one page of the TLB. Returns the jump for when
- * it does not; otherwise rcx is its entry. */
-static uint8_t *look_up(wh_x86 *e, int32_t low, int32_t high, bool store)
+static void late_access(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_bind_late(e, l);
+    access_in_c(e, l);
+}
+
+/* rax is the address of an access; [rax, rax + size) shall lie in one page of the TLB. Returns the jump for when it
+ * does not; otherwise rcx is its entry. */
+static uint8_t *look_up(wh_x86 *e, unsigned size, bool store)
 {
     wh_asm *a = &e->a;
-    if (low != 0)
-        x_rm(a, X_LEA, false, RCX, x_at(RAX, low));
-    else
-        x_rr(a, X_MOV, false, RCX, RAX);
-    if (high != 1)
-        x_rm(a, X_LEA, true, RDX, x_at(RAX, high - 1));
+    x_rr(a, X_MOV, false, RCX, RAX);
+    if (size != 1)
+        x_rm(a, X_LEA, true, RDX, x_at(RAX, size - 1));
     else
         x_mov_rr(a, RDX, RAX);
     x_shift_ri(a, X_SHR, false, RCX, WH_PAGE_SHIFT - 4);
@@ -55,28 +57,51 @@ static uint8_t *look_up(wh_x86 *e, int32_t low, int32_t high, bool store)
     return x_jcc(a, CC_NE);
 }
 
-/* rdx = addend of rax's page; a miss does the whole access in C and goes on at `back` of what this returns. */
+/* rdx = addend of rax's page; a miss does the whole access in C and goes on at `back` of what this returns. For what
+ * has no slot. */
 static wh_x86_late *look_up_alone(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store, enum wh_access_kind kind)
 {
-    wh_x86_late *l = wh_x86_defer(e, look_up(e, 0, (int32_t)size, store), o, late_access);
-    l->v[0] = kind;
+    wh_x86_late *l = wh_x86_defer(e, look_up(e, size, store), o, late_access);
+    l->kind = kind;
     x_rm(&e->a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
     return l;
 }
 
-/* The look-up of a group failed, or the group has none: this access looks for itself. back: behind the access; v[1]: in
- * front of it, or 0 when the stub shall do the access itself (late_integer). */
-static void late_translate(wh_x86 *e, const wh_x86_late *l)
+/* Where the code in front of a late stub has the address of o: the register, and what is still to add to it. What is
+ * not in a host register goes to rax, `whole` with the offset added. */
+static wh_mem address_of(wh_x86 *e, const wh_jit_op *o, bool whole)
 {
-    const wh_jit_op *o = l->op;
-    const struct wh_x86_kind *k = &wh_x86_kinds[l->v[0]];
-    wh_x86_bind_late(e, l);
-    look_up_alone(e, o, k->size, k->store, (enum wh_access_kind)l->v[0])->back = l->back;
-    x_jmp_to(&e->a, e->arena->rw + l->v[1]);
+    int base = e->host[o->in.b];
+    if (!whole && base >= 0)
+        return x_at(base, o->in.imm);
+    if (whole || o->in.b == 0) {
+        wh_x86_address(e, o->in.b, o->in.imm);
+        return x_at(RAX, 0);
+    }
+    wh_x86_load(e, RAX, o->in.b);
+    return x_at(RAX, o->in.imm);
 }
 
-/* Whether a guest x register is another one behind o. Too often true for FP operations, which is harmless. */
-static bool writes(const wh_jit_op *o, unsigned reg)
+/* Search for the access alone: rdx is its addend, and it goes on in line at v[0]. */
+static void search(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_address(e, l->op->in.b, l->op->in.imm);
+    wh_x86_site_search(e, l->site);
+    uint8_t *miss = x_jcc_short(&e->a, CC_NE);
+    if (!l->whole)
+        (void)address_of(e, l->op, false);
+    x_jmp_to(&e->a, e->arena->rw + l->v[0]);
+    x_bind_short(&e->a, miss);
+    access_in_c(e, l);
+}
+
+static void late_search(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_bind_late(e, l);
+    search(e, l);
+}
+
+bool wh_x86_writes(const wh_jit_op *o)
 {
     switch (o->op) {
     case WH_OP_BEQ_NEAR ... WH_OP_BGEU_FAR:
@@ -84,8 +109,13 @@ static bool writes(const wh_jit_op *o, unsigned reg)
     case WH_OP_FLW ... WH_OP_FSD:
         return false;
     default:
-        return o->in.a == reg;
+        return true;
     }
+}
+
+static bool writes(const wh_jit_op *o, unsigned reg)
+{
+    return wh_x86_writes(o) && o->in.a == reg;
 }
 
 /* Behind these, what the TLB says is the same as before. */
@@ -95,21 +125,20 @@ static bool keeps_translation(const wh_jit_op *o)
 }
 
 /* Accesses with the same base register that follow o in a straight line, and lie in a span that is likely to be one
- * page: o looks up the whole span for them. */
+ * page: o looks for the whole span for them. */
 static void plan_group(wh_x86 *e, struct wh_x86_group *group, const wh_jit_op *o, const struct wh_x86_kind *k)
 {
     enum wh_access_kind kind;
-    unsigned base = o->in.b;
+    unsigned base = o->in.b, members = 0;
     struct wh_x86_group g = {.base = (int16_t)base, .low = o->in.imm, .high = o->in.imm + k->size, .store = k->store};
     const wh_jit_op *end = e->ir->op + e->ir->count;
-    g.last = o;
     group->last = NULL;
     if (base == 0)
         return;
     for (const wh_jit_op *m = o; m < end && keeps_translation(m); m++) {
         if (m != o && (m->flags & WH_JIT_TARGET))
             break;
-        if (m != o && m->in.b == base && wh_x86_kind_of(m->op, &kind)) {
+        if (m->in.b == base && wh_x86_kind_of(m->op, &kind)) {
             int32_t low = m->in.imm < g.low ? m->in.imm : g.low;
             int32_t top = m->in.imm + wh_x86_kinds[kind].size, high = top > g.high ? top : g.high;
             if (high - low <= WH_GROUP_SPAN) {
@@ -117,18 +146,20 @@ static void plan_group(wh_x86 *e, struct wh_x86_group *group, const wh_jit_op *o
                 g.high = high;
                 g.store |= wh_x86_kinds[kind].store;
                 g.last = m;
+                members++;
             }
         }
         if (writes(m, base))
             break;
     }
-    if (g.last != o)
+    if (members >= WH_GROUP_LEAST)
         *group = g;
 }
 
 void wh_x86_end_groups(wh_x86 *e)
 {
-    e->group[0].last = e->group[1].last = NULL;
+    for (unsigned i = 0; i < WH_ARRAY_LEN(e->group); i++)
+        e->group[i].last = NULL;
 }
 
 static bool is_member(const struct wh_x86_group *g, const wh_jit_op *o, const struct wh_x86_kind *k)
@@ -159,65 +190,101 @@ static struct wh_x86_group *lead(wh_x86 *e, const wh_jit_op *o, const struct wh_
     return NULL;
 }
 
-/* The group's addend into a register that is returned, and the jump for when it has none. */
-static int addend_of(wh_x86 *e, const struct wh_x86_group *g, uint8_t **none)
+static wh_mem keep_of(const wh_x86 *e, const struct wh_x86_group *g)
 {
-    int reg = g == &e->group[0] ? KEEP : RDX;
-    if (reg == RDX)
-        x_rm(&e->a, X_MOV, true, RDX, H(keep));
-    x_rr(&e->a, X_TEST, true, reg, reg);
-    *none = x_jcc(&e->a, CC_E);
-    return reg;
+    return x_at(HART, (int64_t)offsetof(struct wh_hart, keep) + 8 * (g - e->group) - WH_X86_BIAS);
 }
 
+/* Accesses by a register that stays the same find the same page, nearly always. */
+static uint32_t slot_for(wh_x86 *e, unsigned base, bool store)
+{
+    if (e->written >> base & 1)
+        return wh_x86_new_site(e, store);
+    uint32_t *slot = &e->site_of[base][store];
+    if (*slot == 0)
+        *slot = wh_x86_new_site(e, store);
+    return *slot;
+}
+
+/* The group's span: rdx is its addend and kept, or it goes on with the access alone. */
 static void late_lead(wh_x86 *e, const wh_x86_late *l)
 {
-    wh_x86_late own = *l;
+    wh_asm *a = &e->a;
     wh_x86_bind_late(e, l);
-    x_rr(&e->a, X_XOR, false, KEEP, KEEP);
-    own.from = NULL;
-    late_translate(e, &own);
+    wh_x86_address(e, l->op->in.b, l->low);
+    wh_x86_site_search(e, (struct wh_x86_site){.slot = l->group_slot, .size = 1, .store = l->group_store});
+    uint8_t *miss = x_jcc_short(a, CC_NE);
+    x_rm(a, X_LEA, true, RCX, x_at(RAX, l->high - l->low - 1));
+    x_rr(a, X_XOR, true, RCX, RAX);
+    x_shift_ri(a, X_SHR, true, RCX, WH_PAGE_SHIFT);
+    uint8_t *crosses = x_jcc_short(a, CC_NE);
+    (void)address_of(e, l->op, l->whole);
+    x_jmp_to(a, e->arena->rw + l->v[1]);
+    x_bind_short(a, miss);
+    x_bind_short(a, crosses);
+    x_mov_mi(a, true, l->keep, 0);
+    search(e, l);
 }
 
-static void late_lead_second(wh_x86 *e, const wh_x86_late *l)
+/* [base + low, base + high) shall lie in the page that the slot holds. */
+static uint8_t *check_span(wh_x86 *e, const struct wh_x86_group *g, wh_mem at, int32_t imm)
 {
-    wh_x86_late own = *l;
-    wh_x86_bind_late(e, l);
-    x_mov_mi(&e->a, true, H(keep), 0);
-    own.from = NULL;
-    late_translate(e, &own);
+    wh_asm *a = &e->a;
+    x_rm(a, X_LEA, true, RDX, x_at(at.base, at.disp + g->low - imm));
+    x_rm(a, X_LEA, true, RCX, x_at(at.base, at.disp + g->high - imm - 1));
+    x_rr(a, X_XOR, true, RCX, RDX);
+    x_alu_ri(a, X_AND, true, RDX, -(int32_t)WH_PAGE_SIZE);
+    x_shift_ri(a, X_SHR, true, RCX, WH_PAGE_SHIFT);
+    x_rr(a, X_OR, true, RDX, RCX); /* not 0: of pages that follow each other it is odd, which no tag is */
+    x_rm(a, X_CMP, true, RDX, x_at(SITES, g->slot));
+    return x_jcc(a, CC_NE);
+}
+
+/* rdx = addend of the access at `at`, which address_of gave (`whole` as there). The late stub is returned: v[0] is set,
+ * `back` is not. */
+static wh_x86_late *translate(wh_x86 *e, const wh_jit_op *o, enum wh_access_kind kind, wh_mem at, bool whole)
+{
+    wh_asm *a = &e->a;
+    const struct wh_x86_kind *k = &wh_x86_kinds[kind];
+    struct wh_x86_group *g = group_of(e, o, k);
+    struct wh_x86_site site = {.size = k->size, .store = k->store};
+    wh_x86_late *l;
+    if (g != NULL) {
+        site.slot = g->store == k->store ? g->slot : slot_for(e, o->in.b, k->store);
+        x_rm(a, X_MOV, true, RDX, keep_of(e, g));
+        x_rr(a, X_TEST, true, RDX, RDX);
+        l = wh_x86_defer(e, x_jcc(a, CC_E), o, late_search);
+    } else if ((g = lead(e, o, k)) != NULL) {
+        g->slot = slot_for(e, o->in.b, g->store);
+        site.slot = g->store == k->store ? g->slot : slot_for(e, o->in.b, k->store);
+        l = wh_x86_defer(e, check_span(e, g, at, o->in.imm), o, late_lead);
+        l->low = g->low;
+        l->high = g->high;
+        l->group_slot = g->slot;
+        l->group_store = g->store;
+        l->keep = keep_of(e, g);
+        x_rm(a, X_MOV, true, RDX, x_at(SITES, g->slot + offsetof(wh_tlb_entry, addend)));
+        l->v[1] = a->p - e->arena->rw;
+        x_rm(a, X_MOV_STORE, true, RDX, l->keep);
+    } else {
+        site.slot = slot_for(e, o->in.b, k->store);
+        l = wh_x86_defer(e, wh_x86_site_check(e, at, k->size, site.slot), o, late_search);
+        x_rm(a, X_MOV, true, RDX, x_at(SITES, site.slot + offsetof(wh_tlb_entry, addend)));
+    }
+    l->site = site;
+    l->kind = kind;
+    l->whole = whole;
+    l->v[0] = a->p - e->arena->rw;
+    return l;
 }
 
 wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store,
                                        enum wh_access_kind kind)
 {
-    wh_asm *a = &e->a;
-    const struct wh_x86_kind *k = &wh_x86_kinds[kind];
-    wh_x86_late *l;
     enum wh_access_kind own;
     if (!wh_x86_kind_of(o->op, &own)) /* an atomic */
         return (wh_x86_access){look_up_alone(e, o, size, store, kind)};
-    struct wh_x86_group *g = group_of(e, o, k);
-    if (g != NULL) {
-        uint8_t *none;
-        int reg = addend_of(e, g, &none);
-        l = wh_x86_defer(e, none, o, late_translate);
-        x_mov_rr(a, RDX, reg);
-    } else {
-        g = lead(e, o, k);
-        if (g == NULL)
-            return (wh_x86_access){look_up_alone(e, o, size, store, kind)};
-        uint8_t *miss = look_up(e, g->low - o->in.imm, g->high - o->in.imm, g->store);
-        l = wh_x86_defer(e, miss, o, g == &e->group[0] ? late_lead : late_lead_second);
-        x_rm(a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
-        if (g == &e->group[0])
-            x_mov_rr(a, KEEP, RDX);
-        else
-            x_rm(a, X_MOV_STORE, true, RDX, H(keep));
-    }
-    l->v[0] = kind;
-    l->v[1] = a->p - e->arena->rw;
-    return (wh_x86_access){l};
+    return (wh_x86_access){translate(e, o, own, x_at(RAX, 0), true)};
 }
 
 void wh_x86_access_done(wh_x86 *e, wh_x86_access access)
@@ -308,18 +375,6 @@ static void access(wh_x86 *e, const wh_jit_op *o, const struct wh_x86_kind *k, w
     }
 }
 
-/* A member of a group whose look-up failed: address, look-up and access apart. */
-static void late_integer(wh_x86 *e, const wh_x86_late *l)
-{
-    const wh_jit_op *o = l->op;
-    const struct wh_x86_kind *k = &wh_x86_kinds[l->v[0]];
-    wh_x86_bind_late(e, l);
-    wh_x86_address(e, o->in.b, o->in.imm);
-    look_up_alone(e, o, k->size, k->store, (enum wh_access_kind)l->v[0])->back = l->back;
-    access(e, o, k, x_indexed(RAX, RDX, 0, 0));
-    x_jmp_to(&e->a, l->back);
-}
-
 /* cbo.zero: kernels clear pages with it. What is refused or not in the TLB runs in C. */
 static bool zero_block(wh_x86 *e, const wh_jit_op *o)
 {
@@ -328,7 +383,7 @@ static bool zero_block(wh_x86 *e, const wh_jit_op *o)
     wh_x86_late *refused = wh_x86_defer(e, x_jcc(a, CC_E), o, wh_x86_late_fallback);
     wh_x86_address(e, o->in.b, 0);
     x_alu_ri(a, X_AND, true, RAX, -(int32_t)WH_CACHE_BLOCK);
-    wh_x86_late *missed = wh_x86_defer(e, look_up(e, 0, 1, true), o, wh_x86_late_fallback);
+    wh_x86_late *missed = wh_x86_defer(e, look_up(e, 1, true), o, wh_x86_late_fallback);
     x_rm(a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
     for (unsigned i = 0; i < WH_CACHE_BLOCK / 8; i++)
         x_mov_mi(a, true, x_indexed(RAX, RDX, 0, 8 * i), 0);
@@ -344,19 +399,9 @@ bool wh_x86_emit_memory(wh_x86 *e, const wh_jit_op *o)
     if (!wh_x86_kind_of(o->op, &kind) || wh_x86_kinds[kind].op == 0)
         return false;
     const struct wh_x86_kind *k = &wh_x86_kinds[kind];
-    const struct wh_x86_group *g = group_of(e, o, k);
-    if (g != NULL) {
-        uint8_t *none;
-        int reg = addend_of(e, g, &none);
-        wh_x86_late *l = wh_x86_defer(e, none, o, late_integer);
-        l->v[0] = kind;
-        access(e, o, k, x_indexed(wh_x86_use(e, o->in.b, RAX), reg, 0, o->in.imm));
-        l->back = e->a.p;
-        return true;
-    }
-    wh_x86_address(e, o->in.b, o->in.imm);
-    wh_x86_access at = wh_x86_translate_address(e, o, k->size, k->store, kind);
-    access(e, o, k, x_indexed(RAX, RDX, 0, 0));
-    wh_x86_access_done(e, at);
+    wh_mem at = address_of(e, o, false);
+    wh_x86_late *l = translate(e, o, kind, at, false);
+    access(e, o, k, x_indexed(at.base, RDX, 0, at.disp));
+    l->back = e->a.p;
     return true;
 }

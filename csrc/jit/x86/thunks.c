@@ -43,6 +43,12 @@ static void epilogue(wh_asm *a)
     x_ret(a);
 }
 
+/* C may have changed mode or address space. */
+static void load_sites(wh_asm *a)
+{
+    x_rm(a, X_MOV, true, SITES, H(mmu.sites));
+}
+
 /* enum wh_leave enter(wh_hart *h, const void *code) */
 static void emit_enter(wh_asm *a)
 {
@@ -53,6 +59,7 @@ static void emit_enter(wh_asm *a)
     x_mov_rr(a, RAX, RSI);
     x_rm(a, X_MOV, true, BUDGET, H(budget));
     move_x(a, false);
+    load_sites(a);
     x_jmp_reg(a, RAX);
 }
 
@@ -82,6 +89,7 @@ static void emit_call(wh_x86 *e, uint64_t helper)
     uint8_t *out = x_jcc(a, CC_NE);
     move_x(a, false);
     move_f(a, false);
+    load_sites(a);
     x_alu_ri(a, X_ADD, true, RSP, 8);
     x_ret(a);
     x_bind(a, out, a->p);
@@ -93,6 +101,7 @@ static void emit_call(wh_x86 *e, uint64_t helper)
     epilogue(a);
     x_bind(a, jump, a->p);
     move_x(a, false);
+    load_sites(a);
     x_rm(a, X_MOV, true, BUDGET, H(budget));
     x_rm(a, X_MOV, true, RAX, H(pc));
     x_jmp_to(a, wh_x86_thunk_at(e, THUNK_JUMP));
@@ -133,6 +142,7 @@ static void emit_leaves(wh_x86 *e)
 void wh_backend_start(wh_jit_arena *arena)
 {
     wh_x86 e = {.arena = arena, .a = {.p = arena->rw, .limit = arena->rw + arena->records}};
+    arena->site[0] = arena->site[1] = 0;
     emit_enter(&e.a);
     emit_leaves(&e);
     begin(&e, THUNK_JUMP);
@@ -143,6 +153,7 @@ void wh_backend_start(wh_jit_arena *arena)
     emit_call(&e, (uintptr_t)wh_jit_help_one);
     begin(&e, THUNK_FP);
     emit_call(&e, (uintptr_t)wh_jit_help_fp);
+    wh_x86_site_thunks(&e);
     arena->thunks = arena->code = (uint32_t)(e.a.p - arena->rw);
     __extension__ arena->enter = (enum wh_leave (*)(wh_hart *, const void *))(void *)arena->rx;
 }

@@ -114,6 +114,16 @@ static void emit_block(wh_x86 *e)
     }
 }
 
+/* Too much where an instruction writes an f register. */
+static uint64_t written(const wh_jit_ir *ir)
+{
+    uint64_t regs = 0;
+    for (unsigned i = 0; i < ir->count; i++)
+        if (wh_x86_writes(&ir->op[i]))
+            regs |= (ir->op[i].op == WH_OP_AMOCAS_Q ? 3ull : 1ull) << ir->op[i].in.a;
+    return regs;
+}
+
 bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t page_ref, wh_jit_code *out)
 {
     wh_x86 e;
@@ -127,6 +137,8 @@ bool wh_backend_translate(wh_jit_arena *arena, const wh_jit_ir *ir, uint32_t pag
 #if defined(__x86_64__)
     e.has_fma = __builtin_cpu_supports("fma") != 0;
 #endif
+    memset(e.site_of, 0, sizeof(e.site_of));
+    e.written = written(ir);
     wh_x86_choose_mapping(&e);
     x_align(&e.a, 16, 0);
     out->entry = (uint32_t)(e.a.p - arena->rw);

@@ -2,10 +2,10 @@
  *
  * Registers in translated code:
  *   rbp  hart + 128, so that x[] is in reach of an 8-bit displacement        r15  budget of the slice
- *   rax rcx rdx  scratch of one guest instruction                             r14  scratch that helpers keep
- * (memory.c) rbx rsi rdi r8-r13  guest registers (wh_x86.host; wh_x86_host between blocks)         xmm0-xmm2
- * scratch xmm3-xmm15  guest f registers (wh_x86_host_f) while h->fp_live All other guest registers are operands in
- * memory, [rbp + ...]. rsp is 16-byte aligned between instructions.
+ *   rax rcx rdx  scratch of one guest instruction                             r14  h->mmu.sites (site.c)
+ *   rbx rsi rdi r8-r13  guest registers (wh_x86.host; wh_x86_host between blocks)         xmm0-xmm2  scratch
+ *   xmm3-xmm15  guest f registers (wh_x86_host_f) while h->fp_live
+ * All other guest registers are operands in memory, [rbp + ...]. rsp is 16-byte aligned between instructions.
  *
  * How an emitter is written: bool emit_x(wh_x86 *e, const wh_jit_op *o) puts the code for one guest instruction at
  * e->a; false means "not mine", and the instruction runs in C (wh_interp_one) in the middle of the block. It may use
@@ -23,7 +23,7 @@
 #include "jit/backend.h"
 #include "jit/x86/asm.h"
 
-enum { HART = RBP, BUDGET = R15, KEEP = R14 };
+enum { HART = RBP, BUDGET = R15, SITES = R14 };
 #define WH_X86_BIAS 128
 #define H(member)   x_at(HART, (int64_t)offsetof(struct wh_hart, member) - WH_X86_BIAS)
 
@@ -35,7 +35,8 @@ enum wh_x86_thunk {
     THUNK_MEMORY,
     THUNK_ONE,
     THUNK_FP,
-    THUNK_JUMP
+    THUNK_JUMP,
+    THUNK_SITE, /* eight of them: wh_x86_site_thunk */
 };
 
 struct wh_x86;
@@ -45,6 +46,17 @@ typedef struct wh_x86_late {
     const uint8_t *back; /* where to go on */
     const wh_jit_op *op;
     int64_t v[2];
+    struct wh_x86_site { /* of the access (memory.c) */
+        uint32_t slot;
+        uint8_t size;
+        bool store;
+    } site;
+    uint8_t kind; /* enum wh_access_kind */
+    bool whole;
+    bool group_store; /* of the group that the access leads: as in wh_x86_group */
+    uint32_t group_slot;
+    int32_t low, high;
+    wh_mem keep;
 } wh_x86_late;
 
 /* One look-up for several accesses (memory.c). */
@@ -53,8 +65,9 @@ struct wh_x86_group {
     int16_t base;
     bool store;
     int32_t low, high; /* offsets from the base, [low, high) */
+    uint32_t slot;
 };
-enum { WH_GROUP_SPAN = 512 };
+enum { WH_GROUP_SPAN = 512, WH_GROUP_LEAST = 4 };
 
 #define WH_X86_MAPPED 9
 
@@ -70,7 +83,9 @@ typedef struct wh_x86 {
     uint8_t *label[WH_JIT_MAX_OPS];
     wh_x86_late late[WH_X86_MAX_LATE];
     unsigned lates;
-    struct wh_x86_group group[2]; /* the first keeps its addend in KEEP, the second in h->keep */
+    struct wh_x86_group group[4]; /* the addend of each is in h->keep */
+    uint32_t site_of[33][2];      /* slots of base registers that do not change in this block; 0: none yet */
+    uint64_t written;             /* guest x registers that this block may change */
     bool has_fma;
     int16_t host[33]; /* host register of a guest x register in this block, or -1 */
     struct {
@@ -108,7 +123,7 @@ static inline const uint8_t *wh_x86_thunk_at(const wh_x86 *e, enum wh_x86_thunk 
 /* loops.c: a block with a loop may have its own mapping. Everything that leaves a block, or calls C, must be in the
  * usual one. */
 void wh_x86_choose_mapping(wh_x86 *e); /* fills host and swap; emits the subroutines */
-void wh_x86_to_usual(wh_x86 *e);       /* neither touches rax, rcx, rdx or KEEP */
+void wh_x86_to_usual(wh_x86 *e);       /* neither touches rax, rcx or rdx */
 void wh_x86_to_here(wh_x86 *e);
 void wh_x86_swap_in(wh_x86 *e); /* the same as to_here, in line */
 void wh_x86_call_c(wh_x86 *e, enum wh_x86_thunk thunk);
@@ -147,6 +162,15 @@ bool wh_x86_emit_bits(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_fp(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_atomic(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_system(wh_x86 *e, const wh_jit_op *o);
+/* site.c */
+uint32_t wh_x86_new_site(wh_x86 *e, bool store); /* offset of a slot in wh_sites */
+/* The jump for when the access at this address is not to the page that the slot holds. Clobbers rdx. */
+uint8_t *wh_x86_site_check(wh_x86 *e, wh_mem address, unsigned size, uint32_t slot);
+/* rax: the address. Looks in both levels of the TLB and may fill the slot. Equal: rdx is the addend; otherwise a miss.
+ * Keeps rax, clobbers rcx and rdx. */
+void wh_x86_site_search(wh_x86 *e, struct wh_x86_site site);
+void wh_x86_site_thunks(wh_x86 *e);
+
 /* memory.c, for FP loads and stores and atomics: rax = address of the access; leaves the host address in [rax +
  * rdx]. A miss goes to a late stub that does the whole access in C (kind, register of o) and comes back behind it: call
  * wh_x86_access_done when the access itself has been emitted. */
@@ -163,7 +187,8 @@ typedef struct wh_x86_access {
 void wh_x86_address(wh_x86 *e, unsigned base, int32_t offset); /* rax = x[base] + offset */
 wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store,
                                        enum wh_access_kind kind);
-void wh_x86_end_groups(wh_x86 *e); /* nothing is known of translations here */
+bool wh_x86_writes(const wh_jit_op *o); /* o may change register o->in.a; too often true for f registers */
+void wh_x86_end_groups(wh_x86 *e);      /* nothing is known of translations here */
 void wh_x86_access_done(wh_x86 *e, wh_x86_access access);
 
 /* flow.c */
