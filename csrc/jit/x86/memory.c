@@ -101,6 +101,19 @@ static void late_search(wh_x86 *e, const wh_x86_late *l)
     search(e, l);
 }
 
+/* Of a group that has no addend, mostly because its span crosses into another page: its slot may well be right, and
+ * searches in such a row would use up its patience. */
+static void late_member(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_bind_late(e, l);
+    wh_mem at = address_of(e, l->op, l->whole);
+    uint8_t *other = wh_x86_site_check(e, at, l->site.size, l->site.slot);
+    x_rm(&e->a, X_MOV, true, RDX, x_at(SITES, l->site.slot + offsetof(wh_tlb_entry, addend)));
+    x_jmp_to(&e->a, e->arena->rw + l->v[0]);
+    x_bind(&e->a, other, e->a.p);
+    search(e, l);
+}
+
 bool wh_x86_writes(const wh_jit_op *o)
 {
     switch (o->op) {
@@ -253,7 +266,7 @@ static wh_x86_late *translate(wh_x86 *e, const wh_jit_op *o, enum wh_access_kind
         site.slot = g->store == k->store ? g->slot : slot_for(e, o->in.b, k->store);
         x_rm(a, X_MOV, true, RDX, keep_of(e, g));
         x_rr(a, X_TEST, true, RDX, RDX);
-        l = wh_x86_defer(e, x_jcc(a, CC_E), o, late_search);
+        l = wh_x86_defer(e, x_jcc(a, CC_E), o, late_member);
     } else if ((g = lead(e, o, k)) != NULL) {
         g->slot = slot_for(e, o->in.b, g->store);
         site.slot = g->store == k->store ? g->slot : slot_for(e, o->in.b, k->store);
