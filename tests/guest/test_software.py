@@ -23,9 +23,9 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("WHERRY_SOFTWARE"), reason="minutes, and a big download: make test-software"),
 ]
 PACKAGES = ("gcc", "libc6-dev", "python3", "libpython3.13-testsuite", "openssl", "stress-ng")
-PATIENCE = 900.0  # seconds for one command: under the interpreter, on a busy host
+PATIENCE = 3600.0  # seconds for one command: under the interpreter, on a busy host
 PYTHON_TESTS = "test_int test_float test_struct test_zlib test_thread"
-MORE_PYTHON_TESTS = "test_math test_hashlib test_json test_queue test_signal"  # too slow where nothing is translated
+MORE_PYTHON_TESTS = "test_math test_hashlib test_json test_signal"  # too slow where nothing is translated
 PROGRAM = r"""
 #include <math.h>
 #include <pthread.h>
