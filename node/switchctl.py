@@ -95,7 +95,6 @@ class Counters:
     drop_reserved: int
     drop_guard: int
     drop_vlan: int
-    suppressed: int
     moves: int
     fdb_full: int
     events_lost: int
@@ -207,7 +206,7 @@ class Switch:
         """CoreStateError while it has ports."""
         check(self._lib.wh_switch_network_del(self.handle, vni))
 
-    def limit_network(self, vni: int, *, fdb_max: int = 0, storm_rate: int = 50000) -> None:
+    def limit_network(self, vni: int, *, fdb_max: int = 0, storm_rate: int = 10000) -> None:
         """``fdb_max``: learned entries, 2**20 at most, 0: the switch's. ``storm_rate``: frames a second that each port
         added from now on may have flooded, 0: no bound."""
         err = new_error()
@@ -250,10 +249,25 @@ class Switch:
         err = new_error()
         check(self._lib.wh_switch_port_dgram(self.handle, port, vni, fd, remote, len(remote), err), err)
 
-    def limit_port(self, port: int, *, fdb_max: int = 0, storm_rate: int = 50000) -> None:
+    def limit_port(self, port: int, *, fdb_max: int = 0, storm_rate: int = 10000) -> None:
         """As :meth:`limit_network`, of one port; ``fdb_max`` 0: as many as the network takes."""
         err = new_error()
         check(self._lib.wh_switch_port_limits(self.handle, port, fdb_max, storm_rate, err), err)
+
+    def set_vlan(self, port: int, *, access: int | None = None, trunk: Iterable[int] = (), native: int = 0) -> None:
+        """``access``: the port's untagged frames are of this VLAN. Else ``trunk``: it carries these, tagged, and
+        ``native`` untagged (0: none). None of all: frames pass as they are, tagged or not."""
+        allowed, err = sorted(set(trunk)), new_error()
+        mode = 1 if access is not None else 2 if allowed or native else 0
+        vid = native if access is None else access
+        if any(not 0 <= number <= 0xFFFF for number in (*allowed, vid)):
+            raise CoreInvalid(-2, "vlan", "VLANs are 1..4094")
+        listed = ffi.new("uint16_t[]", allowed)
+        check(self._lib.wh_switch_port_vlan(self.handle, port, mode, vid, listed, len(allowed), err), err)
+
+    def guard_port(self, port: int, on: bool) -> None:
+        """On: a bridge's BPDU shuts the port (SwitchEventKind.GUARD), as it does on a new TAP port."""
+        check(self._lib.wh_switch_port_guard(self.handle, port, int(on)))
 
     def remove_port(self, port: int) -> None:
         check(self._lib.wh_switch_port_del(self.handle, port))

@@ -156,8 +156,10 @@ int wh_switch_port_enable(wh_switch *s, uint32_t port, int on)
             p->came_from = had && had->is_static ? wh_fdb_node(&p->net->fdb, had) : 0;
             status = wh_network_claim(s, p->net, p);
         }
-        if (!status)
+        if (!status) {
             p->enabled = on != 0;
+            p->shut = p->shut && !on;
+        }
     }
     done(s);
     return status;
@@ -232,6 +234,27 @@ int wh_switch_port_limits(wh_switch *s, uint32_t port, uint32_t fdb_max, uint32_
     }
     wh_switch_unlock(s);
     return p ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "port", "no port %u", port);
+}
+
+int wh_switch_port_vlan(wh_switch *s, uint32_t port, int mode, uint32_t vid, const uint16_t *allowed, uint32_t count,
+                        wh_error *err)
+{
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    int status = p ? wh_vlan_set(&p->vlan, mode, vid, allowed, count, err)
+                   : wh_fail(err, WH_E_NOTFOUND, "port", "no port %u", port);
+    wh_switch_unlock(s);
+    return status;
+}
+
+int wh_switch_port_guard(wh_switch *s, uint32_t port, int on)
+{
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    if (p)
+        p->guard = on != 0;
+    wh_switch_unlock(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
 }
 
 /* ---- peers ---- */

@@ -2,6 +2,7 @@
 
 #include "switch/coalesce.h"
 #include "switch/cut.h"
+#include "switch/ingress.h"
 #include "switch/moved.h"
 #include "switch/network.h"
 #include "switch/peer.h"
@@ -31,8 +32,9 @@ static bool is_group(const uint8_t mac[6])
 static bool shape_ok(const struct wh_network *net, const struct wh_frame *f)
 {
     static const uint8_t none[6];
+    uint32_t most = net->mtu + WH_ETH_OVERHEAD + (wh_vlan_tags(f) > 1 ? WH_VLAN_TAG : 0);
     uint32_t on_wire = f->gso == WH_GSO_NONE ? f->len : (uint32_t)f->hdr_len + f->gso_size;
-    return f->len >= WH_ETH_HEADER && on_wire <= net->mtu + WH_ETH_OVERHEAD && !is_group(src_of(f->data)) &&
+    return f->len >= WH_ETH_HEADER && on_wire <= most && on_wire <= WH_FRAME_MAX && !is_group(src_of(f->data)) &&
            memcmp(src_of(f->data), none, 6) != 0;
 }
 
@@ -98,11 +100,9 @@ static void flood(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     struct wh_network *net = p->net;
-    uint16_t vid = 0;
-    if (!p->enabled) {
-        WH_COUNT(s, p, drop_disabled);
+    uint16_t vid;
+    if (!wh_ingress(s, p, f, &vid))
         return;
-    }
     if (!shape_ok(net, f)) {
         WH_COUNT(s, p, drop_invalid);
         return;
@@ -138,7 +138,11 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
         WH_COUNT(s, peer, drop_invalid);
         return;
     }
-    uint16_t vid = 0;
+    if (wh_ingress_reserved(f)) {
+        WH_COUNT(s, peer, drop_reserved);
+        return;
+    }
+    uint16_t vid = wh_vlan_of(f);
     enum wh_station_verdict verdict = wh_station_at_node(s, net, peer, src_of(f->data), vid);
     if (verdict == WH_STATION_WAIT)
         wh_moved_park(s, peer, vni, f);

@@ -69,7 +69,7 @@ static void send_ringed(wh_switch *s, struct wh_port *p, uint32_t node)
     if (!p->is_ring || p->down || wh_ring_map(p->ring_fd, 1, false, &r, NULL) != WH_OK)
         return;
     for (unsigned n = 0; n < RINGED_MAX && wh_ring_peek(r, &frame, &f.len) == WH_OK; n++) {
-        if (wh_port_take(s, p, frame, &f))
+        if (wh_port_take(s, p, frame, &f) && wh_vlan_in(&p->vlan, &f)) /* back into what is on tunnels */
             send_moved(s, p, node, &f);
         wh_ring_consume(r);
     }

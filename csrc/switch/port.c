@@ -51,6 +51,7 @@ static void destroy(struct wh_port *p)
     for (size_t i = 0; i < WH_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
             close(fds[i]);
+    wh_vlan_clear(&p->vlan);
     free(p);
 }
 
@@ -113,6 +114,7 @@ int wh_port_new_tap(uint32_t id, int tap_fd, struct wh_port **out, wh_error *err
         destroy(p);
         return status;
     }
+    p->guard = true;
     *out = p;
     return WH_OK;
 }
@@ -335,6 +337,19 @@ static void cut_for(wh_switch *s, struct wh_port *p, const struct wh_frame *f, u
     }
 }
 
+/* Cut and completed as far as the port does not take it as it is. */
+static void give_as_taken(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+{
+    uint32_t takes = wh_port_takes(p), lacks = wh_frame_needs(f) & ~takes;
+    if (lacks && f->gso != WH_GSO_NONE) {
+        cut_for(s, p, f, takes);
+        return;
+    }
+    if (lacks)
+        wh_csum_complete(f);
+    give(s, p, f);
+}
+
 void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     if (p->held) {
@@ -346,14 +361,22 @@ void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
         WH_COUNT(s, p, drop_disabled);
         return;
     }
-    uint32_t takes = wh_port_takes(p), lacks = wh_frame_needs(f) & ~takes;
-    if (lacks && f->gso != WH_GSO_NONE) {
-        cut_for(s, p, f, takes);
+    if (p->shut) {
+        WH_COUNT(s, p, drop_guard);
         return;
     }
-    if (lacks)
-        wh_csum_complete(f);
-    give(s, p, f);
+    if (p->vlan.mode == WH_VLAN_TRANSPARENT) {
+        give_as_taken(s, p, f);
+        return;
+    }
+    struct wh_frame out;
+    uint16_t tci = wh_vlan_tags(f) ? wh_vlan_tci(f) : 0;
+    if (!wh_vlan_out(&p->vlan, f, &out)) {
+        WH_COUNT(s, p, drop_vlan);
+        return;
+    }
+    give_as_taken(s, p, &out);
+    wh_vlan_back(f, &out, tci);
 }
 
 void wh_port_kick_touched(wh_switch *s)

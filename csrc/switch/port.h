@@ -7,6 +7,7 @@
 #include "switch/frameq.h"
 #include "switch/storm.h"
 #include "switch/switch.h"
+#include "switch/vlan.h"
 
 struct wh_dgram;
 struct wh_network;
@@ -24,6 +25,8 @@ struct wh_port {
     uint32_t place;   /* in its network's table */
     uint32_t fdb_max; /* learned here; UINT32_MAX: as many as the network takes */
     struct wh_storm storm;
+    struct wh_vlan vlan;
+    bool guard, shut; /* ingress.h */
     wh_ring *from_guest, *to_guest;
     int in_event, out_event;
     int tap_fd, ring_fd;

@@ -8,7 +8,7 @@
 
 #include "base/base.h"
 
-#define WH_STORM_RATE    50000u /* frames a second */
+#define WH_STORM_RATE    10000u /* frames a second */
 #define WH_STORM_DAMPED  64u
 #define WH_STORM_CALM_NS 10000000000ull
 
