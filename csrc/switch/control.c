@@ -7,6 +7,7 @@
 #include "switch/peer.h"
 #include "switch/port.h"
 #include "switch/stations.h"
+#include "switch/trace.h"
 
 #include <stdlib.h>
 
@@ -453,6 +454,35 @@ int wh_switch_port_counters(wh_switch *s, uint32_t port, wh_counters *out)
         *out = p->counters;
     wh_switch_unlock(s);
     return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_port_trace(wh_switch *s, uint32_t port, uint32_t every)
+{
+    struct wh_trace *t = every ? wh_trace_new(every) : NULL;
+    if (every && !t)
+        return WH_E_NOMEM;
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_trace *old = p ? p->trace : t;
+    if (p)
+        p->trace = t;
+    wh_switch_unlock(s);
+    wh_trace_free(old);
+    return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_port_traced(wh_switch *s, uint32_t port, wh_trace_event *out, uint32_t cap, uint32_t *count,
+                          uint64_t *lost)
+{
+    *count = 0;
+    *lost = 0;
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    int status = !p ? WH_E_NOTFOUND : p->trace ? WH_OK : WH_E_STATE;
+    if (!status)
+        *count = wh_trace_read(p->trace, out, cap, lost);
+    wh_switch_unlock(s);
+    return status;
 }
 
 int wh_switch_peer_counters(wh_switch *s, uint32_t node, wh_counters *out)

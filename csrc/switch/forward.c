@@ -8,6 +8,7 @@
 #include "switch/peer.h"
 #include "switch/port.h"
 #include "switch/stations.h"
+#include "switch/trace.h"
 
 uint32_t wh_forward_vni(const struct wh_port *p)
 {
@@ -97,7 +98,7 @@ static void flood(wh_switch *s, struct wh_port *p, struct wh_frame *f)
         flood_one(s, p, &segment);
 }
 
-void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     struct wh_network *net = p->net;
     uint16_t vid;
@@ -123,6 +124,14 @@ void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     } else if (at != p) {
         wh_port_deliver(s, at, f);
     } /* else the station is on the port that the frame came from and has it already */
+}
+
+void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+{
+    if (p->trace)
+        wh_trace_forward(s, p, f, from_port);
+    else
+        from_port(s, p, f);
 }
 
 static void flood_from_tunnel(wh_switch *s, struct wh_network *net, struct wh_frame *f)

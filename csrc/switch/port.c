@@ -4,6 +4,7 @@
 #include "switch/dgram.h"
 #include "switch/forward.h"
 #include "switch/tap.h"
+#include "switch/trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,6 +48,7 @@ static void destroy(struct wh_port *p)
     wh_ring_unmap(p->from_guest);
     wh_ring_unmap(p->to_guest);
     wh_dgram_free(p->dgram);
+    wh_trace_free(p->trace);
     int fds[] = {p->in_event, p->out_event, p->tap_fd, p->ring_fd};
     for (size_t i = 0; i < WH_ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)

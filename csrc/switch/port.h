@@ -10,6 +10,7 @@
 #include "switch/vlan.h"
 
 struct wh_dgram;
+struct wh_trace;
 struct wh_network;
 
 struct wh_port {
@@ -32,6 +33,7 @@ struct wh_port {
     int tap_fd, ring_fd;
     bool tap_vnet;          /* the TAP's frames have a wh_vnet in front */
     uint32_t tap_takes;     /* WH_TAKES_* */
+    struct wh_trace *trace; /* NULL: off (trace.h) */
     struct wh_dgram *dgram; /* tap_fd is a datagram socket (dgram.h) */
     struct wh_frameq waiting;
     wh_counters counters;
