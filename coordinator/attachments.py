@@ -18,7 +18,7 @@ from coordinator.model import AttachedPort, AttachmentKind
 from coordinator.store import attachments, nodes
 from coordinator.store.db import Tx
 from protocol.errors import LinkError, WherryError
-from protocol.messages import NetLook, NetLooked, PortsDone, PortsSet
+from protocol.messages import NetLook, NetLooked, PortsDone, PortsSet, PortTrace, PortTraced
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,14 @@ class Attachments:
             for node in self._cluster.links.all():
                 nursery.start_soon(ask, node)
         return found
+
+    async def trace(self, node: str, port: int, every: int, seconds: float) -> PortTraced:
+        """Where a port's frames go; takes ``seconds``."""
+        row = await self._cluster.db.run(lambda tx: nodes.by_name(tx, node, field="node"))
+        link = self._cluster.links.need(row.id, node)
+        answer = await link.call(PortTrace(port=port, every=every, seconds=seconds), timeout=CALL_S + seconds)
+        assert isinstance(answer, PortTraced)
+        return answer
 
     async def _send(self, node: int) -> PortsDone:
         async with self._locks[node]:

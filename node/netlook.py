@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
+import trio
+
 from node.attachments import Attachments
 from node.core import CoreError
 from node.ports import GuestPorts
 from node.switchctl import Counters, Switch
-from protocol.messages import NetLook, NetLooked, PortStatus, TunnelStatus
+from protocol.errors import Refused
+from protocol.messages import NetLook, NetLooked, PortStatus, PortTrace, PortTraced, TunnelStatus
 from protocol.transport import Handlers, Link
 
 
@@ -31,9 +34,23 @@ class NetWatch:
 
     def register(self, handlers: Handlers) -> None:
         handlers.on_request(NetLook, self._look)
+        handlers.on_request(PortTrace, self._trace)
 
     async def _look(self, link: Link, order: NetLook) -> NetLooked:
         return self.look()
+
+    async def _trace(self, link: Link, order: PortTrace) -> PortTraced:
+        """Two at one port: the later one takes it over, the earlier one tells what it has by then."""
+        try:
+            self._switch.trace_port(order.port, order.every)
+            try:
+                await trio.sleep(order.seconds)
+                notes, lost = self._switch.traced(order.port)
+            finally:
+                self._switch.trace_port(order.port, 0)
+        except CoreError as error:
+            raise Refused("not_found", f"port {order.port}: {error}", field="port") from error
+        return PortTraced(notes=notes, lost=lost)
 
     def look(self) -> NetLooked:
         ports = [

@@ -16,12 +16,13 @@ import struct
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import trio
 
 from node.core import CoreInvalid, CoreNotFound, CoreStateError, check, ffi, new_error
 from node.core import switch as switch_library
+from protocol.messages import FrameNote
 
 __all__ = ["Counters", "FdbEntry", "Switch", "SwitchEvent", "SwitchEventKind", "best_cipher", "mac_bytes", "mac_text"]
 
@@ -285,6 +286,29 @@ class Switch:
     def announce(self, port: int) -> None:
         """Broadcast where this port's MAC is now."""
         check(self._lib.wh_switch_port_announce(self.handle, port))
+
+    def trace_port(self, port: int, every: int) -> None:
+        """Note where one in ``every`` of its frames goes; 0: stop and forget."""
+        check(self._lib.wh_switch_port_trace(self.handle, port, every))
+
+    def traced(self, port: int) -> tuple[list[FrameNote], int]:
+        """The notes since the last call, and how many were lost."""
+        out, count, lost = ffi.new("wh_trace_event[256]"), ffi.new("uint32_t *"), ffi.new("uint64_t *")
+        check(self._lib.wh_switch_port_traced(self.handle, port, out, 256, count, lost))
+        places = {ffi.offsetof("wh_counters", field.name) // 8: field.name for field in fields(Counters)}
+        ways: tuple[Literal["flood", "port", "node", "back"], ...] = ("flood", "port", "node", "back")
+        notes = [
+            FrameNote(
+                when=e.when_ns / 1e9,
+                length=e.len,
+                way=ways[e.way],
+                to=e.to,
+                reason=places.get(e.reason, ""),
+                head=bytes(e.head)[: e.len],
+            )
+            for e in out[0 : count[0]]
+        ]
+        return notes, int(lost[0])
 
     # ---- peers ----
 

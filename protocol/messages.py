@@ -448,6 +448,34 @@ class NetLooked(Message, frozen=True, kw_only=True):
 NetLook.answer = NetLooked
 
 
+class PortTrace(Request, frozen=True, kw_only=True):
+    """Watch a port's incoming frames for a while: one in ``every``; at most 256 notes, the last ones."""
+
+    method: ClassVar[str] = "port.trace"
+    port: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)]
+    every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    seconds: Annotated[float, Meta(gt=0, le=10)] = 2.0
+
+
+class FrameNote(Message, frozen=True, kw_only=True):
+    """``way``: what the table said of the destination; ``to``: that port or node; ``reason``: the counter that rose."""
+
+    when: float  # the node's monotonic clock
+    length: int
+    way: Literal["flood", "port", "node", "back"]
+    to: int = 0
+    reason: Text = ""
+    head: Annotated[bytes, Meta(max_length=64)]
+
+
+class PortTraced(Message, frozen=True, kw_only=True):
+    notes: Annotated[list[FrameNote], Meta(max_length=1024)]
+    lost: int = 0
+
+
+PortTrace.answer = PortTraced
+
+
 class MigrationParams(Message, frozen=True, kw_only=True):
     max_blackout_ms: Annotated[float, Meta(gt=0, le=60000)] = 30.0
     max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 30

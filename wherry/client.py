@@ -199,6 +199,11 @@ class Client:
         """Ports, tunnels and switches of all nodes that answer, with their counters."""
         return model.parse(model.Net, await self._json("GET", "/v1/net"))
 
+    async def trace(self, **query: Any) -> dict[str, Any]:
+        """``node port every seconds``; see GET /v1/trace."""
+        data = await self._json("GET", "/v1/trace", params=query)
+        return data if isinstance(data, dict) else {}
+
     async def attach(self, **request: Any) -> model.Port:
         """``network kind local remote on``; see POST /v1/ports."""
         return model.parse(model.Port, await self._json("POST", "/v1/ports", json=request))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from coordinator.api.bodies import AttachBody
 from coordinator.api.deps import Json, Operator, Services, Svc, Viewer
@@ -98,6 +100,23 @@ async def net(svc: Svc) -> Json:
         "ports": ports_json(names, looked),
         "tunnels": tunnels,
     }
+
+
+@router.get("/v1/trace", dependencies=[Operator])
+async def trace(
+    svc: Svc,
+    node: str,
+    port: Annotated[int, Query(ge=1, le=0xFFFFFFFF)],
+    every: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+    seconds: Annotated[float, Query(gt=0, le=10)] = 2.0,
+) -> Json:
+    """Where the frames that come in at a port go, and why; ``head``: their first bytes, in hexadecimal digits."""
+    traced = await svc.attachments.trace(node, port, every, seconds)
+    notes = [
+        {"when": n.when, "length": n.length, "way": n.way, "to": n.to, "reason": n.reason, "head": n.head.hex()}
+        for n in traced.notes
+    ]
+    return {"notes": notes, "lost": traced.lost}
 
 
 @router.post("/v1/ports", status_code=201, dependencies=[Operator])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
+import trio
+import trio.testing
 from click.testing import CliRunner
 
 from node import endpoints
 from node.attachments import Attachments
+from node.netlook import NetWatch
+from node.ports import GuestPorts
 from node.switchctl import Switch
 from node.switchnets import Networks
 from protocol import messages as m
@@ -246,6 +250,33 @@ def test_a_port_that_began_anew_has_no_rate() -> None:
     assert again[0]["rates"] is None
     assert net.row(again[0])[4] == "-"
     assert net.rates(Net(), picture(1.0, 1))[0]["rates"] is None
+
+
+async def test_a_trace_says_where_frames_go() -> None:
+    claims, frame = Claims(), b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x88\xb5" + bytes(50)
+    with Switch(1) as switch, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+        near.bind(("127.0.0.1", 0))
+        networks = Networks(switch, claims)
+        attached = Attachments(None, switch, claims, networks)
+        watch = NetWatch(switch, GuestPorts(switch, claims, networks), attached, list)
+        number = networks.enter(VNI, 1400)
+        switch.add_dgram_port(number, VNI, near.fileno(), b"")
+        told: list[m.PortTraced] = []
+
+        async def ask() -> None:
+            told.append(await watch._trace(cast(Any, None), m.PortTrace(port=number, seconds=2)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+                far.sendto(frame, near.getsockname())
+        ((made,),) = [t.notes for t in told]
+        assert (made.way, made.reason, made.length, made.head[:12]) == ("flood", "", len(frame), frame[:12])
+        with pytest.raises(Refused):
+            await watch._trace(cast(Any, None), m.PortTrace(port=99, seconds=0.2))
+    item = {"head": made.head.hex(), "length": made.length, "way": "node", "to": 5, "reason": "drop_no_peer"}
+    assert net.note(item) == ("02:00:00:00:00:01", "ff:ff:ff:ff:ff:ff", "88b5", "64", "node 5", "no_peer")
 
 
 async def test_prometheus_has_ports_tunnels_and_switches(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from wherry import ui
 from wherry.client import Client
 from wherry.commands.common import example, json_option, with_client
 from wherry.commands.top import short
+from wherry.errors import ApiError
 from wherry.model import Net
 
 COLUMNS = ("what", "name", "network", "node", "rx/s", "rx bit/s", "tx/s", "tx bit/s", "drops/s", "dropped, by reason")
@@ -149,6 +150,44 @@ def top(ctx: click.Context, once: bool, interval: float, as_json: bool) -> None:
         ui.print_json(found)
     else:
         ui.table(COLUMNS, [row(entry) for entry in found], empty="no node answers")
+
+
+def note(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """One line of a trace."""
+    head = bytes.fromhex(str(item["head"]))
+    way = {"flood": "everybody", "back": "its own port", "port": f"port {item['to']}", "node": f"node {item['to']}"}
+    told = str(item["reason"]).removeprefix("drop_")
+    kind = head[12:14].hex() if len(head) >= 14 else "-"
+    return (head[6:12].hex(":"), head[:6].hex(":"), kind, str(item["length"]), way[item["way"]], told or "-")
+
+
+@net.command(epilog=example("wherry net trace tap0"))
+@click.argument("name")
+@click.option("--on", metavar="NODE", help="The node, where several have one of this name.")
+@click.option("--seconds", type=click.FloatRange(0.1, 10), default=2.0, show_default=True)
+@click.option("--every", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="Note one in so many.")
+@json_option
+@click.pass_context
+def trace(ctx: click.Context, name: str, on: str | None, seconds: float, every: int, as_json: bool) -> None:
+    """Where the frames go that come in at a port (of a guest or an attached one), and why they were dropped.
+
+    At most the last 256 of the time.
+    """
+
+    async def work(client: Client) -> dict[str, Any]:
+        fitting = [p for p in await client.ports() if p.port and p.name == name and on in (None, p.node)]
+        if len(fitting) != 1:
+            known = ", ".join(f"{p.name} on {p.node}" for p in await client.ports()) or "none"
+            raise ApiError(404, "not_found", f"{len(fitting)} ports are named {name}; known: {known}")
+        return await client.trace(node=fitting[0].node, port=fitting[0].port, every=every, seconds=seconds)
+
+    found = with_client(ctx, work)
+    if as_json:
+        ui.print_json(found)
+        return
+    ui.table(
+        ("from", "to", "type", "bytes", "goes to", "dropped"), [note(n) for n in found["notes"]], empty="no frames"
+    )
 
 
 COMMANDS = (net,)
