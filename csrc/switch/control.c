@@ -410,12 +410,14 @@ int wh_switch_mac_release(wh_switch *s, uint32_t vni, const uint8_t mac[6])
 int wh_switch_fdb(wh_switch *s, uint32_t vni, wh_fdb_entry *out, uint32_t cap, uint32_t *count)
 {
     uint32_t n = 0, at = 0;
-    const struct wh_fdb_row *row;
     *count = 0;
     wh_switch_lock(s);
     struct wh_network *net = network_of(s, vni);
     uint32_t now = wh_fdb_ticks(wh_now_ns());
-    while (net && n < cap && (row = wh_fdb_next(&net->fdb, &at))) {
+    while (net && n < cap) {
+        const struct wh_fdb_row *row = wh_fdb_next(&net->fdb, &at);
+        if (!row)
+            break;
         const struct wh_port *port = wh_fdb_port(&net->fdb, row);
         wh_fdb_entry *e = &out[n++];
         *e = (wh_fdb_entry){.vni = vni, .node = port ? s->node_id : wh_fdb_node(&net->fdb, row)};

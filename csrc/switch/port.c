@@ -309,7 +309,8 @@ static bool to_tap(struct wh_port *p, const struct wh_frame *f)
         return write(p->tap_fd, f->data, f->len) == (ssize_t)f->len;
     wh_frame_to_vnet(f, &todo);
     memcpy(f->data - WH_VNET_BYTES, &todo, sizeof(todo));
-    return write(p->tap_fd, f->data - WH_VNET_BYTES, f->len + WH_VNET_BYTES) == (ssize_t)(f->len + WH_VNET_BYTES);
+    size_t whole = (size_t)f->len + WH_VNET_BYTES;
+    return write(p->tap_fd, f->data - WH_VNET_BYTES, whole) == (ssize_t)whole;
 }
 
 /* f is what the port takes. */
