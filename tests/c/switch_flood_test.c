@@ -105,6 +105,7 @@ static void erased(void)
     accept_epoch(&n2, &n1, 2, 0);
     CHECK(wh_switch_peer_rx_drop(n2.sw, 1, 1) == WH_OK && wh_switch_peer_rx_drop(n2.sw, 1, 1) == WH_E_NOTFOUND);
     nic_send(&a, b.mac, 1);
+    WAIT_FOR(peer_counters(n1.sw, 2).tx_frames == 1); /* under the old key; a probe may have been refused before it */
     WAIT_FOR(peer_counters(n2.sw, 1).drop_no_key >= 1);
     use_epoch(&n1, &n2, 2, 0);
     nic_send(&a, b.mac, 2);
