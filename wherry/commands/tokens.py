@@ -95,5 +95,4 @@ def revoke(ctx: click.Context, ident: str) -> None:
     click.echo(f"{ident}: revoked")
 
 
-token.add_command(list_, name="list")  # its former name
 COMMANDS = (token,)
