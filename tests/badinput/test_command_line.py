@@ -52,7 +52,7 @@ def test_lists_have_json(path: tuple[str, ...]) -> None:
 
 
 def test_there_are_lists() -> None:
-    assert len(LISTS) == 8
+    assert len(LISTS) == 7
 
 
 @pytest.mark.parametrize("module", DAEMONS)
