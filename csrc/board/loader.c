@@ -223,9 +223,9 @@ int wh_machine_load_linux(wh_machine *m, int kernel_fd, int initrd_fd, const cha
 
 /* ---- firmware */
 
-static int load_segment(wh_machine *m, int fd, const Elf64_Phdr *ph, uint64_t limit, wh_error *err)
+static int load_segment(wh_machine *m, int fd, const Elf64_Phdr *ph, uint64_t base, uint64_t limit, wh_error *err)
 {
-    uint64_t pa = le64toh(ph->p_paddr), in_file = le64toh(ph->p_filesz), in_memory = le64toh(ph->p_memsz);
+    uint64_t pa = base + le64toh(ph->p_paddr), in_file = le64toh(ph->p_filesz), in_memory = le64toh(ph->p_memsz);
     if (in_file > in_memory)
         return wh_fail(err, WH_E_FORMAT, "firmware", "damaged ELF segment");
     if (!wh_ram_at(&m->ram, pa, in_memory) || pa + in_memory > limit)
@@ -242,6 +242,8 @@ static int load_elf(wh_machine *m, int fd, const Elf64_Ehdr *eh, uint64_t limit,
         return wh_fail(err, WH_E_FORMAT, "firmware", "an ELF file, but not for 64-bit RISC-V");
     if (le16toh(eh->e_phentsize) != sizeof(Elf64_Phdr) || !count || count > ELF_MAX_HEADERS)
         return wh_fail(err, WH_E_FORMAT, "firmware", "damaged ELF header");
+    /* Firmware that may stand anywhere (OpenSBI from 1.5 on) is linked to 0 and moves its own pointers. */
+    uint64_t base = le16toh(eh->e_type) == ET_DYN ? WH_RAM_BASE : 0;
     bool any = false;
     for (unsigned i = 0; i < count; i++) {
         Elf64_Phdr ph;
@@ -255,12 +257,12 @@ static int load_elf(wh_machine *m, int fd, const Elf64_Ehdr *eh, uint64_t limit,
             continue;
         if (le64toh(ph.p_offset) > INT64_MAX - le64toh(ph.p_filesz) || le64toh(ph.p_filesz) > INT64_MAX)
             return wh_fail(err, WH_E_FORMAT, "firmware", "damaged ELF segment");
-        status = load_segment(m, fd, &ph, limit, err);
+        status = load_segment(m, fd, &ph, base, limit, err);
         if (status)
             return status;
         any = true;
     }
-    *entry = le64toh(eh->e_entry);
+    *entry = base + le64toh(eh->e_entry);
     if (!any || !wh_ram_at(&m->ram, *entry, 2))
         return wh_fail(err, WH_E_FORMAT, "firmware", "nothing to load, or an entry point outside of memory");
     return WH_OK;

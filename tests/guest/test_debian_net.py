@@ -92,7 +92,7 @@ async def test_packets_of_two_guests_stay_large(open_checksums: bool) -> None:
             sent, received = made[0].switch.port_counters(1), made[1].switch.port_counters(1)
             over = made[0].switch.peer_counters(2)
             assert made[0].switch.counters().drop_invalid == made[1].switch.counters().drop_invalid == 0
-            # How many packets are large is the guest's TCP's affair. Those that are: what the guest sends is cut behind it,
+            # How many packets are large is the affair of the guest's TCP. Those that are get cut behind the guest,
             assert over.tx_frames > sent.rx_frames
-            if open_checksums:  # and put together in front of the other.
+            if open_checksums:  # and put together in front of the other one.
                 assert over.tx_frames > received.tx_frames
