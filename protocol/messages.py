@@ -476,6 +476,9 @@ class PortTraced(Message, frozen=True, kw_only=True):
 PortTrace.answer = PortTraced
 
 
+# ---- coordinator → agent: migrations -----------------------------------------------------------------------------
+
+
 class MigrationParams(Message, frozen=True, kw_only=True):
     max_blackout_ms: Annotated[float, Meta(gt=0, le=60000)] = 30.0
     max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 30

@@ -22,6 +22,12 @@ int wh_usage(const char *why)
     return EXIT_USAGE;
 }
 
+int wh_cannot(const wh_error *err)
+{
+    fprintf(stderr, "wherry-core: %s: %s\n", err->field, err->message);
+    return EXIT_CANNOT;
+}
+
 bool wh_parse_number(const char *text, bool units, uint64_t *out)
 {
     char *end;

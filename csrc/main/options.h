@@ -21,7 +21,8 @@ struct wh_options {
 
 /* 0, or what to exit with: it has been said why. argv[0] is the name of the command, "run". */
 int wh_options_parse(int argc, char **argv, struct wh_options *o);
-int wh_usage(const char *why); /* EXIT_USAGE */
+int wh_usage(const char *why);      /* EXIT_USAGE */
+int wh_cannot(const wh_error *err); /* says it; EXIT_CANNOT */
 /* A number with, where `units`, K, M or G behind it. */
 bool wh_parse_number(const char *text, bool units, uint64_t *out);
 

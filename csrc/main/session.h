@@ -19,7 +19,6 @@ struct wh_session {
     uint64_t begun, ran; /* host ns: when the command began, when the first instructions had been executed */
 };
 
-int wh_cannot(const wh_error *err); /* says it; EXIT_CANNOT */
 /* drive.c: until the run is over; the exit status. The first for a machine with threads of its own, the second for one
  * with icount, on the caller's. */
 int wh_drive(struct wh_session *s);

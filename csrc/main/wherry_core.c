@@ -39,12 +39,6 @@
 #include <termios.h>
 #include <unistd.h>
 
-int wh_cannot(const wh_error *err)
-{
-    fprintf(stderr, "wherry-core: %s: %s\n", err->field, err->message);
-    return EXIT_CANNOT;
-}
-
 static int open_file(const char *path, int *fd)
 {
     *fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -4,6 +4,7 @@
 #include "switch/forward.h"
 #include "switch/pack.h"
 #include "switch/probe.h"
+#include "switch/rate.h"
 #include "switch/relay.h"
 #include "switch/tos.h"
 
@@ -308,15 +309,8 @@ static struct wh_rx_key *rx_key(struct wh_peer *p, uint32_t epoch)
 /* May a datagram from there be tried with the peer's key? An authentic one gives back what it took. */
 static bool affordable(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
 {
-    const uint64_t burst = WH_STRANGE_EVERY_NS * WH_STRANGE_BURST;
-    if (wh_addr_equal(from, &p->heard) || wh_addr_equal(from, &p->addr))
-        return true;
-    if (p->strange_ns + burst < s->now_ns)
-        p->strange_ns = s->now_ns - burst;
-    if (p->strange_ns > s->now_ns)
-        return false;
-    p->strange_ns += WH_STRANGE_EVERY_NS;
-    return true;
+    return wh_addr_equal(from, &p->heard) || wh_addr_equal(from, &p->addr) ||
+           wh_rate_take(&p->strange_ns, s->now_ns, WH_STRANGE_EVERY_NS, WH_STRANGE_BURST);
 }
 
 static void heard(struct wh_peer *p, const struct wh_addr *from)

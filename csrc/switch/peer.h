@@ -42,7 +42,7 @@ struct wh_peer {
     struct wh_tx_key tx;
     struct wh_rx_key rx[2]; /* newest first */
     struct wh_addr heard;   /* where the last authentic datagram of it came from, also by a relay */
-    uint64_t strange_ns;    /* when the next strange one would be in time (GCRA) */
+    uint64_t strange_ns;    /* of rate.h: datagrams from strange addresses */
     uint32_t takes;         /* WH_TAKES_CSUM: frames with open checksums; the link has said so */
     bool up;
     uint32_t probe_id, unanswered;

@@ -1,5 +1,7 @@
 #include "switch/relay.h"
 
+#include "switch/rate.h"
+
 const struct wh_addr *wh_relay_next_hop(const wh_switch *s, const struct wh_peer *p)
 {
     const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->peers, p->via);
@@ -17,17 +19,6 @@ static uint32_t slot_of(const wh_switch *s, const struct wh_addr *a)
     return (uint32_t)(h >> 32) % WH_RELAY_KNOWN;
 }
 
-static bool may_search(wh_switch *s)
-{
-    const uint64_t burst = WH_RELAY_SEARCH_NS * WH_RELAY_KNOWN;
-    if (s->relay_search_ns + burst < s->now_ns)
-        s->relay_search_ns = s->now_ns - burst;
-    if (s->relay_search_ns > s->now_ns)
-        return false;
-    s->relay_search_ns += WH_RELAY_SEARCH_NS;
-    return true;
-}
-
 /* Only nodes of ours may use us as a relay: else anybody could hide behind this address. Nothing is authenticated here,
  * so this is a fence and no lock; the receiver authenticates. Strangers cost a look at two peers: all of them are
  * searched so often a second only, and who was found is remembered. */
@@ -39,7 +30,7 @@ static struct wh_peer *previous_hop(wh_switch *s, uint32_t sender, const struct 
         return p;
     p = wh_idmap_get(&s->peers, sender);
     if (!p || !wh_addr_equal(&p->addr, from)) {
-        if (!may_search(s))
+        if (!wh_rate_take(&s->relay_search_ns, s->now_ns, WH_RELAY_SEARCH_NS, WH_RELAY_KNOWN))
             return NULL;
         for (uint32_t i = 0; (p = wh_idmap_next(&s->peers, &i));)
             if (wh_addr_equal(&p->addr, from))

@@ -58,7 +58,7 @@ struct wh_switch {
     struct wh_udp *udp;                   /* NULL: no tunnels */
     uint8_t outer_tos;                    /* traffic class of the datagram in hand */
     uint32_t relay_known[WH_RELAY_KNOWN]; /* nodes, by hash of the address that uses us as a relay */
-    uint64_t relay_search_ns;             /* when the next search for one would be in time (GCRA) */
+    uint64_t relay_search_ns;             /* of rate.h */
     struct wh_eventq events;
     struct wh_idmap ports, peers, networks;
     struct wh_port *active_head, *active_tail; /* ring ports that may hold frames */

@@ -96,10 +96,11 @@ static inline void wh_header_nonce(const uint8_t header[WH_TUNNEL_HEADER], uint8
     memcpy(nonce + 4, header + 16, 8);
 }
 
-/* Written directly in front of a frame that stands in a buffer with headroom, so that the frame is not copied again. */
-/* [4, vni, frame, mac or nil]: the same in front of the frame, and mac behind it, where the buffer needs this much. */
+/* [4, vni, frame, mac or nil]: as a frame's own prefix in front of it, and mac behind it, where the buffer needs this
+ * much. */
 #define WH_MOVED_SUFFIX 8u
 
+/* Written directly in front of a frame that stands in a buffer with headroom, so that the frame is not copied again. */
 static inline void wh_open_prefix(uint8_t *frame, uint32_t len, uint32_t vni, uint16_t start, uint8_t offset)
 {
     uint8_t *p = frame - WH_OPEN_PREFIX;
