@@ -71,16 +71,30 @@ class FdbEntry:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Frames and bytes in (``rx``: into the switch) and out, and what was dropped and why."""
+    """Frames and bytes in (``rx``: into the switch) and out, and what was dropped and why: ``wh_counters`` of
+    csrc/api.cdef, which says what each means."""
 
     rx_frames: int
     rx_bytes: int
     tx_frames: int
     tx_bytes: int
+    flooded: int
+    relayed: int
+    moves: int
+    fdb_full: int
+    queued: int
+    marked: int
+    answered: int
+    suppressed: int
+    events_lost: int
     drop_full: int
+    drop_queue: int
+    drop_aqm: int
+    drop_ce: int
     drop_fenced: int
     drop_spoofed: int
     drop_invalid: int
+    drop_oversize: int
     drop_no_peer: int
     drop_no_key: int
     drop_auth: int
@@ -89,16 +103,14 @@ class Counters:
     drop_ttl: int
     drop_too_big: int
     drop_flood: int
-    flooded: int
-    relayed: int
     drop_storm: int
     drop_moving: int
     drop_reserved: int
     drop_guard: int
     drop_vlan: int
-    moves: int
-    fdb_full: int
-    events_lost: int
+    drop_vnet_csum: int
+    drop_vnet_gso: int
+    drop_vnet_packet: int
 
 
 def mac_bytes(mac: str) -> bytes:

@@ -30,13 +30,17 @@ static bool is_group(const uint8_t mac[6])
     return mac[0] & 1;
 }
 
-static bool shape_ok(const struct wh_network *net, const struct wh_frame *f)
+static bool shape_ok(const struct wh_frame *f)
 {
     static const uint8_t none[6];
+    return f->len >= WH_ETH_HEADER && !is_group(src_of(f->data)) && memcmp(src_of(f->data), none, 6) != 0;
+}
+
+static bool size_ok(const struct wh_network *net, const struct wh_frame *f)
+{
     uint32_t most = net->mtu + WH_ETH_OVERHEAD + (wh_vlan_tags(f) > 1 ? WH_VLAN_TAG : 0);
     uint32_t on_wire = f->gso == WH_GSO_NONE ? f->len : (uint32_t)f->hdr_len + f->gso_size;
-    return f->len >= WH_ETH_HEADER && on_wire <= most && on_wire <= WH_FRAME_MAX && !is_group(src_of(f->data)) &&
-           memcmp(src_of(f->data), none, 6) != 0;
+    return on_wire <= most && on_wire <= WH_FRAME_MAX;
 }
 
 static void flood_local(wh_switch *s, struct wh_network *net, const struct wh_port *except, struct wh_frame *f)
@@ -104,8 +108,12 @@ static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     uint16_t vid;
     if (!wh_ingress(s, p, f, &vid))
         return;
-    if (!shape_ok(net, f)) {
+    if (!shape_ok(f)) {
         WH_COUNT(s, p, drop_invalid);
+        return;
+    }
+    if (!size_ok(net, f)) {
+        WH_COUNT(s, p, drop_oversize);
         return;
     }
     if (!wh_station_at_port(s, p, src_of(f->data), vid))
@@ -140,13 +148,26 @@ static void flood_from_tunnel(wh_switch *s, struct wh_network *net, struct wh_fr
     flood_local(s, net, NULL, f);
 }
 
-void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f)
+/* The network of a frame out of a tunnel, which is a frame of it. NULL: counted. */
+static struct wh_network *network_for(wh_switch *s, struct wh_peer *peer, uint32_t vni, const struct wh_frame *f)
 {
     struct wh_network *net = wh_idmap_get(&s->networks, vni);
-    if (!net || !shape_ok(net, f)) {
+    if (!net || !shape_ok(f)) {
         WH_COUNT(s, peer, drop_invalid);
-        return;
+        return NULL;
     }
+    if (!size_ok(net, f)) {
+        WH_COUNT(s, peer, drop_oversize);
+        return NULL;
+    }
+    return net;
+}
+
+void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f)
+{
+    struct wh_network *net = network_for(s, peer, vni, f);
+    if (!net)
+        return;
     if (wh_ingress_reserved(f)) {
         WH_COUNT(s, peer, drop_reserved);
         return;
@@ -171,9 +192,7 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
 
 void wh_forward_moved(wh_switch *s, struct wh_peer *peer, uint32_t vni, const uint8_t *mac, struct wh_frame *f)
 {
-    struct wh_network *net = wh_idmap_get(&s->networks, vni);
-    if (!net || !shape_ok(net, f))
-        WH_COUNT(s, peer, drop_invalid);
-    else
+    struct wh_network *net = network_for(s, peer, vni, f);
+    if (net)
         wh_moved_arrived(s, peer, net, mac, f);
 }

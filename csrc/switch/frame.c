@@ -7,27 +7,29 @@
 #define ETH_HEADER 14u
 
 /* The packet that the segments are cut from must be what its headers say, because they are rewritten. */
-static bool check_gso(struct wh_frame *f, uint8_t type)
+static enum wh_vnet_verdict check_gso(struct wh_frame *f, uint8_t type)
 {
     struct wh_layers y;
-    if (f->csum != WH_CSUM_PARTIAL || f->gso_size < WH_GSO_SIZE_MIN || !wh_layers_of(f->data, f->len, &y))
-        return false;
+    if (f->csum != WH_CSUM_PARTIAL || f->gso_size < WH_GSO_SIZE_MIN)
+        return WH_VNET_BAD_GSO;
+    if (!wh_layers_of(f->data, f->len, &y))
+        return WH_VNET_BAD_PACKET;
     bool tcp = type != WH_VNET_GSO_UDP_L4;
     if (y.proto != (tcp ? WH_PROTO_TCP : WH_PROTO_UDP) || y.end != f->len || y.l4 != f->csum_start ||
         f->csum_offset != (tcp ? WH_TCP_CSUM : WH_UDP_CSUM) || y.data > WH_GSO_HEADERS_MAX)
-        return false;
+        return WH_VNET_BAD_PACKET;
     if (tcp && y.ip != (type == WH_VNET_GSO_TCPV4 ? 4 : 6))
-        return false;
+        return WH_VNET_BAD_PACKET;
     f->gso = !tcp ? WH_GSO_UDP : y.ip == 4 ? WH_GSO_TCP4 : WH_GSO_TCP6;
     f->hdr_len = y.data;
     if (f->len - f->hdr_len <= f->gso_size) { /* one segment: it is that already */
         f->gso = WH_GSO_NONE;
         f->ecn = false;
     }
-    return true;
+    return WH_VNET_GOOD;
 }
 
-bool wh_frame_from_vnet(struct wh_frame *f, const struct wh_vnet *v)
+enum wh_vnet_verdict wh_frame_from_vnet(struct wh_frame *f, const struct wh_vnet *v)
 {
     uint8_t type = v->gso_type & (uint8_t)~WH_VNET_GSO_ECN;
     *f = wh_frame_plain(f->data, f->len);
@@ -37,15 +39,16 @@ bool wh_frame_from_vnet(struct wh_frame *f, const struct wh_vnet *v)
         f->csum_offset = le16toh(v->csum_offset);
         if (f->csum_start < ETH_HEADER || f->csum_offset > WH_CSUM_OFFSET_MAX ||
             (uint32_t)f->csum_start + f->csum_offset + 2 > f->len)
-            return false;
+            return WH_VNET_BAD_CSUM;
     } else if (v->flags & WH_VNET_DATA_VALID) {
         f->csum = WH_CSUM_VERIFIED;
     }
     if (type == WH_VNET_GSO_NONE)
-        return v->gso_type == WH_VNET_GSO_NONE;
-    if ((type != WH_VNET_GSO_TCPV4 && type != WH_VNET_GSO_TCPV6 && type != WH_VNET_GSO_UDP_L4) ||
-        le16toh(v->hdr_len) > f->len)
-        return false;
+        return v->gso_type == WH_VNET_GSO_NONE ? WH_VNET_GOOD : WH_VNET_BAD_GSO;
+    if (type != WH_VNET_GSO_TCPV4 && type != WH_VNET_GSO_TCPV6 && type != WH_VNET_GSO_UDP_L4)
+        return WH_VNET_BAD_GSO;
+    if (le16toh(v->hdr_len) > f->len)
+        return WH_VNET_BAD_PACKET;
     f->ecn = (v->gso_type & WH_VNET_GSO_ECN) != 0;
     f->gso_size = le16toh(v->gso_size);
     return check_gso(f, type);

@@ -36,9 +36,15 @@ static inline struct wh_frame wh_frame_plain(uint8_t *data, uint32_t len)
     return (struct wh_frame){.data = data, .len = len};
 }
 
-/* A private copy of a header that somebody else wrote. False: it asks for what cannot be done to this frame; *f is then
- * not to be used. data and len are set before. */
-bool wh_frame_from_vnet(struct wh_frame *f, const struct wh_vnet *v);
+enum wh_vnet_verdict {
+    WH_VNET_GOOD,
+    WH_VNET_BAD_CSUM,  /* the open checksum does not lie in the frame */
+    WH_VNET_BAD_GSO,   /* no kind of packet that is cut here, or in pieces that are too small */
+    WH_VNET_BAD_PACKET /* the packet to be cut is not what the header says */
+};
+/* A private copy of a header that somebody else wrote. Not good: it asks for what cannot be done to this frame; *f is
+ * then not to be used. data and len are set before. */
+enum wh_vnet_verdict wh_frame_from_vnet(struct wh_frame *f, const struct wh_vnet *v);
 void wh_frame_to_vnet(const struct wh_frame *f, struct wh_vnet *v);
 /* What a receiver must take (WH_TAKES_*) to be given this frame as it is. */
 uint32_t wh_frame_needs(const struct wh_frame *f);

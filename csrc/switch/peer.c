@@ -211,7 +211,7 @@ static void arrived(wh_switch *s, struct wh_peer *p, uint32_t vni, struct wh_fra
     if (wh_tos_arrived(f->data, f->len, s->outer_tos))
         wh_forward_from_tunnel(s, p, vni, f);
     else
-        WH_COUNT(s, p, drop_full); /* where the mark was set, a queue was */
+        WH_COUNT(s, p, drop_ce); /* where the mark was set, a queue was */
 }
 
 static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)

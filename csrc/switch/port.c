@@ -190,6 +190,25 @@ void wh_port_fail(wh_switch *s, struct wh_port *p)
     wh_switch_tell(s, &(wh_switch_event){.kind = WH_SW_PORT_DOWN, .port = p->id, .vni = wh_forward_vni(p)});
 }
 
+/* Is the frame one with which what its header asks for can be done? False: counted. */
+static bool accept_vnet(wh_switch *s, struct wh_port *p, struct wh_frame *f, const struct wh_vnet *todo)
+{
+    switch (wh_frame_from_vnet(f, todo)) {
+    case WH_VNET_GOOD:
+        return true;
+    case WH_VNET_BAD_CSUM:
+        WH_COUNT(s, p, drop_vnet_csum);
+        return false;
+    case WH_VNET_BAD_GSO:
+        WH_COUNT(s, p, drop_vnet_gso);
+        return false;
+    case WH_VNET_BAD_PACKET:
+        break;
+    }
+    WH_COUNT(s, p, drop_vnet_packet);
+    return false;
+}
+
 bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct wh_frame *f)
 {
     struct wh_vnet todo;
@@ -197,10 +216,7 @@ bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct
     wh_ring_todo(shared, &todo);
     f->data = s->frame_room + WH_HEADROOM;
     memcpy(f->data, shared, f->len);
-    if (wh_frame_from_vnet(f, &todo))
-        return true;
-    WH_COUNT(s, p, drop_invalid);
-    return false;
+    return accept_vnet(s, p, f, &todo);
 }
 
 static bool drain_ring(wh_switch *s, struct wh_port *p)
@@ -225,18 +241,20 @@ static bool drain_ring(wh_switch *s, struct wh_port *p)
     return true;
 }
 
-/* One read: a frame, with what is to be done to it in the headroom where the TAP says so. */
+/* One read: a frame, with what is to be done to it in the headroom where the TAP says so. False: counted. */
 static bool from_tap(wh_switch *s, struct wh_port *p, ssize_t len, struct wh_frame *f)
 {
     struct wh_vnet todo;
     *f = wh_frame_plain(s->frame_room + WH_HEADROOM, (uint32_t)len);
     if (!p->tap_vnet)
         return true;
-    if (len < (ssize_t)WH_VNET_BYTES)
+    if (len < (ssize_t)WH_VNET_BYTES) {
+        WH_COUNT(s, p, drop_invalid);
         return false;
+    }
     f->len -= WH_VNET_BYTES;
     memcpy(&todo, f->data - WH_VNET_BYTES, sizeof(todo));
-    return wh_frame_from_vnet(f, &todo);
+    return accept_vnet(s, p, f, &todo);
 }
 
 static void drain_tap(wh_switch *s, struct wh_port *p)
@@ -255,8 +273,6 @@ static void drain_tap(wh_switch *s, struct wh_port *p)
         bytes += (uint32_t)len;
         if (from_tap(s, p, len, &f))
             wh_forward_from_port(s, p, &f);
-        else
-            WH_COUNT(s, p, drop_invalid);
     }
 }
 

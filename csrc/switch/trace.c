@@ -36,17 +36,15 @@ static void judge(const struct wh_port *p, const uint8_t *dst, wh_trace_event *e
     e->to = at ? at->id : row ? wh_fdb_node(fdb, row) : 0;
 }
 
-/* The first drop counter that is higher than it was: its place in wh_counters. */
+/* The first drop counter that is higher than it was: its place in wh_counters, where they stand together. */
 static uint32_t risen(const wh_counters *was, const wh_counters *is)
 {
-    const size_t from = offsetof(wh_counters, drop_full) / 8, end = sizeof(*is) / 8;
+    const size_t first = offsetof(wh_counters, drop_full) / 8, last = offsetof(wh_counters, drop_vnet_packet) / 8;
     uint64_t a[sizeof(*was) / 8], b[sizeof(*is) / 8];
     memcpy(a, was, sizeof(a));
     memcpy(b, is, sizeof(b));
-    const size_t flooded = offsetof(wh_counters, flooded) / 8, relayed = offsetof(wh_counters, relayed) / 8;
-    const size_t moves = offsetof(wh_counters, moves) / 8, lost = offsetof(wh_counters, events_lost) / 8;
-    for (size_t i = from; i < end; i++)
-        if (b[i] != a[i] && i != flooded && i != relayed && i != moves && i != lost)
+    for (size_t i = first; i <= last; i++)
+        if (b[i] != a[i])
             return (uint32_t)i;
     return UINT32_MAX;
 }

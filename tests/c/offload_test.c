@@ -47,7 +47,7 @@ static bool take(struct bench *b, struct packet *k)
     wh_ring_todo(frame, &k->todo);
     memcpy(k->bytes + WH_HEADROOM, frame, len);
     k->f = wh_frame_plain(k->bytes + WH_HEADROOM, len);
-    CHECK(wh_frame_from_vnet(&k->f, &k->todo));
+    CHECK(wh_frame_from_vnet(&k->f, &k->todo) == WH_VNET_GOOD);
     wh_ring_consume(b->out);
     return true;
 }
@@ -250,7 +250,7 @@ static void lying_headers(unsigned rounds, uint64_t *state)
         uint8_t *exact = malloc(WH_HEADROOM + len); /* the sanitizer sees its end */
         memcpy(exact + WH_HEADROOM, frame, len);
         struct wh_frame f = wh_frame_plain(exact + WH_HEADROOM, len), piece;
-        if (wh_frame_from_vnet(&f, &k.todo)) {
+        if (wh_frame_from_vnet(&f, &k.todo) == WH_VNET_GOOD) {
             good++;
             if (f.gso == WH_GSO_NONE) {
                 wh_csum_complete(&f);
@@ -276,6 +276,10 @@ static void refused(void)
         packet_make(&k, &state, 1, 7, 9);
     while (k.f.gso != WH_GSO_TCP4);
     const struct wh_vnet good = k.todo;
+    static const enum wh_vnet_verdict want[11] = {WH_VNET_BAD_GSO,    WH_VNET_BAD_GSO,    WH_VNET_BAD_PACKET,
+                                                  WH_VNET_BAD_CSUM,   WH_VNET_BAD_CSUM,   WH_VNET_BAD_GSO,
+                                                  WH_VNET_BAD_PACKET, WH_VNET_BAD_PACKET, WH_VNET_BAD_GSO,
+                                                  WH_VNET_BAD_PACKET, WH_VNET_BAD_GSO};
     struct wh_vnet bad[11];
     for (unsigned i = 0; i < WH_ARRAY_LEN(bad); i++)
         bad[i] = good;
@@ -292,10 +296,10 @@ static void refused(void)
     bad[10].gso_type = WH_VNET_GSO_ECN;
     for (unsigned i = 0; i < WH_ARRAY_LEN(bad); i++) {
         struct wh_frame f = wh_frame_plain(k.f.data, k.f.len);
-        CHECK(!wh_frame_from_vnet(&f, &bad[i]));
+        CHECK(wh_frame_from_vnet(&f, &bad[i]) == want[i]);
     }
     struct wh_frame f = wh_frame_plain(k.f.data, k.f.len - 1); /* shorter than its IP header says */
-    CHECK(!wh_frame_from_vnet(&f, &good));
+    CHECK(wh_frame_from_vnet(&f, &good) == WH_VNET_BAD_PACKET);
 }
 
 static uint64_t number_from(const char *name, uint64_t otherwise)

@@ -139,7 +139,7 @@ static inline void packet_make(struct packet *k, uint64_t *state, unsigned flow,
         k->todo.hdr_len = htole16((uint16_t)head);
     }
     k->f = wh_frame_plain(eth, head + payload);
-    CHECK(wh_frame_from_vnet(&k->f, &k->todo));
+    CHECK(wh_frame_from_vnet(&k->f, &k->todo) == WH_VNET_GOOD);
 }
 
 #endif

@@ -95,7 +95,7 @@ int main(void)
     take(0xb8 | WH_ECN_CE, 1);
     take(WH_ECN_ECT0, 3);
     take(0, 4);
-    CHECK(peer_counters(n.sw, 2).drop_full == 1 && peer_counters(n.sw, 2).rx_frames == 3);
+    CHECK(peer_counters(n.sw, 2).drop_ce == 1 && peer_counters(n.sw, 2).rx_frames == 3);
     wh_switch_free(n.sw);
     nic_close(&a);
     close(fd);

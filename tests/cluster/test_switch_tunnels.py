@@ -364,11 +364,13 @@ async def test_oversize_frames_and_foreign_networks_are_refused() -> None:
         a, peer = one.station(1), ReferenceNode(5, one)
         await a._socket.send(ethernet(BROADCAST, a.mac, b"").ljust(1419, b"x"))
         await a._socket.send(b"short")
-        await until(lambda: one.switch.port_counters(1).drop_invalid == 2)
+        await until(lambda: one.switch.port_counters(1).drop_invalid == 1)
+        assert one.switch.port_counters(1).drop_oversize == 1
         too_long = ethernet(a.mac, mac(2), b"").ljust(1419, b"x")
         await peer.send(too_long)
         await peer.send_raw(peer.sender.seal((tunnel.Frame(999, too_long[:60]),)))
-        await until(lambda: one.switch.peer_counters(5).drop_invalid == 2)
+        await until(lambda: one.switch.peer_counters(5).drop_invalid == 1)
+        assert one.switch.peer_counters(5).drop_oversize == 1
         b = two.station(2)
         await a._socket.send(ethernet(BROADCAST, a.mac, b"").ljust(1418, b"x"))
         assert len(await b.take()) == 1404

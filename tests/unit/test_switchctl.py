@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from dataclasses import fields
 
 import pytest
 import trio
 import trio.testing
 
-from node.core import CoreExists, CoreFull, CoreInvalid, CoreNotFound, CoreStateError
-from node.switchctl import Switch, SwitchEventKind, best_cipher, mac_bytes, mac_text, sockaddr
+from node.core import CoreExists, CoreFull, CoreInvalid, CoreNotFound, CoreStateError, ffi
+from node.switchctl import Counters, Switch, SwitchEventKind, best_cipher, mac_bytes, mac_text, sockaddr
 
 MAC = "02:00:00:00:00:01"
 
@@ -123,6 +124,13 @@ def test_closed() -> None:
     switch.close()
     with pytest.raises(CoreStateError):
         switch.counters()
+
+
+def test_counters_are_those_of_the_core_and_its_drops_stand_together() -> None:
+    names = [name for name, _ in ffi.typeof("wh_counters").fields]
+    assert [field.name for field in fields(Counters)] == names
+    drops = [name.startswith("drop_") for name in names]
+    assert sorted(drops) == drops  # all of them behind the others: what a trace looks through for its reason
 
 
 async def test_events_end_when_the_switch_is_closed() -> None:
