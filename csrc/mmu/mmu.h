@@ -6,9 +6,10 @@
  *  - each access mode (U, S, S with SUM, M) has arrays of its own; a switch changes pointers;
  *  - a tag is the 52-bit page number with a 12-bit context number above it. An address space gets a fresh number when
  * it is first used, so that "flush this ASID" or "flush all" is forgetting numbers. Only when they run out are arrays
- * cleared. A load or store of `size` bytes hits when tag == ((va + size - 1) >> 12 | context) in the slot of va's own
- * page: an access that crosses a page compares the next page's number with a slot that can't hold it, and so takes the
- * slow way. A write translation exists only for RAM pages whose dirty bit was set when it was made (memory/memory.h).
+ * cleared. S without SUM has one number for all address spaces as long as it meets only pages that are global (G). A
+ * load or store of `size` bytes hits when tag == ((va + size - 1) >> 12 | context) in the slot of va's own page: an
+ * access that crosses a page compares the next page's number with a slot that can't hold it, and so takes the slow way.
+ * A write translation exists only for RAM pages whose dirty bit was set when it was made (memory/memory.h).
  */
 #ifndef WH_MMU_H
 #define WH_MMU_H
@@ -121,15 +122,16 @@ typedef struct wh_mmu {
     enum wh_priv priv, data_priv;
     bool sum, mxr;
     bool pbmte, napot; /* Svpbmt is on (menvcfg.PBMTE); Svnapot is there */
+    bool local;        /* the kernel has met a page in this address space that is not global (tlb.c) */
     bool adue;         /* the walker sets A and D itself; else a page fault asks software to */
     wh_pmp pmp;
     uint64_t misses;
 
     uint32_t next_context; /* 1..4095; 0 is in no valid tag */
     struct {
-        uint32_t key; /* ASID, or WH_KEY_BARE; WH_KEY_NONE: free */
+        uint32_t key; /* of tlb.c: an ASID, or one that is none */
         uint32_t number;
-    } contexts[64];
+    } contexts[64 + 2];                     /* ASIDs by hash, and two that are none */
     uint64_t super_first[2], super_last[2]; /* span of superpages cached, low and high half; empty: first > last */
 
     wh_tlb_entry loads[WH_TLB_MODES][WH_TLB_ENTRIES];
@@ -178,6 +180,7 @@ void wh_far_drop_all(wh_mmu *m);
 typedef struct wh_translation {
     uint64_t pa;
     unsigned shift; /* log2 of the mapping's size */
+    bool global;    /* in every address space (G) */
 } wh_translation;
 /* Walk only; 0 or a cause. Sets A and D as the access needs. No PMP check of the final address. */
 int wh_mmu_walk(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv priv, wh_translation *out);

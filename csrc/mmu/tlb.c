@@ -5,6 +5,7 @@
 
 #define KEY_NONE      0xffffffffu
 #define KEY_BARE      0xfffffffeu
+#define KEY_GLOBAL    0xfffffffdu
 #define CONTEXT_LIMIT 4096u
 #define CONTEXT_SHIFT 52
 #define CONTEXT_SLOTS WH_ARRAY_LEN(((wh_mmu *)0)->contexts)
@@ -45,9 +46,14 @@ void wh_mmu_init(wh_mmu *m, wh_ram *ram)
     wh_mmu_context(m, WH_PRIV_M, WH_PRIV_M, false, false, 0);
 }
 
+static size_t slot_of(uint32_t key)
+{
+    return key >= KEY_GLOBAL ? CONTEXT_SLOTS - 1 - (KEY_BARE - key) : key % (CONTEXT_SLOTS - 2);
+}
+
 static uint64_t context_of(wh_mmu *m, uint32_t key)
 {
-    size_t slot = key % CONTEXT_SLOTS;
+    size_t slot = slot_of(key);
     if (m->contexts[slot].key != key) {
         m->contexts[slot].key = key;
         m->contexts[slot].number = m->next_context++;
@@ -55,21 +61,34 @@ static uint64_t context_of(wh_mmu *m, uint32_t key)
     return (uint64_t)m->contexts[slot].number << CONTEXT_SHIFT;
 }
 
-static uint32_t key_of(const wh_mmu *m, enum wh_priv priv)
+/* of_kernel: an access that can only reach pages that are not the user's. */
+static uint32_t key_of(const wh_mmu *m, enum wh_priv priv, bool of_kernel)
 {
     if (priv == WH_PRIV_M || (m->satp >> 60) == 0)
         return KEY_BARE;
-    return (uint32_t)(m->satp >> 44) & 0xffff;
+    return of_kernel && !m->local ? KEY_GLOBAL : (uint32_t)(m->satp >> 44) & 0xffff;
 }
 
 static void select_contexts(wh_mmu *m)
 {
     if (m->next_context + 2 > CONTEXT_LIMIT)
         clear_arrays(m);
-    m->data_context = context_of(m, key_of(m, m->data_priv));
-    m->fetch_context = context_of(m, key_of(m, m->priv));
+    m->data_context = context_of(m, key_of(m, m->data_priv, m->data_priv == WH_PRIV_S && !m->sum));
+    m->fetch_context = context_of(m, key_of(m, m->priv, m->priv == WH_PRIV_S));
     m->code_context = (uint32_t)(m->fetch_context >> CONTEXT_SHIFT) << 2 | m->priv;
     wh_sites_select(m);
+}
+
+/* Before an entry is made with this context. One that is not global must not have the number that all address spaces
+ * share: from here to the next one, the kernel's accesses have those of their address space, too. */
+static void settle_context(wh_mmu *m, const uint64_t *context, const wh_translation *t)
+{
+    size_t slot = slot_of(KEY_GLOBAL);
+    if (t->global || m->local || m->contexts[slot].key != KEY_GLOBAL ||
+        *context >> CONTEXT_SHIFT != m->contexts[slot].number)
+        return;
+    m->local = true;
+    select_contexts(m);
 }
 
 void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool sum, bool mxr, uint64_t satp)
@@ -78,6 +97,8 @@ void wh_mmu_context(wh_mmu *m, enum wh_priv priv, enum wh_priv data_priv, bool s
      * other emulators forgive them. */
     if (satp != m->satp && ((satp ^ m->satp) >> 60 != 0 || ((satp ^ m->satp) >> 44) == 0))
         forget_contexts(m);
+    if (satp != m->satp)
+        m->local = false;
     m->satp = satp;
     m->priv = priv;
     m->data_priv = data_priv;
@@ -111,7 +132,7 @@ void wh_mmu_flush_all(wh_mmu *m)
 
 void wh_mmu_flush_asid(wh_mmu *m, uint32_t asid)
 {
-    size_t slot = (asid & 0xffff) % CONTEXT_SLOTS;
+    size_t slot = slot_of(asid & 0xffff);
     if (m->contexts[slot].key == (asid & 0xffff))
         m->contexts[slot].key = KEY_NONE;
     select_contexts(m);
@@ -208,8 +229,7 @@ int wh_mmu_data(wh_mmu *m, uint64_t va, unsigned size, enum wh_access access, ui
 {
     wh_translation t;
     wh_tlb_entry *far = wh_far_slot(m, va, access);
-    const uint64_t tag = (va >> WH_PAGE_SHIFT) | m->data_context;
-    if (far != NULL && far->tag == tag) {
+    if (far != NULL && far->tag == ((va >> WH_PAGE_SHIFT) | m->data_context)) {
         fill(m, access, va, *far);
         *host = (uint8_t *)(uintptr_t)(va + far->addend);
         *pa = WH_RAM_BASE + (uint64_t)(*host - m->ram->host);
@@ -228,7 +248,9 @@ int wh_mmu_data(wh_mmu *m, uint64_t va, unsigned size, enum wh_access access, ui
     if (access == WH_STORE)
         wh_ram_mark_dirty(m->ram, t.pa);
     if (wh_pmp_page_uniform(&m->pmp, t.pa)) {
-        wh_tlb_entry entry = {.tag = tag, .addend = (uint64_t)(uintptr_t)*host - va};
+        settle_context(m, &m->data_context, &t);
+        wh_tlb_entry entry = {.tag = (va >> WH_PAGE_SHIFT) | m->data_context,
+                              .addend = (uint64_t)(uintptr_t)*host - va};
         fill(m, access, va, entry);
         if (far != NULL)
             *far = entry;
@@ -251,7 +273,9 @@ int wh_mmu_fetch(wh_mmu *m, uint64_t va, unsigned size, uint64_t *pa, uint8_t **
     if (*host == NULL && wh_ram_lost(m->ram))
         return WH_CAUSE_LOST;
     *whole = *host != NULL && wh_pmp_page_uniform(&m->pmp, t.pa);
-    if (*whole)
+    if (*whole) {
+        settle_context(m, &m->fetch_context, &t);
         note_superpage(m, va, t.shift);
+    }
     return 0;
 }

@@ -9,6 +9,7 @@ enum {
     PTE_W = 4,
     PTE_X = 8,
     PTE_U = 16,
+    PTE_G = 32,
     PTE_A = 64,
     PTE_D = 128,
 };
@@ -83,6 +84,7 @@ static bool upper_bits_valid(const wh_mmu *m, uint64_t pte, bool leaf, int level
 static int walk_once(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv priv, int levels, wh_translation *out)
 {
     uint64_t table = (m->satp & 0xfffffffffffull) << WH_PAGE_SHIFT;
+    out->global = false;
     for (int level = levels - 1; level >= 0; level--) {
         unsigned shift = WH_PAGE_SHIFT + 9 * (unsigned)level;
         uint64_t pte_pa = table + ((va >> shift) & 511) * 8;
@@ -96,6 +98,7 @@ static int walk_once(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv
         bool leaf = (pte & (PTE_R | PTE_X)) != 0;
         if (!(pte & PTE_V) || (pte & (PTE_R | PTE_W)) == PTE_W || !upper_bits_valid(m, pte, leaf, level))
             return wh_page_fault(access);
+        out->global |= (pte & PTE_G) != 0; /* of a pointer: all below it is */
         if (!leaf) {
             if (pte & (PTE_A | PTE_D | PTE_U)) /* reserved in a pointer */
                 return wh_page_fault(access);
@@ -126,6 +129,7 @@ int wh_mmu_walk(wh_mmu *m, uint64_t va, enum wh_access access, enum wh_priv priv
     if (levels == 0) {
         out->pa = va;
         out->shift = 63;
+        out->global = true;
         return 0;
     }
     unsigned unused = 64 - (WH_PAGE_SHIFT + 9 * (unsigned)levels);

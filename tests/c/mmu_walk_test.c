@@ -1,7 +1,7 @@
 /* Page walks of every depth, permissions, A/D, PMP, TLB upkeep; and random PTEs, which must never lead outside RAM. */
 #include "cpu_check.h"
 
-enum { V = 1, R = 2, W = 4, X = 8, U = 16, A = 64, D = 128 };
+enum { V = 1, R = 2, W = 4, X = 8, U = 16, G = 32, A = 64, D = 128 };
 #define TABLES (WH_RAM_BASE + 0x100000)
 #define TARGET (WH_RAM_BASE + 0x400000)
 
@@ -224,6 +224,7 @@ static void tlb(void)
     uint64_t pa, satp = m->satp, other = satp | 7ull << 44;
     map(3, 0x7000, TARGET, 0, V | R | W | A | D);
     map(3, 0x40000000, TARGET & ~0x1fffffull, 1, V | R | W | A | D);
+    map(3, 0x9000, TARGET, 0, V | R | W | A | D);
     CHECK_EQ(access_va(m, 0x7000, WH_LOAD, &pa), 0);
     CHECK(cached(m, 0x7000));
     wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, other);
@@ -231,7 +232,8 @@ static void tlb(void)
     wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, satp);
     CHECK(!cached(m, 0x7000)); /* nor another privilege ... */
     wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp);
-    CHECK(cached(m, 0x7000)); /* and it is still there on return */
+    CHECK_EQ(access_va(m, 0x9000, WH_LOAD, &pa), 0); /* not a global page */
+    CHECK(cached(m, 0x7000));                        /* and it is still there on return */
     wh_mmu_flush_asid(m, 7);
     CHECK(cached(m, 0x7000));
     wh_mmu_flush_page(m, 0x8000);
@@ -342,6 +344,76 @@ static void second_level(void)
     CHECK_EQ(m->misses, walks + 2);
 }
 
+static uint64_t walks_of(wh_mmu *m, uint64_t va, enum wh_access access, int cause)
+{
+    uint64_t before = m->misses, pa;
+    CHECK_EQ(access_va(m, va, access, &pa), cause);
+    return m->misses - before;
+}
+
+/* What is mapped globally is found in every address space, what is not in its own only; whatever flushes takes both. */
+static void global_pages(void)
+{
+    const uint64_t satp = 8ull << 60 | TABLES >> 12, kernel = 0xffffffc000400000, own = 0xffffffc000801000;
+    const uint64_t asid[2] = {satp | 1ull << 44, satp | 2ull << 44};
+    for (int pointer = 0; pointer < 2; pointer++) { /* G in the leaf, or in the pointer above it */
+        wh_mmu *m = fresh(3, WH_PRIV_S);
+        map(3, kernel, TARGET, 0, V | R | W | A | D | (pointer ? 0 : G));
+        if (pointer) {
+            uint64_t at = TABLES + (kernel >> 30 & 511) * 8,
+                     next = (peek64(&b, at) >> 10 << 12) + (kernel >> 21 & 511) * 8;
+            poke64(&b, next, peek64(&b, next) | G);
+        }
+        uint64_t leaf = map(3, own, TARGET + 0x1000, 0, V | R | W | A | D);
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, asid[0]);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 1);
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, asid[1]);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 0);
+        uint64_t shared = m->data_context;
+        CHECK_EQ(walks_of(m, own, WH_STORE, 0), 1);
+        CHECK(m->data_context != shared && m->fetch_context != shared);
+        CHECK_EQ(walks_of(m, own, WH_STORE, 0), 0);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 1); /* again, with the number of the address space */
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, asid[0]);
+        poke64(&b, leaf, 0);
+        CHECK_EQ(walks_of(m, own, WH_STORE, WH_CAUSE_STORE_PAGE), 1); /* not that of the other one */
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 1);                /* for all of them once more */
+        wh_mmu_flush_asid(m, 1);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 0); /* not of an address space */
+        wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, asid[0]);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, WH_CAUSE_STORE_PAGE), 1);
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, true, false, asid[0]);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 1); /* SUM: as before */
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, asid[0]);
+        wh_mmu_flush_page(m, kernel);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 1);
+        wh_mmu_flush_all(m);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 1);
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, 8ull << 60 | (TABLES + 0x80000) >> 12 | 3ull << 44);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, 0), 0);
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp); /* another ASID */
+        wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, 8ull << 60 | (TABLES + 0x80000) >> 12);
+        CHECK_EQ(walks_of(m, kernel, WH_STORE, WH_CAUSE_STORE_PAGE), 1); /* no ASIDs: a new root forgets all */
+    }
+}
+
+/* A page of code that is not global: not found through the number of those that are. */
+static void fetches_of_address_spaces(void)
+{
+    const uint64_t satp = 8ull << 60 | TABLES >> 12, va = 0xffffffc000801000;
+    wh_mmu *m = fresh(3, WH_PRIV_S);
+    map(3, va, TARGET, 0, V | R | X | A);
+    uint64_t shared = m->fetch_context;
+    CHECK_EQ(walks_of(m, va, WH_FETCH, 0), 1);
+    uint64_t first = m->fetch_context;
+    uint32_t code = m->code_context;
+    CHECK(first != shared);
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp | 5ull << 44);
+    CHECK(m->fetch_context != first && m->code_context != code);
+    CHECK_EQ(walks_of(m, va, WH_FETCH, 0), 1);
+    CHECK(m->fetch_context != first && m->fetch_context != shared && m->code_context != code);
+}
+
 /* As translated code fills a slot: the page's virtual address, and that something is in the chunk. */
 static wh_tlb_entry *fill_site(wh_mmu *m, unsigned index, uint64_t page)
 {
@@ -394,6 +466,8 @@ int main(void)
     bench_open(&b, false);
     second_level();
     sites();
+    global_pages();
+    fetches_of_address_spaces();
     depths_and_superpages();
     permissions();
     accessed_and_dirty();
