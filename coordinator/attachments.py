@@ -13,12 +13,25 @@ from collections import defaultdict
 import trio
 
 from coordinator.cluster import Cluster
-from coordinator.errors import Conflict, CoordinatorError, Failed
+from coordinator.errors import Conflict, CoordinatorError, Failed, Unavailable
 from coordinator.model import AttachedPort, AttachmentKind
 from coordinator.store import attachments, nodes
 from coordinator.store.db import Tx
+from coordinator.store.rules import PortRow
 from protocol.errors import LinkError, WherryError
-from protocol.messages import NetLook, NetLooked, PortsDone, PortsSet, PortTrace, PortTraced
+from protocol.messages import (
+    NetLook,
+    NetLooked,
+    PortOpen,
+    PortRelease,
+    PortReleased,
+    PortsDone,
+    PortSettings,
+    PortsSet,
+    PortTrace,
+    PortTraced,
+)
+from protocol.transport import Link
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +45,28 @@ class Attachments:
         self._locks: defaultdict[int, trio.Lock] = defaultdict(trio.Lock)
 
     async def attach(
-        self, *, network: str, kind: AttachmentKind, local: str, remote: str, on: str | None
+        self,
+        *,
+        network: str,
+        kind: AttachmentKind,
+        local: str,
+        remote: str,
+        on: str | None,
+        settings: PortSettings | None = None,
     ) -> AttachedPort:
         """A port that its node has open. Raises :class:`CoordinatorError` with the node's reason."""
 
         def write(tx: Tx) -> AttachedPort:
             node = nodes.by_name(tx, on, field="on").id if on else _only_node(tx)
-            return attachments.create(tx, node=node, network=network, kind=kind, local=local, remote=remote)
+            return attachments.create(
+                tx,
+                node=node,
+                network=network,
+                kind=kind,
+                local=local,
+                remote=remote,
+                settings=settings or PortSettings(),
+            )
 
         port = await self._cluster.db.run(write)
         try:
@@ -65,6 +93,40 @@ class Attachments:
             await self._send(node)
         except (WherryError, CoordinatorError) as exc:
             log.info("node=%d was not told its attached ports: %s", node, exc)
+
+    async def open(self, port: PortRow) -> None:
+        """Open a port that the guard has shut. Raises :class:`Unavailable` when its node is away."""
+        if port.node is None:
+            raise Unavailable(f"{port.name} is on no node", field="open")
+        name = await self._cluster.db.run(nodes.name_of, port.node)
+        await self._cluster.links.need(port.node, name).call(PortOpen(port=port.key), timeout=CALL_S)
+
+    async def release_at(self, port: PortRow) -> list[str]:
+        """All stations that are held at a port may move again."""
+        macs: dict[int, list[str]] = {}
+        for answer in (await self.look()).values():
+            for status in answer.ports:
+                if port.key in (status.mac, status.owner):
+                    macs[status.vni] = [held.mac for held in status.held]
+        return sorted({mac for vni, held in macs.items() if held for mac in await self.release(vni, held)})
+
+    async def release(self, vni: int, macs: list[str]) -> list[str]:
+        """These may move again, in the switches of all nodes; ``vni`` 0: in all networks. Those that were held."""
+        found: set[str] = set()
+
+        async def ask(link: Link) -> None:
+            try:
+                answer = await link.call(PortRelease(vni=vni, macs=macs), timeout=LOOK_S)
+            except LinkError as exc:
+                log.info("node=%d did not release %s: %s", link.peer.node, ", ".join(macs), exc)
+            else:
+                assert isinstance(answer, PortReleased)
+                found.update(answer.macs)
+
+        async with trio.open_nursery() as nursery:
+            for link in self._cluster.links.all().values():
+                nursery.start_soon(ask, link)
+        return sorted(found)
 
     async def look(self) -> dict[int, NetLooked]:
         """What the switches of all nodes that answer in time have."""
@@ -95,6 +157,7 @@ class Attachments:
         return answer
 
     async def _send(self, node: int) -> PortsDone:
+        await self._cluster.rules.ensure(node)
         async with self._locks[node]:
             wanted = await self._cluster.db.run(attachments.on_node, node)
             name = await self._cluster.db.run(nodes.name_of, node)

@@ -18,8 +18,10 @@ from coordinator.errors import CoordinatorError
 from coordinator.events import Hub
 from coordinator.leases import BecameAlive, LeaseEvent, Leases
 from coordinator.live import LiveLinks
-from coordinator.model import Guest
+from coordinator.model import Guest, Network
+from coordinator.paths import LEAST, Paths
 from coordinator.placement import Demand, Placement, place
+from coordinator.rules import Rules
 from coordinator.stats import Stats
 from coordinator.store import guests, meta, networks, nodes
 from coordinator.store.db import Db, Tx
@@ -44,6 +46,8 @@ class Cluster:
         self.hub = Hub()
         self.links = LiveLinks()
         self.stats = Stats()
+        self.rules = Rules(db, self.links)
+        self.paths = Paths()
         self.directory_changed = trio.Event()
         self._lease_changed = trio.Event()
         db.on_events = self.hub.publish
@@ -62,6 +66,7 @@ class Cluster:
                 await self.db.run(_node_alive, effect.node)
             else:
                 await self.db.run(_node_lost, effect.node, effect.reason)
+                self.paths.gone(effect.node)
                 log.warning("node=%s lost: %s", effect.node, effect.reason)
         self._lease_changed.set()
         self._lease_changed = trio.Event()
@@ -135,6 +140,12 @@ class Cluster:
 
     def place(self, tx: Tx, demand: Demand, *, without: str | None = None) -> Placement:
         return place(demand, guests.candidates(tx, self.alive(), without=without))
+
+    def mtu(self, tx: Tx, network: Network, node: int | None = None) -> int:
+        """What packets of a network may have that has a port on ``node``, too: its own MTU, or what the narrowest path
+        between its nodes carries."""
+        narrow = self.paths.narrowest(networks.nodes_of(tx, network.name) | ({node} if node else set()), network.mtu)
+        return max(LEAST, narrow.mtu) if narrow else network.mtu
 
     def owner_link(self, guest: Guest, name: str | None) -> Link:
         return self.links.need(guest.node, name)

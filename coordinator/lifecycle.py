@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import trio
+from msgspec.structs import replace
 
 from coordinator.cluster import Cluster
 from coordinator.errors import Cancelled, Conflict, Invalid, NotFound, Unavailable
@@ -25,7 +26,7 @@ from coordinator.placement import Demand, Placement, mib
 from coordinator.store import guests, images, journal, networks, nodes
 from coordinator.store.db import Tx
 from protocol.errors import LinkClosed, LinkTimeout, RemoteError, WherryError
-from protocol.messages import GuestForget, GuestRun, GuestSpec, GuestStatus, GuestStop
+from protocol.messages import GuestForget, GuestRun, GuestSpec, GuestStatus, GuestStop, Nic, PortSettings
 from protocol.transport import Link
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class RunWish:
     image: str
     memory: int
     cpus: int
-    networks: Sequence[str]
+    networks: Sequence[tuple[str, PortSettings]]
     on: str | None = None
     cmdline: str = ""
     cpu: Literal["rva22", "rv64gc"] = "rva22"
@@ -80,6 +81,8 @@ class Lifecycle:
         if wish.seed is not None and not wish.icount:
             raise Invalid("seed goes with icount: only then does it decide the run", field="seed")
         on = nodes.by_name(tx, wish.on, field="on").id if wish.on else None
+        placement = self._cluster.place(tx, Demand(wish.memory, wish.cpus, on=on))
+        chosen = placement.chosen.node if placement.chosen else None
         ident = f"g-{secrets.token_hex(6)}"
         spec = GuestSpec(
             guest=ident,
@@ -87,13 +90,17 @@ class Lifecycle:
             image=image,
             memory=wish.memory,
             cpus=wish.cpus,
-            nics=networks.allocate(tx, ident, list(wish.networks)),
+            nics=self._fit(tx, networks.allocate(tx, ident, wish.networks), chosen),
             cmdline=wish.cmdline,
             cpu=wish.cpu,
             icount=wish.icount,
             seed=wish.seed or secrets.randbits(SEED_BITS) | 1,
         )
-        return spec, self._cluster.place(tx, Demand(wish.memory, wish.cpus, on=on))
+        return spec, placement
+
+    def _fit(self, tx: Tx, nics: Sequence[Nic], node: int | None) -> list[Nic]:
+        """A start on ``node``: each NIC's MTU is the network's, or what the narrowest path of the network carries."""
+        return [replace(nic, mtu=self._cluster.mtu(tx, networks.by_name(tx, nic.network), node)) for nic in nics]
 
     async def explain(self, wish: RunWish) -> Placement:
         """Where it would run and why; nothing is kept."""
@@ -133,6 +140,8 @@ class Lifecycle:
                 raise FullError(placement.refusal(), field="memory", placement=placement.to_json())
             guest = guests.move(tx, guest, node=placement.chosen.node, expect=guest.generation)
             guests.forget_run(tx, guest)
+            nics = self._fit(tx, guest.spec.nics, placement.chosen.node)
+            guest = guests.set_spec(tx, guest, replace(guest.spec, nics=nics))
             guests.set_desired(tx, guest, "running")
             guests.set_state(tx, guest, "pending")
             return operation
@@ -198,12 +207,19 @@ class Lifecycle:
         if guest.state == "pending":
             guest = await self._cluster.db.run(guests.set_state, guest, "starting")
         assert guest.node is not None
-        request = GuestRun(spec=guest.spec, generation=guest.generation)
+        request, node = GuestRun(spec=guest.spec, generation=guest.generation), guest.node
+
+        async def run(link: Link, left: float) -> GuestStatus:
+            await self._cluster.rules.ensure(node)  # its ports are what they shall be from their first frame
+            status = await link.call(request, timeout=left)
+            assert isinstance(status, GuestStatus)
+            return status
+
         task.report(phase="starting", node=await self._cluster.db.run(nodes.name_of, guest.node))
         try:
             status = await self._ask(
                 guest.node,
-                lambda link, left: link.call(request, timeout=left),
+                run,
                 deadline_s=self._left(operation, RUN_DEADLINE_S),
                 task=task,
             )

@@ -19,6 +19,7 @@ from coordinator.errors import CoordinatorError, Forbidden, NotFound
 from coordinator.leases import Heard, LinkLost
 from coordinator.leases import Registered as LeaseRegistered
 from coordinator.migrations import Migrations
+from coordinator.netevents import Noticed
 from coordinator.reconcile import Forget, Missing, Observe, Stop, Tell, reconcile
 from coordinator.rollover import Rollover
 from coordinator.store import guests, journal, migrations, nodes
@@ -51,6 +52,7 @@ class NodeService:
         self._rollover = rollover
         self._attachments = attachments
         self._errands = errands
+        self._noticed = Noticed(cluster)
         self._absent: dict[int, set[str]] = {}
 
     def handlers(self) -> Handlers:
@@ -61,6 +63,7 @@ class NodeService:
         out.on_request(m.Renew, self._renew)
         out.on_request(m.Decide, self._decide)
         out.on_notice(m.Report, self._report)
+        out.on_notice(m.NetEvents, self._net_events)
         out.on_notice(m.MigrationProgress, self._progress)
         out.on_notice(m.MigrationResult, self._result)
         out.on_stream(m.RelayOpen, self._relay)
@@ -146,7 +149,7 @@ class NodeService:
         forget = await self._reconcile(link, request.guests, registering=True)
         self._cluster.announce()
         self._errands.send(self._rollover.tell, node, link)  # it may have been away while the CA was rotated
-        self._errands.send(self._attachments.tell, node)
+        self._errands.send(self._told_ports, node)
         log.info("node=%d name=%s registered with %d guests", node, request.name, len(request.guests))
 
         def read(tx: Tx) -> m.Registered:
@@ -164,6 +167,15 @@ class NodeService:
         self._cluster.stats.observe(node, report.guests, trio.current_time())
         for guest, generation in await self._reconcile(link, report.guests, registering=False):
             self._errands.send(self._send, link, m.GuestForget(guest=guest, generation=generation))
+
+    async def _told_ports(self, node: int) -> None:
+        """What its ports let through, then which of them there shall be."""
+        await self._cluster.rules.tell(node)
+        await self._attachments.tell(node)
+
+    async def _net_events(self, link: Link, notice: m.NetEvents) -> None:
+        if self._cluster.links.get(link.peer.node) is link:
+            await self._noticed.take(link.peer.node, notice)
 
     async def _reconcile(
         self, link: Link, reported: list[m.GuestStatus], *, registering: bool

@@ -262,13 +262,23 @@ class Migrations:
             else:
                 if operation.state != "pending":  # after a restart: the source is on its way back, too
                     await self._cluster.links.wait(migration.source)
-                abort = await self._start_source(migration, params)
+                else:
+                    abort = await self._tell_target(migration)
+                abort = abort or await self._start_source(migration, params)
             if not abort and decision.decision == "pending":
                 await watch.decided.wait()
             nursery.cancel_scope.cancel()
         if abort and watch.result is not None and watch.result.reason:
             abort = watch.result.reason
         return await self.decide(migration.id, ask="abort" if abort else "query", reason=abort)
+
+    async def _tell_target(self, migration: Migration) -> str:
+        """Have the target know what the guest's ports let through; returns why it can't, or ""."""
+        try:
+            await self._cluster.rules.ensure(migration.target)
+        except WherryError as exc:
+            return f"the target node does not have the settings of the guest's ports: {exc}"
+        return ""
 
     async def _start_source(self, migration: Migration, params: MigrationParams) -> str:
         """Ask the source to begin; returns why it is over already, or "" when it is under way."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from protocol.messages import GuestSpec, ImageRef
+from msgspec import to_builtins
+
+from protocol.messages import GuestSpec, ImageRef, PortSettings
 
 Role = Literal["viewer", "operator", "admin"]
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")  # each includes those before it
@@ -18,6 +20,12 @@ UNFINISHED: tuple[OperationState, ...] = ("pending", "running")
 
 # A guest in one of these holds its memory on its node; the others hold nothing but their name and addresses.
 HOLDS_MEMORY = ("pending", "starting", "running", "paused", "migrating", "stopping", "unknown")
+
+
+def plain(settings: PortSettings) -> dict[str, Any]:
+    """As JSON: what is not given is as the port's kind and network have it."""
+    found: dict[str, Any] = to_builtins(settings)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,10 @@ class Guest:
             "cpu": self.spec.cpu,
             "icount": self.spec.icount,
             "seed": self.spec.seed if self.spec.icount else None,  # elsewhere it is what the guest's keys come from
-            "nics": [{"network": n.network, "mac": n.mac, "address": n.address} for n in self.spec.nics],
+            "nics": [
+                {"network": n.network, "mac": n.mac, "address": n.address, "mtu": n.mtu, "settings": plain(n.settings)}
+                for n in self.spec.nics
+            ],
             "created": self.created,
             "booted_s": round(self.booted - self.started, 3) if self.booted >= self.started > 0 else None,
             "pid": self.pid,
@@ -82,6 +93,8 @@ class Network:
     subnet: str
     mtu: int
     created: float
+    stations: int = 0  # learned ones at most, in each switch; 0: the switch's own bound
+    storm: int = 10000  # frames/s that each port may have flooded; 0: no bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +181,7 @@ class AttachedPort:
     local: str
     remote: str
     created: float
+    settings: PortSettings
 
 
 @dataclass(frozen=True, slots=True)

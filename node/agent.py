@@ -62,7 +62,7 @@ class Agent:
         coordinator = config.coordinator or identity.coordinator
         self.address = advertised(config.advertise or own_address(coordinator, config.host), port)
         self.coordinator = Coordinator(identity, coordinator, self._handlers)
-        self.mesh = Mesh(identity.node, udp, config.state / "attachments.msgpack")
+        self.mesh = Mesh(identity.node, udp, config.state)
         self.peers = Peers(identity, self.coordinator, self._handlers, self._peer_session)
         self.blobs = Blobs(config.state / "blobs")
         self.registered = trio.Event()
@@ -178,6 +178,7 @@ class Agent:
         self.registered.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_renewed, self.identity, link, time.time)
+            nursery.start_soon(self.mesh.watcher.tell, link)
             await self._report(link)
 
     async def _tunnel_address(self) -> str:

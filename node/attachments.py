@@ -79,6 +79,10 @@ class Attachments:
             if port.endpoint is not None:
                 yield port.number, port.wish
 
+    def number_of(self, ident: str) -> int | None:
+        port = self._ports.get(ident)
+        return port.number if port is not None and port.endpoint is not None else None
+
     def states(self) -> list[AttachmentState]:
         return [port.state() for port in self._ports.values()]
 
@@ -156,6 +160,7 @@ class Attachments:
             port.number = self._networks.enter(wish.vni, wish.mtu)
             try:
                 endpoint.add(self._switch, port.number, wish.vni)
+                self._set_up(port.number, wish)
             except BaseException:
                 self._networks.leave(wish.vni)
                 raise
@@ -165,6 +170,13 @@ class Attachments:
             return
         port.endpoint, port.code, port.reason = endpoint, "", ""
         log.info("attachment %s: %s %s is port %d of %s", wish.id, wish.kind, wish.local, port.number, wish.network)
+
+    def _set_up(self, number: int, wish: Attachment) -> None:
+        try:
+            self._networks.rules.port_added(number, wish.id, wish.vni, guarded=wish.kind == "tap")
+        except CoreError:
+            self._switch.remove_port(number)
+            raise
 
     @staticmethod
     def _failed(port: _Port, code: str, reason: str) -> None:
@@ -181,6 +193,7 @@ class Attachments:
                 endpoint.remove()
         with contextlib.suppress(CoreError):
             self._switch.remove_port(port.number)
+        self._networks.rules.port_removed(port.number)
         endpoint.close()
         self._networks.leave(port.wish.vni)
 

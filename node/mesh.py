@@ -25,7 +25,9 @@ import trio
 
 from node.attachments import Attachments
 from node.core import CoreError
+from node.netevents import Watcher
 from node.netlook import NetWatch
+from node.portrules import Rules
 from node.ports import GuestPorts
 from node.switchctl import Switch, SwitchEvent, SwitchEventKind, best_cipher
 from node.switchnets import Networks
@@ -57,15 +59,19 @@ class _Session:
 
 class Mesh:
     """Owner of the switch. ``node``: this node's id; ``udp`` (bound) becomes the switch's, None: no tunnels.
-    ``attachments``: the file in which those are kept, None: in none."""
+    ``state``: the folder in which attachments and ports' settings are kept, None: in none."""
 
-    def __init__(self, node: int, udp: socket.socket | None, attachments: Path | None = None) -> None:
+    def __init__(self, node: int, udp: socket.socket | None, state: Path | None = None) -> None:
         self.node = node
         self.switch = Switch(node, udp)
-        networks = Networks(self.switch, self)
+        rules = Rules(state / "rules.msgpack" if state else None, self.switch)
+        networks = Networks(self.switch, self, rules)
         self.ports = GuestPorts(self.switch, self, networks)
-        self.attachments = Attachments(attachments, self.switch, self, networks)
-        self._watch = NetWatch(self.switch, self.ports, self.attachments, self._peers)
+        kept = state / "attachments.msgpack" if state else None
+        self.attachments = Attachments(kept, self.switch, self, networks)
+        self.watcher = Watcher(self.switch, rules, self.ports, self.attachments)
+        self._rules = rules
+        self._look = NetWatch(self.switch, self.ports, self.attachments, self.watcher, self._peers)
         self._macs = macs.MacTable(node)
         self._routes = linkstate.LinkStateMachine(node, sequence=int(time.time() * 1000))
         self._keys: dict[int, keys.PeerKeys] = {}
@@ -87,7 +93,9 @@ class Mesh:
         handlers.on_notice(MacAdverts, self._adverts)
         handlers.on_notice(LinkStates, self._lsas)
         self.attachments.register(handlers)
-        self._watch.register(handlers)
+        self._rules.register(handlers)
+        self.watcher.register(handlers)
+        self._look.register(handlers)
 
     async def run(self) -> None:
         """Serve the switch's events and the machines' timers until cancelled."""
@@ -115,6 +123,7 @@ class Mesh:
             self._do_macs(macs.NodeGone(node))
             self._do_routes(linkstate.NodeGone(node))
             self._via.pop(node, None)
+            self.watcher.peer_gone(node)
             self._try(self.switch.remove_peer, node)
         for node, info in present.items():
             address = _numeric(info.tunnel)
@@ -293,34 +302,13 @@ class Mesh:
                 self._do_routes(linkstate.NeighbourDown(event.node))
             case SwitchEventKind.REKEY:
                 self._do_keys(event.node, keys.Worn())
-            case SwitchEventKind.PATH_MTU:
-                log.info("node=%d the path carries frames of networks of MTU %d and below", event.node, event.value)
             case SwitchEventKind.MAC_LEARNED | SwitchEventKind.MAC_AGED:
                 self._learned(event)
             case SwitchEventKind.PORT_DOWN:
                 if not self.attachments.down(event.port):
                     log.warning("port %d is down: its ring is damaged", event.port)
-            case SwitchEventKind.DUPLICATE:
-                here, there = (event.port, event.node), (event.value >> 32, event.value & 0xFFFFFFFF)
-                log.warning(
-                    "network %d: %s is at %s and at %s: two hosts have this address, or there is a loop; "
-                    "frames with it from the second are dropped",
-                    event.vni, event.mac, self._place(*here), self._place(*there),
-                )  # fmt: skip
-            case SwitchEventKind.STORM:
-                log.warning(
-                    "network %d: %s floods more than its rate; it has %d frames a second until it is calm",
-                    event.vni, self._place(event.port, 0), event.value,
-                )  # fmt: skip
-            case SwitchEventKind.GUARD:
-                log.warning("network %d: %s: a bridge's BPDU came in", event.vni, self._place(event.port, 0))
-
-    def _place(self, port: int, node: int) -> str:
-        if not port:
-            return f"node {node}"
-        named = {number: f"{wish.kind} {wish.local}" for number, wish in self.attachments}
-        named |= {number: f"guest {guest} ({nic.mac})" for number, guest, nic in self.ports.all()}
-        return f"port {port}, {named.get(port, 'which is gone')}"
+            case _:
+                self.watcher.noticed(event)
 
     def _learned(self, event: SwitchEvent) -> None:
         """A MAC is one station, whatever VLANs it is seen in: it is here while it is in one of them."""

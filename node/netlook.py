@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from typing import Literal
 
 import trio
 
 from node.attachments import Attachments
 from node.core import CoreError
+from node.netevents import Watcher
 from node.ports import GuestPorts
 from node.switchctl import Counters, Switch
 from protocol.errors import Refused
@@ -25,9 +27,11 @@ class NetWatch:
         switch: Switch,
         guests: GuestPorts,
         attachments: Attachments,
+        watcher: Watcher,
         peers: Callable[[], Iterable[tuple[int, int | None]]],
     ) -> None:
         self._switch = switch
+        self._watcher = watcher
         self._guests = guests
         self._attachments = attachments
         self._peers = peers
@@ -53,14 +57,8 @@ class NetWatch:
         return PortTraced(notes=notes, lost=lost)
 
     def look(self) -> NetLooked:
-        ports = [
-            PortStatus(port=n, vni=nic.vni, kind="guest", owner=guest, name="", mac=nic.mac, counters=self._port(n))
-            for n, guest, nic in self._guests.all()
-        ]
-        ports += [
-            PortStatus(port=n, vni=wish.vni, kind=wish.kind, owner=wish.id, name=wish.local, counters=self._port(n))
-            for n, wish in self._attachments
-        ]
+        ports = [self._port(n, nic.vni, "guest", guest, "", nic.mac) for n, guest, nic in self._guests.all()]
+        ports += [self._port(n, wish.vni, wish.kind, wish.id, wish.local, "") for n, wish in self._attachments]
         return NetLooked(
             sampled=time.monotonic(),
             ports=ports,
@@ -69,8 +67,20 @@ class NetWatch:
             counters=asdict(self._switch.counters()),
         )
 
-    def _port(self, number: int) -> dict[str, int]:
-        return _told(lambda: self._switch.port_counters(number))
+    def _port(
+        self, number: int, vni: int, kind: Literal["guest", "tap", "unix", "udp"], owner: str, name: str, mac: str
+    ) -> PortStatus:
+        return PortStatus(
+            port=number,
+            vni=vni,
+            kind=kind,
+            owner=owner,
+            name=name,
+            mac=mac,
+            counters=_told(lambda: self._switch.port_counters(number)),
+            shut_by=self._watcher.shut_by(number),
+            held=self._watcher.held_at(number),
+        )
 
     def _tunnel(self, node: int) -> dict[str, int]:
         return _told(lambda: self._switch.peer_counters(node))

@@ -33,6 +33,7 @@ class _Copy:
     ports: list[tuple[int, Nic]] = field(default_factory=list)
     claimed: bool = False
     moved: bool = False
+    on: bool = False  # its ports carry frames
 
 
 class GuestPorts:
@@ -59,6 +60,7 @@ class GuestPorts:
                     mac=nic.mac,
                     generation=guest.generation,
                 )
+                self._set_up(number, nic)
             except BaseException:
                 self._networks.leave(nic.vni)
                 raise
@@ -68,6 +70,13 @@ class GuestPorts:
         if enabled:
             self.enable(guest, True)
 
+    def _set_up(self, number: int, nic: Nic) -> None:
+        try:
+            self._networks.rules.port_added(number, nic.mac, nic.vni, guarded=False, made_with=nic.settings)
+        except CoreError:
+            self._switch.remove_port(number)
+            raise
+
     def detach(self, guest: Guest) -> None:
         copy = self._copies.pop(guest.id, None)
         if copy is None:
@@ -76,6 +85,7 @@ class GuestPorts:
             if copy.claimed and not copy.moved:
                 self._claims.mac_gone(nic.vni, nic.mac)
             self._switch.remove_port(number)
+            self._networks.rules.port_removed(number)
             if copy.moved:
                 self._linger(nic)
             else:
@@ -120,10 +130,11 @@ class GuestPorts:
         copy = self._copies.get(guest.id)
         if copy is None:
             return
-        copy.generation = guest.generation
+        copy.generation, copy.on = guest.generation, on
         for number, nic in copy.ports:
             self._switch.enable_port(number, on)
             if on:
+                self._networks.rules.opened(number)
                 self._claims.mac_here(nic.vni, nic.mac, nic.address.partition("/")[0], guest.generation)
         copy.claimed = copy.claimed or on
 
@@ -134,6 +145,10 @@ class GuestPorts:
                 self._switch.announce(number)
             except CoreError as error:
                 log.warning("%s port %d cannot be announced: %s", guest.tag, number, error)
+
+    def number_of(self, mac: str) -> int | None:
+        """The port of a NIC whose copy may speak here."""
+        return next((n for copy in self._copies.values() if copy.on for n, nic in copy.ports if nic.mac == mac), None)
 
     def all(self) -> Iterator[tuple[int, str, Nic]]:
         """Port number, guest and NIC of each."""
@@ -149,4 +164,5 @@ class GuestPorts:
             for number, nic in copy.ports:
                 if (nic.vni, nic.mac) == (vni, mac):
                     log.info("guest=%s generation=%d is fenced: node %d is newer", guest, copy.generation, node)
+                    copy.on = False
                     self._switch.enable_port(number, False)

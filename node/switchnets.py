@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
+from node.portrules import Rules
 from node.switchctl import Switch
 
 
@@ -21,18 +22,22 @@ class Claims(Protocol):
 
 
 class Networks:
-    """Counts the users of each network and gives port numbers, which are unique in the switch."""
+    """Counts the users of each network and gives port numbers, which are unique in the switch. ``rules``: what networks
+    and ports let through."""
 
-    def __init__(self, switch: Switch, claims: Claims) -> None:
+    def __init__(self, switch: Switch, claims: Claims, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules(None, switch)
         self._switch = switch
         self._claims = claims
         self._numbers = itertools.count(1)
         self._users: dict[int, int] = {}
 
     def enter(self, vni: int, mtu: int) -> int:
-        """The network is there until as many :meth:`leave`; returns a port number. The MTU is the first user's."""
+        """The network is there until as many :meth:`leave`; returns a port number. The MTU is the network's, or the
+        first user's if that is larger or the only one that is known."""
         if vni not in self._users:
-            self._switch.add_network(vni, mtu)
+            self._switch.add_network(vni, max(mtu, self.rules.mtu(vni)))
+            self.rules.network_added(vni)
             self._users[vni] = 0
             self._claims.network_added(vni)
         self._users[vni] += 1
@@ -44,4 +49,5 @@ class Networks:
         if not self._users[vni]:
             del self._users[vni]
             self._claims.network_removed(vni)
+            self.rules.network_removed(vni)
             self._switch.remove_network(vni)

@@ -60,6 +60,16 @@ GuestState = Literal[
 ]
 
 
+class PortSettings(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """What a port lets through. What is not given is as the port's kind and network have it."""
+
+    vlan: Annotated[str, Meta(max_length=255)] = ""  # protocol.vlans
+    native: Annotated[int, Meta(ge=0, le=4094)] = 0  # of a trunk's untagged frames; 0: it takes none
+    guard: bool | None = None  # a bridge's BPDU shuts it; none: TAPs only
+    stations: Annotated[int, Meta(ge=0, le=1 << 20)] = 0  # learned ones at most; 0: what the network takes
+    storm: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] | None = None  # flooded frames/s; 0: no bound, none: the network's
+
+
 class Nic(Message, frozen=True, kw_only=True):
     network: Name
     vni: Vni
@@ -67,6 +77,7 @@ class Nic(Message, frozen=True, kw_only=True):
     address: Text  # "10.0.0.2/24"
     gateway: Text = ""
     mtu: Annotated[int, Meta(ge=576, le=9000)] = 1400
+    settings: PortSettings = PortSettings()  # as the guest was made; port.rules has what holds now
 
 
 class ImageFile(Message, frozen=True, kw_only=True):
@@ -204,6 +215,36 @@ class Report(Notice, frozen=True, kw_only=True):
 class Renew(Request, frozen=True, kw_only=True):
     method: ClassVar[str] = "node.renew"
     csr_pem: Annotated[str, Meta(max_length=65536)]
+
+
+PortKey = Annotated[str, Meta(min_length=1, max_length=64)]  # a guest NIC's MAC, or an attachment's id
+
+
+class NetEvent(Message, frozen=True, kw_only=True):
+    """What a switch noticed. ``port`` and ``node``: where; of a duplicate where the station is held, one of the two,
+    and ``other_port`` or ``other_node`` where it was besides. ``value``: of a storm the flooded frames/s that the port
+    still has, of path_mtu the largest MTU of a network whose frames the path to ``node`` carries. ``count``: how many
+    of its kind this one stands for."""
+
+    kind: Literal["duplicate", "storm", "guard", "path_mtu"]
+    time: float
+    vni: Annotated[int, Meta(ge=0, le=0xFFFFFF)] = 0
+    mac: Text = ""
+    port: Annotated[str, Meta(max_length=64)] = ""
+    node: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
+    other_port: Annotated[str, Meta(max_length=64)] = ""
+    other_node: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
+    value: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    count: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1
+
+
+class NetEvents(Notice, frozen=True, kw_only=True):
+    """Soon after they happen; one of a kind and place at most twice a minute. ``lost``: how many were left out since
+    the last notice. All paths' MTUs come again with each session."""
+
+    method: ClassVar[str] = "node.events"
+    events: Annotated[list[NetEvent], Meta(max_length=256)]
+    lost: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 
 class MigrationProgress(Notice, frozen=True, kw_only=True):
@@ -413,6 +454,57 @@ class PortsDone(Message, frozen=True, kw_only=True):
 PortsSet.answer = PortsDone
 
 
+class NetworkRule(Message, frozen=True, kw_only=True):
+    vni: Vni
+    mtu: Annotated[int, Meta(ge=576, le=9000)]
+    stations: Annotated[int, Meta(ge=0, le=1 << 20)] = 0  # learned ones at most, in each switch; 0: the switch's
+    storm: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 10000  # frames/s that a port may have flooded; 0: no bound
+
+
+class PortRule(Message, frozen=True, kw_only=True):
+    port: PortKey
+    settings: PortSettings
+
+
+class PortRules(Request, frozen=True, kw_only=True):
+    """All networks, and all ports of the cluster with settings of their own: whichever node a guest comes to knows its
+    ports' already. Each list replaces the former one; the node keeps it, and has it before it opens a port."""
+
+    method: ClassVar[str] = "port.rules"
+    networks: Annotated[list[NetworkRule], Meta(max_length=65536)]
+    ports: Annotated[list[PortRule], Meta(max_length=65536)]
+
+
+class PortOpen(Request, frozen=True, kw_only=True):
+    """Open a port that the guard has shut. One that is open stays so."""
+
+    method: ClassVar[str] = "port.open"
+    port: PortKey
+
+
+class PortRelease(Request, frozen=True, kw_only=True):
+    """Stations that are held may move again: in one network, or, with ``vni`` 0, in all that the node has."""
+
+    method: ClassVar[str] = "port.release"
+    vni: Annotated[int, Meta(ge=0, le=0xFFFFFF)]
+    macs: Annotated[list[Mac], Meta(max_length=256)]
+
+
+class PortReleased(Message, frozen=True, kw_only=True):
+    macs: Annotated[list[Mac], Meta(max_length=256)]  # those that were held here
+
+
+PortRelease.answer = PortReleased
+
+
+class HeldStation(Message, frozen=True, kw_only=True):
+    """A station that is held at a port; where else it was last: at a port of this node or at another node."""
+
+    mac: Mac
+    other_port: Annotated[str, Meta(max_length=64)] = ""
+    other_node: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
+
+
 class PortStatus(Message, frozen=True, kw_only=True):
     """``owner``: the guest's or the attachment's id. Counters as wh_counters in csrc/api.cdef."""
 
@@ -423,6 +515,8 @@ class PortStatus(Message, frozen=True, kw_only=True):
     name: Text  # of an attachment: its local end; of a guest: empty
     mac: Text = ""  # the locked one
     counters: Annotated[dict[CounterName, Counter], Meta(max_length=64)] = {}
+    shut_by: Text = ""  # the MAC whose BPDU shut it; empty: it is open
+    held: Annotated[list[HeldStation], Meta(max_length=256)] = []
 
 
 class TunnelStatus(Message, frozen=True, kw_only=True):

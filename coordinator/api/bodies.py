@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 CpuModel = Literal["rva22", "rv64gc"]
@@ -13,6 +13,49 @@ MIB = 1 << 20
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+Stations = Annotated[int, Field(ge=0, le=1 << 20, description="learned ones at most; 0: as many as the switch takes")]
+Storm = Annotated[int, Field(ge=0, le=1_000_000_000, description="frames/s a port may have flooded; 0: no bound")]
+Vlan = Annotated[
+    str,
+    Field(max_length=255, description='"10": access; "10:20", "10:100-199", "10:": trunk; "": frames pass as they are'),
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+]
+
+
+class PortBody(Body):
+    """A port's settings; null: as its kind and its network have it. ``native``: the VLAN of a trunk's untagged frames.
+    ``guard``: a bridge's BPDU shuts the port."""
+
+    vlan: Vlan | None = None
+    native: Annotated[int, Field(ge=0, le=4094)] | None = None
+    guard: bool | None = None
+    stations: Stations | None = None
+    storm: Storm | None = None
+
+    def wish(self) -> dict[str, Any]:
+        """What was given, null included."""
+        return {key: getattr(self, key) for key in PortBody.model_fields if key in self.model_fields_set}
+
+
+class PortChangeBody(PortBody):
+    open: Annotated[bool, Field(description="open it if the guard has shut it")] = False
+
+
+class ReleaseBody(Body):
+    """``mac``: that station, in one network or in all; else ``port``: all that are held at it (a MAC or an id)."""
+
+    mac: Annotated[str, Field(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")] | None = None
+    network: Name | None = None
+    port: Annotated[str, Field(max_length=64)] | None = None
+
+
+class NicBody(PortBody):
+    network: Name
+
+
+Nic = Annotated[NicBody, BeforeValidator(lambda value: {"network": value} if isinstance(value, str) else value)]
 
 
 class RunBody(Body):
@@ -25,7 +68,7 @@ class RunBody(Body):
         False
     )
     seed: Annotated[int, Field(ge=1, lt=2**53, description="only with icount")] | None = None
-    networks: Annotated[list[Name], Field(max_length=8)] = []
+    networks: Annotated[list[Nic], Field(max_length=8, description="one NIC each: a name, or with its port")] = []
     on: Name | None = None
     cmdline: Annotated[str, Field(max_length=2048, description="appended to the image's")] | None = None
     explain: bool = False
@@ -55,9 +98,19 @@ class NetworkBody(Body):
     name: Name
     subnet: Annotated[str, Field(max_length=64)] | None = None
     mtu: Annotated[int, Field(ge=576, le=9000)] = 1400
+    stations: Stations = 0
+    storm: Storm = 10000
 
 
-class AttachBody(Body):
+class NetworkChangeBody(Body):
+    """What is not given stays."""
+
+    mtu: Annotated[int, Field(ge=576, le=9000)] | None = None
+    stations: Stations | None = None
+    storm: Storm | None = None
+
+
+class AttachBody(PortBody):
     """``local``: the TAP's name, a socket's absolute path, or HOST:PORT, by ``kind``; ``on``: the node, which may be
     left out where there is one only."""
 

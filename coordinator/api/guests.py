@@ -13,9 +13,10 @@ from coordinator.api.deps import Json, Operator, Services, Svc, Viewer
 from coordinator.errors import Conflict, Invalid
 from coordinator.lifecycle import RunWish
 from coordinator.model import Guest
+from coordinator.portsettings import merge
 from coordinator.store import guests, nodes
 from coordinator.store.db import Tx
-from protocol.messages import GuestExec, GuestLog, MigrationParams
+from protocol.messages import GuestExec, GuestLog, MigrationParams, PortSettings
 from protocol.transport import Link
 
 router = APIRouter(prefix="/v1/guests", tags=["guests"])
@@ -42,7 +43,10 @@ async def run_guest(svc: Svc, body: RunBody) -> JSONResponse:
         cpu=body.cpu,
         icount=body.icount,
         seed=body.seed,
-        networks=body.networks,
+        networks=[
+            (nic.network, merge(PortSettings(), nic.wish(), where=f"networks.{place}."))
+            for place, nic in enumerate(body.networks)
+        ],
         on=body.on,
         cmdline=body.cmdline or "",
     )

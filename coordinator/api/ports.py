@@ -6,12 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from coordinator.api.bodies import AttachBody
+from coordinator.api.bodies import AttachBody, PortChangeBody, ReleaseBody
 from coordinator.api.deps import Json, Operator, Services, Svc, Viewer
-from coordinator.model import AttachedPort, Guest, Network, Node
-from coordinator.store import attachments, guests, networks, nodes
+from coordinator.errors import Invalid
+from coordinator.model import AttachedPort, Guest, Network, Node, plain
+from coordinator.portsettings import merge, told
+from coordinator.store import attachments, guests, networks, nodes, rules
 from coordinator.store.db import Tx
-from protocol.messages import NetLooked
+from protocol.messages import HeldStation, NetLooked, PortSettings, PortStatus
 
 router = APIRouter(tags=["ports"])
 
@@ -29,12 +31,23 @@ class _Names:
         found = self.nodes.get(node) if node is not None else None
         return found.name if found else None
 
+    def place(self, held: HeldStation) -> str:
+        """Where else a held station is."""
+        if not held.other_port:
+            return f"node {self.node(held.other_node)}" if held.other_node else "a port that is gone"
+        if held.other_port in self.attached:
+            return self.attached[held.other_port].local
+        named = (g.name for g in self.guests.values() for n in g.spec.nics if n.mac == held.other_port)
+        return next(named, held.other_port)
+
 
 def _attached_json(port: AttachedPort, names: _Names, looked: dict[int, NetLooked]) -> Json:
     there = looked.get(port.node)
     state = next((s for s in there.attachments if s.id == port.id), None) if there else None
     return {
         "id": port.id,
+        "key": port.id,
+        "settings": plain(port.settings),
         "kind": port.kind,
         "name": port.local,
         "remote": port.remote,
@@ -45,6 +58,22 @@ def _attached_json(port: AttachedPort, names: _Names, looked: dict[int, NetLooke
     }
 
 
+def _live_json(status: PortStatus, name: str, names: _Names) -> Json:
+    """What a switch says of a port that is there: shut by the guard, stations held at it."""
+    held = [{"mac": h.mac, "other": names.place(h)} for h in status.held]
+    row: Json = {"port": status.port, "mac": status.mac or None, "counters": status.counters, "held": held}
+    if status.shut_by:
+        row["state"] = "shut"
+        row["reason"] = f"a bridge's BPDU came in from {status.shut_by}; to open it: wherry port set {name} --open"
+    elif held:
+        row["reason"] = (
+            f"{held[0]['mac']} is held here, it is also at {held[0]['other']}"
+            + (f" (and {len(held) - 1} more)" if len(held) > 1 else "")
+            + f"; to let it go: wherry port release {name}"
+        )
+    return row
+
+
 def ports_json(names: _Names, looked: dict[int, NetLooked]) -> list[Json]:
     out: list[Json] = []
     told: set[str] = set()
@@ -53,6 +82,7 @@ def ports_json(names: _Names, looked: dict[int, NetLooked]) -> list[Json]:
             network = names.networks.get(port.vni)
             row: Json = {
                 "id": None,
+                "key": port.mac,
                 "kind": port.kind,
                 "network": network.name if network else None,
                 "node": names.node(node),
@@ -61,16 +91,19 @@ def ports_json(names: _Names, looked: dict[int, NetLooked]) -> list[Json]:
             }
             if port.kind == "guest":
                 guest = names.guests.get(port.owner)
+                nic = next((n for n in guest.spec.nics if n.mac == port.mac), None) if guest else None
                 row |= {"name": guest.name if guest else port.owner, "remote": ""}
+                row["settings"] = plain(nic.settings) if nic else {}
             elif (attached := names.attached.get(port.owner)) is not None:
                 row |= _attached_json(attached, names, looked)
                 told.add(port.owner)
             else:
                 continue  # taken away a moment ago
-            out.append({**row, "port": port.port, "mac": port.mac or None, "counters": port.counters})
+            out.append({**row, **_live_json(port, str(row["name"]), names)})
     for ident, attached in names.attached.items():
         if ident not in told:
-            out.append({**_attached_json(attached, names, looked), "port": None, "mac": None, "counters": None})
+            row = _attached_json(attached, names, looked)
+            out.append({**row, "port": None, "mac": None, "counters": None, "held": []})
     return sorted(out, key=lambda p: (str(p["node"]), str(p["kind"]), str(p["name"]), p["port"] or 0))
 
 
@@ -123,10 +156,48 @@ async def trace(
 async def attach(svc: Svc, body: AttachBody) -> Json:
     """The answer comes when the node has the port open, or says why it can't."""
     port = await svc.attachments.attach(
-        network=body.network, kind=body.kind, local=body.local, remote=body.remote, on=body.on
+        network=body.network,
+        kind=body.kind,
+        local=body.local,
+        remote=body.remote,
+        on=body.on,
+        settings=merge(PortSettings(), body.wish()),
     )
     names, looked = await picture(svc)
     return _attached_json(port, names, looked)
+
+
+@router.patch("/v1/ports/{key}", dependencies=[Operator])
+async def change_port(svc: Svc, key: str, body: PortChangeBody) -> Json:
+    """By a guest NIC's MAC or an attached port's id. ``applied``: its node has it already; else it will when it is
+    back, or when the guest is started."""
+
+    def write(tx: Tx) -> rules.PortRow:
+        new = merge(rules.port(tx, key).settings, body.wish())
+        return rules.change(tx, key, new, told=told(new))
+
+    port = await svc.cluster.db.run(write)
+    applied = port.node in await svc.cluster.rules.tell_all()
+    if body.open:
+        await svc.attachments.open(port)
+    name = await svc.cluster.db.run(nodes.name_of, port.node)
+    told_now = {"key": key, "name": port.name, "network": port.network, "node": name}
+    return {**told_now, "settings": plain(port.settings), "applied": applied}
+
+
+@router.post("/v1/ports/release", dependencies=[Operator])
+async def release(svc: Svc, body: ReleaseBody) -> Json:
+    """Stations that are held, since they were seen in two places, may move again. The answer names those."""
+    if (body.mac is None) == (body.port is None):
+        raise Invalid("give one of mac and port", field="mac")
+    if body.port is not None:
+        row = await svc.cluster.db.run(rules.port, body.port)
+        return {"released": await svc.attachments.release_at(row)}
+    assert body.mac is not None
+    vni = 0
+    if body.network is not None:
+        vni = (await svc.cluster.db.run(networks.by_name, body.network, field="network")).vni
+    return {"released": await svc.attachments.release(vni, [body.mac])}
 
 
 @router.delete("/v1/ports/{ident}", dependencies=[Operator])

@@ -11,7 +11,7 @@ from coordinator.model import HOLDS_MEMORY, Guest
 from coordinator.placement import Candidate
 from coordinator.store import networks, nodes
 from coordinator.store.db import Tx
-from protocol.messages import GuestSpec, GuestStatus
+from protocol.messages import GuestSpec, GuestStatus, PortSettings
 
 _HELD = ", ".join(f"'{s}'" for s in HOLDS_MEMORY)
 
@@ -105,6 +105,11 @@ def set_state(tx: Tx, guest: Guest, state: str, *, reason: str = "", kind: str |
     return by_id(tx, guest.id)
 
 
+def set_spec(tx: Tx, guest: Guest, spec: GuestSpec) -> Guest:
+    tx.execute("UPDATE guests SET spec = ? WHERE id = ?", msgspec.json.encode(spec).decode(), guest.id)
+    return by_id(tx, guest.id)
+
+
 def set_desired(tx: Tx, guest: Guest, desired: str) -> None:
     tx.execute("UPDATE guests SET desired = ? WHERE id = ?", desired, guest.id)
 
@@ -148,6 +153,8 @@ def forget_run(tx: Tx, guest: Guest) -> None:
 
 
 def remove(tx: Tx, guest: Guest) -> None:
+    if any(nic.settings != PortSettings() for nic in guest.spec.nics):
+        networks.rules_changed(tx)
     tx.execute("DELETE FROM guests WHERE id = ?", guest.id)
     tx.emit(
         "guest.removed",

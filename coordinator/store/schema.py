@@ -183,7 +183,15 @@ CREATE TABLE attachments (
 # When a token of people ends; NULL: when it is revoked.
 _V4 = "ALTER TABLE api_tokens ADD COLUMN expires REAL;"
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
+# What networks and attached ports let through; a guest NIC's settings are in its guest's spec. Settings are JSON as
+# protocol.messages.PortSettings. storm: flooded frames a second of each port.
+_V5 = """
+ALTER TABLE networks ADD COLUMN stations INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE networks ADD COLUMN storm INTEGER NOT NULL DEFAULT 10000;
+ALTER TABLE attachments ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
 VERSION = len(STEPS)
 
 

@@ -135,7 +135,10 @@ class FakeAgent:
             m.MigrationLookup: self._lookup,
             m.Settle: self._settle,
             m.PortsSet: self._ports,
+            m.PortRules: self._nothing,
+            m.PortOpen: self._nothing,
             m.NetLook: self._look,
+            m.PortRelease: self._release,
         }
         for cls, fn in answers.items():
             out.on_request(cls, self._hooked(cls, fn))
@@ -194,6 +197,9 @@ class FakeAgent:
         states = [m.AttachmentState(id=a.id, state="up") for a in self.attachments]
         tunnels = [m.TunnelStatus(node=self.node % 2 + 1, counters={"drop_auth": 7})]
         return m.NetLooked(sampled=1.0, ports=ports, tunnels=tunnels, attachments=states, counters={"rx_frames": 9})
+
+    async def _release(self, request: m.PortRelease) -> m.PortReleased:
+        return m.PortReleased(macs=[])
 
     async def _nothing(self, request: Any) -> None:
         return None

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from node import endpoints
 from node.attachments import Attachments
+from node.netevents import Watcher
 from node.netlook import NetWatch
 from node.ports import GuestPorts
 from node.switchctl import Switch
@@ -258,7 +259,8 @@ async def test_a_trace_says_where_frames_go() -> None:
         near.bind(("127.0.0.1", 0))
         networks = Networks(switch, claims)
         attached = Attachments(None, switch, claims, networks)
-        watch = NetWatch(switch, GuestPorts(switch, claims, networks), attached, list)
+        guests = GuestPorts(switch, claims, networks)
+        watch = NetWatch(switch, guests, attached, Watcher(switch, networks.rules, guests, attached), list)
         number = networks.enter(VNI, 1400)
         switch.add_dgram_port(number, VNI, near.fileno(), b"")
         told: list[m.PortTraced] = []

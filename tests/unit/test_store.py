@@ -23,7 +23,7 @@ from coordinator.errors import (
 from coordinator.model import Event, Guest, Image
 from coordinator.store import guests, images, journal, meta, migrations, networks, nodes, schema, tokens
 from coordinator.store.db import Db, Tx
-from protocol.messages import GuestSpec, GuestStatus, Nic
+from protocol.messages import GuestSpec, GuestStatus, Nic, PortSettings
 
 MIB = 1 << 20
 MANIFEST = {
@@ -212,7 +212,7 @@ def test_a_used_network_and_image_stay(db: Db) -> None:
         images.put(tx, MANIFEST)
         networks.create(tx, "lan", subnet="10.0.0.0/24")
         node, _ = two_nodes(tx)
-        nics = networks.allocate(tx, "g-web", ["lan", "lan"])
+        nics = networks.allocate(tx, "g-web", [("lan", PortSettings())] * 2)
         assert [n.address for n in nics] == ["10.0.0.2/24", "10.0.0.3/24"]
         assert nics[0].mac != nics[1].mac
         guests.create(tx, spec(nics), node=node)
