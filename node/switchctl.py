@@ -336,6 +336,10 @@ class Switch:
         """Whether the peer reads frames whose checksum was left open (SPEC 8.4). A new peer does not."""
         check(self._lib.wh_switch_peer_takes(self.handle, node, int(open_checksums)))
 
+    def set_peer_rate(self, node: int, bytes_per_s: int) -> None:
+        """What leaves for the peer, in bytes of IP packets a second; 0: no bound. What comes faster waits its turn."""
+        check(self._lib.wh_switch_peer_rate(self.handle, node, bytes_per_s))
+
     def set_tx_key(self, node: int, epoch: int, cipher: int, key: bytes) -> None:
         err = new_error()
         check(self._lib.wh_switch_peer_tx_key(self.handle, node, epoch, cipher, _key(key), err), err)

@@ -289,8 +289,20 @@ int wh_switch_peer_del(wh_switch *s, uint32_t node)
 {
     wh_switch_lock(s);
     struct wh_peer *p = wh_idmap_take(&s->peers, node);
+    if (p)
+        wh_egress_forget(s, p);
     wh_peer_free(p);
     wh_switch_unlock(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_peer_rate(wh_switch *s, uint32_t node, uint64_t bytes_per_s)
+{
+    wh_switch_lock(s);
+    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    if (p)
+        wh_egress_set_rate(s, p, bytes_per_s);
+    done(s);
     return p ? WH_OK : WH_E_NOTFOUND;
 }
 

@@ -1,6 +1,7 @@
 #include "switch/peer.h"
 
 #include "state/state.h"
+#include "switch/egress.h"
 #include "switch/forward.h"
 #include "switch/pack.h"
 #include "switch/probe.h"
@@ -124,11 +125,14 @@ static void ask_for_key(wh_switch *s, struct wh_peer *p)
     tell(s, p, WH_SW_REKEY, p->tx.counter);
 }
 
-bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
-                  const uint8_t *plain, size_t len, uint8_t tos)
+enum wh_seal_verdict wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
+                                  const uint8_t *plain, size_t len, uint8_t tos)
 {
     if (!p->tx.aead || p->tx.counter >= WH_KEY_DATAGRAMS)
-        return false;
+        return WH_SEAL_NO_KEY;
+    uint8_t *slot = wh_udp_slot(s, to, tos);
+    if (!slot)
+        return WH_SEAL_NO_ROOM;
     struct wh_header h = {.version = WH_TUNNEL_VERSION,
                           .type = (uint8_t)type,
                           .hops = type == WH_TUNNEL_DIRECT ? 1 : WH_TUNNEL_HOPS,
@@ -138,13 +142,14 @@ bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, con
                           .counter = ++p->tx.counter};
     uint8_t header[WH_TUNNEL_HEADER];
     wh_header_encode(&h, header);
-    uint8_t *slot = wh_udp_slot(s, to, tos);
     if (wh_aead_seal(p->tx.aead, header, plain, len, slot) != WH_OK)
-        return false;
+        return WH_SEAL_NO_KEY;
     wh_udp_commit(s, len + WH_TUNNEL_OVERHEAD);
     p->tx.bytes += len;
     ask_for_key(s, p);
-    return true;
+    if (s->egress.slow)
+        wh_egress_spent(s, p, to, len + WH_TUNNEL_OVERHEAD);
+    return WH_SEAL_DONE;
 }
 
 void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len,
@@ -156,32 +161,51 @@ void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain,
         WH_COUNT_MANY(s, p, drop_no_peer, of->frames);
     } else if (len > wh_peer_payload_max(s, p)) {
         WH_COUNT_MANY(s, p, drop_too_big, of->frames);
-    } else if (!wh_peer_seal(s, p, type, to, plain, len, of->tos)) {
-        WH_COUNT_MANY(s, p, drop_no_key, of->frames);
     } else {
-        WH_COUNT_MANY(s, p, tx_frames, of->frames);
-        WH_COUNT_BYTES(s, p, tx_bytes, of->bytes);
+        switch (wh_peer_seal(s, p, type, to, plain, len, of->tos)) {
+        case WH_SEAL_DONE:
+            WH_COUNT_MANY(s, p, tx_frames, of->frames);
+            WH_COUNT_BYTES(s, p, tx_bytes, of->bytes);
+            break;
+        case WH_SEAL_NO_KEY:
+            WH_COUNT_MANY(s, p, drop_no_key, of->frames);
+            break;
+        case WH_SEAL_NO_ROOM:
+            WH_COUNT_MANY(s, p, drop_queue, of->frames);
+            break;
+        }
     }
 }
 
-/* The payload stands around the frame: prefix bytes in front, suffix bytes behind. */
-static void send_around(wh_switch *s, struct wh_peer *p, const struct wh_frame *f, uint32_t prefix, uint32_t suffix)
+static struct wh_content content_of(const struct wh_frame *f)
+{
+    return (struct wh_content){.frames = 1, .bytes = f->len, .tos = wh_tos_outer(f->data, f->len)};
+}
+
+/* The payload begins with a prefix of so many bytes in front of the frame. */
+static void send_behind(wh_switch *s, struct wh_peer *p, const struct wh_frame *f, uint32_t prefix)
 {
     wh_pack_flush_peer(s, p);
-    struct wh_content of = {.frames = 1, .bytes = f->len, .tos = wh_tos_outer(f->data, f->len)};
-    wh_peer_send_payload(s, p, f->data - prefix, prefix + f->len + suffix, &of);
+    struct wh_content of = content_of(f);
+    wh_peer_send_payload(s, p, f->data - prefix, prefix + f->len, &of);
 }
 
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f)
+{
+    if (!s->egress.slow || !wh_egress_frame(s, p, vni, f))
+        wh_peer_send_now(s, p, vni, f);
+}
+
+void wh_peer_send_now(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f)
 {
     if (wh_pack_put(s, p, vni, f))
         return;
     if (f->csum == WH_CSUM_PARTIAL) {
         wh_open_prefix(f->data, f->len, vni, f->csum_start, (uint8_t)f->csum_offset);
-        send_around(s, p, f, WH_OPEN_PREFIX, 0);
+        send_behind(s, p, f, WH_OPEN_PREFIX);
     } else {
         wh_frame_prefix(f->data, f->len, vni);
-        send_around(s, p, f, WH_FRAME_PREFIX, 0);
+        send_behind(s, p, f, WH_FRAME_PREFIX);
     }
 }
 
@@ -201,7 +225,11 @@ void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const str
     } else {
         frame[len] = 0xc0; /* nil */
     }
-    send_around(s, p, f, WH_FRAME_PREFIX, suffix);
+    wh_pack_flush_peer(s, p);
+    struct wh_content of = content_of(f);
+    uint32_t whole = WH_FRAME_PREFIX + len + suffix;
+    if (!s->egress.slow || !wh_egress_moved(s, p, frame - WH_FRAME_PREFIX, whole, &of))
+        wh_peer_send_payload(s, p, frame - WH_FRAME_PREFIX, whole, &of);
 }
 
 /* ---- in ---- */

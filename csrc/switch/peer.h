@@ -50,6 +50,7 @@ struct wh_peer {
     uint64_t next_probe_ns, rtt_ns, told_rtt_ns;
     struct wh_pmtu pmtu;
     uint16_t told_limit;
+    struct wh_way way;
     wh_counters counters;
 };
 
@@ -62,8 +63,10 @@ int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
 bool wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch); /* erases it; false: not there */
 
 /* f is one frame of a wire (no gso: who forwards has cut it), with an open checksum only if the peer takes that. Its
- * headroom is written, its bytes are not: the same frame may go to further peers. They are of use until it returns. */
+ * headroom is written, its bytes are not: the same frame may go to further peers. They are of use until it returns. It
+ * may have to wait (egress.h); send_now: not any more. */
 void wh_peer_send_frame(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f);
+void wh_peer_send_now(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f);
 /* A moved frame (moved.h), complete; room for WH_MOVED_SUFFIX behind it. */
 void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const struct wh_frame *f, const uint8_t *mac);
 /* A payload and the frames in it, which are what is counted. */
@@ -75,9 +78,14 @@ void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain,
                           const struct wh_content *of);
 /* Bytes of plaintext that the path to it carries, as far as that is known. */
 uint32_t wh_peer_payload_max(const wh_switch *s, const struct wh_peer *p);
-/* One datagram to `to` for p. False: no key, or it is used up. */
-bool wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
-                  const uint8_t *plain, size_t len, uint8_t tos);
+/* One datagram to `to` for p. */
+enum wh_seal_verdict {
+    WH_SEAL_DONE,
+    WH_SEAL_NO_KEY, /* or it is used up */
+    WH_SEAL_NO_ROOM /* the send queue is full, and so is the socket */
+};
+enum wh_seal_verdict wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
+                                  const uint8_t *plain, size_t len, uint8_t tos);
 void wh_peer_flush(wh_switch *s); /* all that was sent so far leaves */
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from);
 void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due (probe.c) */

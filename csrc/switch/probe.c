@@ -41,7 +41,9 @@ static void send_probe(wh_switch *s, struct wh_peer *p, enum wh_tunnel_kind kind
         memset(plain + len, 0, length - WH_TUNNEL_OVERHEAD - len);
         len = length - WH_TUNNEL_OVERHEAD;
     }
-    if (w.status == WH_OK && to->len && p->tx.aead) /* a probe that comes before our key is not a loss to count */
+    if (w.status != WH_OK || !to->len || !p->tx.aead) /* a probe that comes before our key is not a loss to count */
+        return;
+    if (!s->egress.slow || !wh_egress_control(s, p, to, plain, len))
         (void)wh_peer_seal(s, p, WH_TUNNEL_DIRECT, to, plain, len, WH_TOS_CONTROL);
 }
 
@@ -67,6 +69,7 @@ static void look_for_mtu(wh_switch *s, struct wh_peer *p)
 
 void wh_peer_tick(wh_switch *s, struct wh_peer *p)
 {
+    wh_egress_tick(s, p);
     bool possible = s->udp && p->tx.aead && (p->addr.len || p->configured.len);
     if (s->now_ns >= p->next_probe_ns) {
         p->next_probe_ns = s->now_ns + WH_PROBE_EVERY_NS;

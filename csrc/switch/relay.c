@@ -41,7 +41,20 @@ static struct wh_peer *previous_hop(wh_switch *s, uint32_t sender, const struct 
     return p;
 }
 
-void wh_relay(wh_switch *s, const uint8_t *data, size_t len, const struct wh_header *h, const struct wh_addr *from)
+bool wh_relay_send(wh_switch *s, const struct wh_peer *dest, const struct wh_addr *to, const uint8_t *data, size_t len,
+                   uint8_t tos)
+{
+    uint8_t *slot = wh_udp_slot(s, to, tos);
+    if (!slot)
+        return false;
+    memcpy(slot, data, len);
+    wh_udp_commit(s, len);
+    if (s->egress.slow)
+        wh_egress_spent(s, dest, to, len);
+    return true;
+}
+
+void wh_relay(wh_switch *s, uint8_t *data, size_t len, const struct wh_header *h, const struct wh_addr *from)
 {
     struct wh_peer *prev =
         h->type == WH_TUNNEL_RELAYED && h->sender != s->node_id ? previous_hop(s, h->sender, from) : NULL;
@@ -59,9 +72,10 @@ void wh_relay(wh_switch *s, const uint8_t *data, size_t len, const struct wh_hea
         WH_COUNT(s, prev, drop_ttl);
         return;
     }
-    uint8_t *slot = wh_udp_slot(s, to, s->outer_tos);
-    memcpy(slot, data, len);
-    slot[2] = (uint8_t)(h->hops - 1);
-    wh_udp_commit(s, len);
+    data[2] = (uint8_t)(h->hops - 1);
     WH_COUNT(s, prev, relayed);
+    if (s->egress.slow && wh_egress_relayed(s, dest, to, data, len))
+        return;
+    if (!wh_relay_send(s, dest, to, data, len, s->outer_tos))
+        WH_COUNT(s, prev, drop_queue);
 }

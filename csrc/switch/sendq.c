@@ -7,24 +7,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RUNS          32u
-#define RUN_SEGMENTS  64u    /* the kernel's limit before 6.2 */
-#define RUN_BYTES     65487u /* one message, IPv6 or IPv4, with their headers inside 65535 */
-#define REFUSED_SLOTS 64u
-#define REFUSED_NS    60000000000ull
-#define CMSG_ROOM     (CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int)))
+#define RUNS            32u
+#define SPARE           12u    /* more of them while the socket takes nothing: open packs and what is being cut */
+#define RUN_SEGMENTS    64u    /* the kernel's limit before 6.2 */
+#define RUN_BYTES       65487u /* one message, IPv6 or IPv4, with their headers inside 65535 */
+#define NO_BUFFER_TRIES 20u
+#define REFUSED_SLOTS   64u
+#define REFUSED_NS      60000000000ull
+#define CMSG_ROOM       (CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int)))
 
 struct run {
     struct wh_addr to;
-    uint32_t len;
+    uint32_t from, len;   /* of its room: bytes from..len are still to be sent */
     uint16_t size, count; /* count datagrams of size bytes each, but for the last, which may be shorter */
-    uint8_t tos;
+    uint8_t tos, room;
     bool open;
 };
 
 struct wh_sendq {
     uint32_t runs, current;
-    struct run run[RUNS];
+    unsigned refusals;            /* in a row, of the run in front */
+    int stuck;                    /* what the socket said when it took no more; 0: it did */
+    struct run run[RUNS + SPARE]; /* in the order in which they leave; the rooms of those in use and not, each once */
     uint8_t (*room)[RUN_BYTES + WH_DATAGRAM_MAX];
     struct mmsghdr msg[RUN_SEGMENTS]; /* as many as a run sent piece by piece needs */
     struct iovec iov[RUN_SEGMENTS];
@@ -53,11 +57,13 @@ int wh_sendq_new(struct wh_sendq **out)
     struct wh_sendq *q = calloc(1, sizeof(*q));
     if (!q)
         return WH_E_NOMEM;
-    q->room = malloc(RUNS * sizeof(*q->room)); /* pages that no run has reached cost nothing */
+    q->room = malloc((RUNS + SPARE) * sizeof(*q->room)); /* pages that no run has reached cost nothing */
     if (!q->room) {
         wh_sendq_free(q);
         return WH_E_NOMEM;
     }
+    for (uint8_t i = 0; i < RUNS + SPARE; i++)
+        q->run[i].room = i;
     *out = q;
     return WH_OK;
 }
@@ -86,15 +92,26 @@ bool wh_sendq_too_big(struct wh_sendq *q, struct wh_addr *to, size_t *len)
 
 /* ---- gathering ---- */
 
+static uint32_t most_runs(const struct wh_sendq *q)
+{
+    return q->stuck ? RUNS + SPARE : RUNS;
+}
+
+static uint8_t *end_of(const struct wh_sendq *q, const struct run *r)
+{
+    return q->room[r->room] + r->len;
+}
+
 static bool begin_run(struct wh_sendq *q, const struct wh_addr *to, uint8_t tos)
 {
-    if (q->runs == RUNS)
+    if (q->runs >= most_runs(q))
         return false;
     q->current = q->runs++;
-    q->run[q->current].to = *to;
-    q->run[q->current].tos = tos;
-    q->run[q->current].len = q->run[q->current].count = 0;
-    q->run[q->current].open = true;
+    struct run *r = &q->run[q->current];
+    r->to = *to;
+    r->tos = tos;
+    r->from = r->len = r->count = 0;
+    r->open = true;
     return true;
 }
 
@@ -125,20 +142,20 @@ uint8_t *wh_sendq_slot(struct wh_sendq *q, const struct wh_addr *to, uint8_t tos
         r = &q->run[q->current];
     }
     /* A datagram that does not fit the run needs another one at commit: keep that possible. */
-    if (r->count && q->runs == RUNS)
+    if (r->count && q->runs >= most_runs(q))
         return NULL;
-    return q->room[q->current] + r->len;
+    return end_of(q, r);
 }
 
 void wh_sendq_commit(struct wh_sendq *q, size_t len)
 {
     struct run *r = &q->run[q->current];
     if (r->count && len > r->size) {
-        const uint8_t *data = q->room[q->current] + r->len;
+        const uint8_t *data = end_of(q, r);
         r->open = false;
         begin_run(q, &r->to, r->tos); /* slot made sure of it */
-        memcpy(q->room[q->current], data, len);
         r = &q->run[q->current];
+        memcpy(end_of(q, r), data, len);
     }
     if (!r->count)
         r->size = (uint16_t)len;
@@ -175,7 +192,7 @@ static void refuse(struct wh_sendq *q, const struct wh_addr *to, uint64_t now_ns
 
 static void lose(struct wh_sendq *q, const struct run *r, int error, uint32_t count, size_t len)
 {
-    if (error == EAGAIN || error == ENOBUFS) { /* as a congested Ethernet does */
+    if (error == ENOBUFS) {
         q->lost.full += count;
     } else if (error == EMSGSIZE) {
         q->lost.too_big += count;
@@ -213,30 +230,40 @@ static void set_message(struct wh_sendq *q, struct run *r, uint32_t as, struct i
     }
 }
 
-static void send_one_by_one(struct wh_sendq *q, int fd, uint32_t index)
+/* Is it the socket that takes no more for now? A host without buffers is asked so often for the run in front. */
+static bool is_full(const struct wh_sendq *q, uint32_t index, int error)
+{
+    return error == EAGAIN || (error == ENOBUFS && (index > 0 || q->refusals < NO_BUFFER_TRIES));
+}
+
+/* False: the socket is full, and the run has what is left of it. */
+static bool send_one_by_one(struct wh_sendq *q, int fd, uint32_t index)
 {
     struct run *r = &q->run[index];
-    for (uint32_t i = 0, at = 0; i < r->count; i++, at += r->size)
-        set_message(q, r, i, (struct iovec){q->room[index] + at, i + 1u < r->count ? r->size : r->len - at}, 0);
+    for (uint32_t i = 0, at = r->from; i < r->count; i++, at += r->size)
+        set_message(q, r, i, (struct iovec){q->room[r->room] + at, i + 1u < r->count ? r->size : r->len - at}, 0);
     for (uint32_t sent = 0; sent < r->count;) {
         int n = sendmmsg(fd, &q->msg[sent], r->count - sent, 0);
         if (n > 0) {
             sent += (uint32_t)n;
-        } else if (errno == EAGAIN || errno == ENOBUFS) {
-            lose(q, r, errno, r->count - sent, r->size);
-            return;
+        } else if (is_full(q, index, errno)) {
+            r->from += sent * r->size;
+            r->count = (uint16_t)(r->count - sent);
+            return false;
         } else if (errno != EINTR) {
             lose(q, r, errno, 1, q->iov[sent].iov_len);
             sent++;
         }
     }
+    return true;
 }
 
 /* Runs first..end-1, none of which has to be cut here. The index of the first that was not sent. */
 static uint32_t send_whole(struct wh_sendq *q, int fd, uint32_t first, uint32_t end)
 {
     for (uint32_t i = first; i < end; i++)
-        set_message(q, &q->run[i], i - first, (struct iovec){q->room[i], q->run[i].len},
+        set_message(q, &q->run[i], i - first,
+                    (struct iovec){q->room[q->run[i].room] + q->run[i].from, q->run[i].len - q->run[i].from},
                     q->run[i].count > 1 ? q->run[i].size : 0);
     for (uint32_t sent = first; sent < end;) {
         int n = sendmmsg(fd, &q->msg[sent - first], end - sent, 0);
@@ -253,7 +280,22 @@ static bool in_pieces(const struct wh_sendq *q, const struct run *r, uint64_t no
     return r->count > 1 && is_refused(q, &r->to, now_ns);
 }
 
-void wh_sendq_flush(struct wh_sendq *q, int fd, uint64_t now_ns)
+/* Runs first..runs-1 stay, in front; the rooms of those that have left go behind them. */
+static int keep(struct wh_sendq *q, uint32_t first, int error)
+{
+    struct run left[RUNS + SPARE];
+    memcpy(left, q->run, first * sizeof(left[0]));
+    memmove(q->run, q->run + first, (q->runs - first) * sizeof(left[0]));
+    q->runs -= first;
+    memcpy(q->run + q->runs, left, first * sizeof(left[0]));
+    for (uint32_t i = 0; i < q->runs; i++)
+        q->run[i].open = false;
+    q->refusals = first ? 1 : q->refusals + 1;
+    q->stuck = error;
+    return error;
+}
+
+int wh_sendq_flush(struct wh_sendq *q, int fd, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < q->runs;) {
         uint32_t end = i;
@@ -264,7 +306,11 @@ void wh_sendq_flush(struct wh_sendq *q, int fd, uint64_t now_ns)
             break;
         struct run *r = &q->run[i];
         if (i == end) {
-            send_one_by_one(q, fd, i++);
+            if (!send_one_by_one(q, fd, i))
+                return keep(q, i, errno);
+            i++;
+        } else if (is_full(q, i, errno)) {
+            return keep(q, i, errno);
         } else if (r->count > 1 && (errno == EIO || errno == EINVAL || errno == EMSGSIZE || errno == EOPNOTSUPP)) {
             refuse(q, &r->to, now_ns); /* and the next round sends it in pieces */
         } else {
@@ -273,4 +319,7 @@ void wh_sendq_flush(struct wh_sendq *q, int fd, uint64_t now_ns)
         }
     }
     q->runs = 0;
+    q->stuck = 0;
+    q->refusals = 0;
+    return 0;
 }

@@ -63,6 +63,7 @@ static void tick(wh_switch *s)
     for (uint32_t i = 0; (v = wh_idmap_next(&s->networks, &i));)
         wh_network_tick(s, v);
     wh_moved_tick(s);
+    wh_udp_tick(s);
     for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
         wh_peer_tick(s, v); /* each brings the timer forward to its own next time */
 }
@@ -77,8 +78,12 @@ static void heard(wh_switch *s, const struct epoll_event *e)
             return;
         break;
     case WH_TAG_UDP:
-        wh_udp_receive(s);
-        wh_coalesce_flush(s);
+        if (e->events & ~(uint32_t)EPOLLOUT) {
+            wh_udp_receive(s);
+            wh_coalesce_flush(s);
+        }
+        if (e->events & EPOLLOUT)
+            s->egress.at_ns = 0;
         break;
     case WH_TAG_RING:
         p = wh_idmap_get(&s->ports, (uint32_t)e->data.u64);
@@ -122,10 +127,13 @@ static int turn(wh_switch *s, const struct epoll_event *wakes, int count)
     if (s->now_ns >= s->timer_ns)
         tick(s);
     wh_peer_flush(s);
+    if (s->egress.slow && s->now_ns >= s->egress.at_ns)
+        wh_egress_run(s);
     wh_port_kick_touched(s);
+    uint64_t next_ns = s->egress.slow && s->egress.at_ns < s->timer_ns ? s->egress.at_ns : s->timer_ns;
     int timeout = 0;
-    if (!s->active_head && s->timer_ns > s->now_ns) {
-        uint64_t ms = (s->timer_ns - s->now_ns) / 1000000 + 1;
+    if (!s->active_head && next_ns > s->now_ns) {
+        uint64_t ms = (next_ns - s->now_ns) / 1000000 + 1;
         timeout = ms > 60000 ? 60000 : (int)ms;
     }
     s->spinning = wh_spin_after_turn(&s->spin, s->now_ns, s->total.rx_frames - frames, s->total.rx_bytes - bytes);
@@ -186,6 +194,7 @@ static int configure(wh_switch *s, const wh_switch_config *c, wh_error *err)
     s->fdb_age_ns = (c->fdb_age_s ? c->fdb_age_s : AGE_S_DEFAULT) * 1000000000ull;
     s->now_ns = wh_now_ns();
     s->timer_ns = s->now_ns + s->fdb_age_ns / 8;
+    s->egress.at_ns = UINT64_MAX;
     wh_spin_init(&s->spin, s->now_ns);
     if (getrandom(&s->hash_seed, sizeof(s->hash_seed), 0) != sizeof(s->hash_seed))
         return wh_fail(err, WH_E_IO, "random", "%s", strerror(errno));
@@ -247,6 +256,9 @@ void wh_switch_free(wh_switch *s)
         wh_port_free(s, v);
     for (uint32_t i = 0; (v = wh_idmap_next(&s->networks, &i));)
         wh_network_free(v);
+    for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
+        wh_egress_forget(s, v);
+    wh_egress_free(s);
     for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
         wh_peer_free(v);
     wh_frameq_clear(&s->parked);

@@ -21,6 +21,7 @@
 
 #include "base/ring.h"
 #include "switch/coalesce.h"
+#include "switch/egress.h"
 #include "switch/eventq.h"
 #include "switch/frameq.h"
 #include "switch/idmap.h"
@@ -68,6 +69,7 @@ struct wh_switch {
     uint64_t timer_ns;       /* next time that tick has something to do */
     struct wh_frameq parked; /* from tunnels, with a source that is placed elsewhere (moved.h) */
     struct wh_coalesce coalesce;
+    struct wh_egress egress;
     uint8_t frame_room[WH_HEADROOM + WH_RING_MAX_FRAME + 64]; /* the frame in hand, with headroom */
 };
 

@@ -51,6 +51,21 @@ uint8_t wh_tos_outer(const uint8_t *frame, uint32_t len)
     return tos >> 2 >= NETWORK_CONTROL ? tos & 3 : tos;
 }
 
+bool wh_tos_takes_mark(const uint8_t *frame, uint32_t len)
+{
+    uint8_t ip;
+    uint32_t at = find_ip(frame, len, &ip);
+    return at && (get(frame + at, ip) & 3) != WH_ECN_NOT_ECT;
+}
+
+void wh_tos_mark(uint8_t *frame, uint32_t len)
+{
+    uint8_t ip;
+    uint32_t at = find_ip(frame, len, &ip);
+    if (at && (get(frame + at, ip) & 3) != WH_ECN_CE)
+        set_ecn(frame + at, ip, WH_ECN_CE);
+}
+
 bool wh_tos_arrived(uint8_t *frame, uint32_t len, uint8_t outer)
 {
     uint8_t ip, ecn = outer & 3;

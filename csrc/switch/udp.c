@@ -7,18 +7,24 @@
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #define BUFFER_BYTES (8 << 20)
 #define MESSAGES     16u
-#define MESSAGE_MAX  65536u /* what GRO gathers at most */
-#define GAP          64u    /* in front of a message: frames that stand close to its start need their headroom */
+#define MESSAGE_MAX  65536u        /* what GRO gathers at most */
+#define TIGHT_BYTES  (256 << 10)   /* of a socket that was full: the kernel doubles it */
+#define CALM_NS      1000000000ull /* after which it is not tight any more */
+#define FULL_NS      20000000ull   /* a full socket is tried again, also without a word of epoll */
+#define NO_BUFFER_NS 1000000ull
+#define GAP          64u /* in front of a message: frames that stand close to its start need their headroom */
 
 struct wh_udp {
     int fd;
     sa_family_t family;
     struct wh_sendq *out;
     struct wh_sendq_lost counted; /* of out's losses */
+    uint64_t full_ns;             /* when it was full last; 0: its buffer is large */
     uint8_t (*room)[GAP + MESSAGE_MAX];
     struct wh_addr from[MESSAGES];
     struct iovec iov[MESSAGES];
@@ -75,6 +81,12 @@ static bool make_rooms(struct wh_udp *u)
     return true;
 }
 
+static void set_send_buffer(int fd, int bytes)
+{
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 /* A burst arrives faster than one thread opens it; the default buffer holds some 100 datagrams. */
 static void set_options(int fd)
 {
@@ -88,8 +100,7 @@ static void set_options(int fd)
     (void)setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)); /* without it they come one by one */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) != 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0)
-        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    set_send_buffer(fd, BUFFER_BYTES);
 }
 
 int wh_udp_new(int fd, struct wh_udp **out, wh_error *err)
@@ -148,7 +159,7 @@ uint8_t *wh_udp_slot(wh_switch *s, const struct wh_addr *to, uint8_t tos)
     if (room)
         return room;
     wh_udp_flush(s);
-    return wh_sendq_slot(s->udp->out, to, tos); /* an empty queue has room */
+    return wh_sendq_slot(s->udp->out, to, tos); /* an empty queue has room, and one that has just got stuck some more */
 }
 
 void wh_udp_commit(wh_switch *s, size_t len)
@@ -156,12 +167,34 @@ void wh_udp_commit(wh_switch *s, size_t len)
     wh_sendq_commit(s->udp->out, len);
 }
 
-void wh_udp_flush(wh_switch *s)
+static void set_blocked(wh_switch *s, struct wh_udp *u, bool blocked)
+{
+    if (s->egress.blocked == blocked)
+        return;
+    struct epoll_event e = {.events = EPOLLIN | (blocked ? EPOLLOUT : 0), .data.u64 = WH_TAG(WH_TAG_UDP, 0)};
+    s->egress.blocked = blocked;
+    s->egress.slow += blocked ? 1 : UINT32_MAX;
+    (void)epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, u->fd, &e); /* if it fails, FULL_NS does it */
+    if (blocked && !u->full_ns)
+        set_send_buffer(u->fd, TIGHT_BYTES);
+    u->full_ns = s->now_ns;
+}
+
+void wh_udp_tick(wh_switch *s)
 {
     struct wh_udp *u = s->udp;
-    if (!u)
+    if (!u || !u->full_ns || s->egress.blocked || s->now_ns < u->full_ns + CALM_NS)
         return;
-    wh_sendq_flush(u->out, u->fd, s->now_ns);
+    set_send_buffer(u->fd, BUFFER_BYTES);
+    u->full_ns = 0;
+}
+
+static void flush(wh_switch *s, struct wh_udp *u)
+{
+    int error = wh_sendq_flush(u->out, u->fd, s->now_ns);
+    set_blocked(s, u, error != 0);
+    if (error)
+        s->egress.at_ns = s->now_ns + (error == EAGAIN ? FULL_NS : NO_BUFFER_NS);
     const struct wh_sendq_lost *lost = wh_sendq_lost(u->out);
     s->total.drop_full += lost->full - u->counted.full;
     s->total.drop_too_big += lost->too_big - u->counted.too_big;
@@ -171,6 +204,18 @@ void wh_udp_flush(wh_switch *s)
     size_t len;
     if (wh_sendq_too_big(u->out, &to, &len))
         wh_probe_too_big(s, &to, len);
+}
+
+void wh_udp_flush(wh_switch *s)
+{
+    if (s->udp && !s->egress.blocked)
+        flush(s, s->udp);
+}
+
+bool wh_udp_retry(wh_switch *s)
+{
+    flush(s, s->udp);
+    return !s->egress.blocked;
 }
 
 /* Size of the datagrams that one message holds; the last may be shorter. 0: it is one alone. Their traffic class goes

@@ -17,10 +17,14 @@ void wh_udp_free(struct wh_udp *u);
 void wh_udp_give_back(struct wh_udp *u); /* the descriptor is the caller's again: free will not close it */
 int wh_udp_fd(const struct wh_udp *u);
 /* Room for one datagram of WH_DATAGRAM_MAX to `to`, of this traffic class; it leaves with the batch once wh_udp_commit
- * gives its length. */
+ * gives its length. NULL: the socket is full and so is the batch. */
 uint8_t *wh_udp_slot(wh_switch *s, const struct wh_addr *to, uint8_t tos);
 void wh_udp_commit(wh_switch *s, size_t len);
+/* Nothing while the socket is full (egress.h). */
 void wh_udp_flush(wh_switch *s);
+/* The socket is full: does it take what is left now? */
+bool wh_udp_retry(wh_switch *s);
+void wh_udp_tick(wh_switch *s); /* its buffer becomes large again some time after it was full */
 /* What waits, at least WH_UDP_BATCH datagrams of it, each to wh_peer_input, which may change its bytes. What a datagram
  * held stays in place until the function returns. True: there may be
  * more. */
