@@ -1,7 +1,7 @@
 /* Warm start: which code the translator of one machine found worth its work, as side data of a migration or snapshot,
  * so that the next host translates it before the guest waits for it. Only ever a hint: a list that is lost, old or
- * wrong costs time and nothing else. Format: msgpack [1, bin], the bin being physical addresses of block heads, u64
- * little-endian, the newest first; at most WH_HOT_MAX of them. */
+ * wrong costs time and nothing else. Format: msgpack [2, bin], the bin being physical addresses of block heads, u64
+ * little-endian, bit 0 set for user mode, the newest first; at most WH_HOT_MAX of them. Format 1 has no such bit. */
 #include "board/machine.h"
 #include "jit/cache.h"
 
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FORMAT     1u
+#define FORMAT     2u
 #define WH_HOT_MAX 8192u
 
 int wh_machine_hot_list(wh_machine *m, uint8_t **buf, size_t *len, wh_error *err)
@@ -51,13 +51,15 @@ static const uint8_t *parse(const wh_machine *m, const uint8_t *buf, size_t len,
     wh_reader r;
     wh_reader_init(&r, buf, len);
     size_t bytes = 0;
-    bool ours = wh_get_array(&r) == 2 && wh_get_uint(&r) == FORMAT;
+    bool ours = wh_get_array(&r) == 2;
+    uint64_t format = wh_get_uint(&r);
+    ours = ours && format >= 1 && format <= FORMAT;
     const uint8_t *heads = wh_get_bin(&r, &bytes);
     if (!ours || r.status || r.p != r.end || bytes % 8 || bytes / 8 > WH_HOT_MAX)
         return NULL;
     *count = bytes / 8;
     for (size_t i = 0; i < *count; i++)
-        if (head_at(heads, i) & 1 || !wh_ram_has(&m->ram, head_at(heads, i), 2))
+        if ((head_at(heads, i) & 1) > format - 1 || !wh_ram_has(&m->ram, head_at(heads, i) & ~1ull, 2))
             return NULL;
     return heads;
 }

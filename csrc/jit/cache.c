@@ -36,6 +36,7 @@ static void start(wh_jit *j)
 {
     j->arena.code = 0;
     j->arena.records = j->arena.size & ~7u;
+    memset(j->restless, 0, sizeof(j->restless));
     wh_backend_start(&j->arena);
 }
 
@@ -92,9 +93,14 @@ static void *new_record(wh_jit *j, size_t bytes)
     return j->arena.rw + j->arena.records;
 }
 
+static uint32_t hash_of(uint64_t pa)
+{
+    return (uint32_t)((pa * 0x9e3779b97f4a7c15ull) >> 48);
+}
+
 static uint32_t bucket_of(uint64_t pa)
 {
-    return (uint32_t)((pa * 0x9e3779b97f4a7c15ull) >> 48) % WH_JIT_BUCKETS;
+    return hash_of(pa) % WH_JIT_BUCKETS;
 }
 
 wh_jit_block *wh_jit_find(wh_jit *j, const wh_jit_page *page, uint32_t offset)
@@ -251,8 +257,23 @@ static void publish(wh_jit *j, wh_jit_page *page, wh_jit_block *b)
     atomic_store_explicit(head, wh_jit_ref(j, b), memory_order_release);
 }
 
+/* Lock held. Of the address of an instruction. */
+static bool is_restless(const wh_jit *j, uint64_t pa)
+{
+    const uint32_t bit = hash_of(pa) % WH_JIT_RESTLESS;
+    return j->restless[bit / 64] >> bit % 64 & 1;
+}
+
 /* Lock held. */
-static wh_jit_block *make(const wh_hart *h, wh_jit_page *page, uint32_t offset, const uint8_t *bytes)
+static void choose_looks(const wh_jit *j, const wh_jit_page *page, wh_jit_ir *ir, bool user)
+{
+    for (unsigned i = 0; i < ir->count; i++)
+        if (!user || is_restless(j, page->pfn << WH_PAGE_SHIFT | ir->op[i].at))
+            ir->op[i].flags |= WH_JIT_BY_PAGE;
+}
+
+/* Lock held. */
+static wh_jit_block *make(const wh_hart *h, wh_jit_page *page, uint32_t offset, const uint8_t *bytes, bool user)
 {
     wh_jit *j = h->env.jit;
     wh_jit_ir ir;
@@ -261,9 +282,11 @@ static wh_jit_block *make(const wh_hart *h, wh_jit_page *page, uint32_t offset, 
     if (b != NULL || page->changes >= MAX_CHANGES || !wh_jit_form(&ir, h->isa, bytes, offset, known, &site))
         return b;
     ir.plain_atomics = h->env.ram->plain_atomics;
+    choose_looks(j, page, &ir, user);
     b = new_block(j, page, &ir, bytes);
     if (b == NULL)
         return NULL;
+    b->user = user;
     if (!wh_backend_translate(&j->arena, &ir, wh_jit_ref(j, page), &b->code)) {
         atomic_store(&j->full, true);
         return NULL;
@@ -284,29 +307,79 @@ wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset)
     pthread_mutex_lock(&j->lock);
     wh_live_copy(bytes, host,
                  WH_PAGE_SIZE); /* with the lock: whoever fences after this look finds the block and compares */
-    wh_jit_block *b = j->full ? NULL : make(h, page, offset, bytes);
+    wh_jit_block *b = j->full ? NULL : make(h, page, offset, bytes, h->priv == WH_PRIV_U);
     pthread_mutex_unlock(&j->lock);
     return b;
 }
 
 /* No hart stands at pa, so nobody's FENCE.I orders this look at the bytes: a block of a page that was fenced since is
  * not published. One that is published before the fence is compared at the fetch after it. */
-bool wh_jit_warm_one(wh_hart *h, uint64_t pa)
+bool wh_jit_warm_one(wh_hart *h, uint64_t head)
 {
     wh_jit *j = h->env.jit;
+    const uint64_t pa = head & ~1ull;
     uint8_t bytes[WH_PAGE_SIZE];
     uint64_t epoch = atomic_load(&j->epoch);
     const uint8_t *host = wh_ram_at(h->env.ram, pa & ~(uint64_t)(WH_PAGE_SIZE - 1), WH_PAGE_SIZE);
-    if (host == NULL || pa & 1)
+    if (host == NULL)
         return true;
     wh_live_copy(bytes, host, WH_PAGE_SIZE);
     pthread_mutex_lock(&j->lock);
     wh_jit_page *page = j->full || epoch != atomic_load(&j->epoch) ? NULL : page_record(j, pa >> WH_PAGE_SHIFT);
     if (page != NULL)
-        (void)make(h, page, (uint32_t)pa & (WH_PAGE_SIZE - 1), bytes);
+        (void)make(h, page, (uint32_t)pa & (WH_PAGE_SIZE - 1), bytes, head & 1);
     bool room = !j->full;
     pthread_mutex_unlock(&j->lock);
     return room;
+}
+
+static bool covers(const wh_jit_block *b, uint32_t offset)
+{
+    for (unsigned i = 0; i < b->segments; i++)
+        if (offset >= b->segment[i].at && offset - b->segment[i].at < b->segment[i].length)
+            return true;
+    return false;
+}
+
+/* Lock held. As many as are likely; others are made when they are reached. */
+static void remake(wh_hart *h, wh_jit_page *page, uint32_t offset, const uint8_t *bytes)
+{
+    wh_jit *j = h->env.jit;
+    uint32_t head[8];
+    unsigned heads = 0;
+    for (uint32_t ref = page->blocks; ref != 0;) {
+        wh_jit_block *b = wh_jit_at(j, ref);
+        ref = b->page_next;
+        if (atomic_load_explicit(&b->dead, memory_order_relaxed) || !b->user || !covers(b, offset))
+            continue;
+        atomic_store_explicit(&b->dead, true, memory_order_release);
+        wh_backend_divert(&j->arena, b->code.entry, b->code.stale);
+        if (heads < WH_ARRAY_LEN(head))
+            head[heads++] = (uint32_t)b->pa & (WH_PAGE_SIZE - 1);
+    }
+    for (unsigned i = 0; i < heads && !j->full; i++)
+        j->remade += make(h, page, head[i], bytes, true) != NULL;
+}
+
+/* A place becomes restless once: what is made of it from then on has no slot there, so that nobody asks again. */
+void wh_jit_make_restless(wh_hart *h, uint64_t pc)
+{
+    wh_jit *j = h->env.jit;
+    uint8_t bytes[WH_PAGE_SIZE];
+    const wh_tlb_entry *e = wh_mmu_code_slot(&h->mmu, pc);
+    if (e->tag != ((pc >> WH_PAGE_SHIFT) | h->mmu.fetch_context))
+        return;
+    wh_jit_page *page = (wh_jit_page *)(uintptr_t)e->addend;
+    const uint8_t *host = wh_ram_at(h->env.ram, page->pfn << WH_PAGE_SHIFT, WH_PAGE_SIZE);
+    if (host == NULL)
+        return;
+    pthread_mutex_lock(&j->lock);
+    wh_live_copy(bytes, host, WH_PAGE_SIZE);
+    const uint32_t bit = hash_of(page->pfn << WH_PAGE_SHIFT | (pc & (WH_PAGE_SIZE - 1))) % WH_JIT_RESTLESS;
+    j->restless[bit / 64] |= 1ull << bit % 64;
+    if (!j->full)
+        remake(h, page, (uint32_t)pc & (WH_PAGE_SIZE - 1), bytes);
+    pthread_mutex_unlock(&j->lock);
 }
 
 void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_block *to)

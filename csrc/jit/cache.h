@@ -37,11 +37,15 @@ typedef struct wh_jit_block {
     wh_jit_code code;
     uint16_t segments;
     _Atomic bool dead;
+    bool user;                /* made for user mode; it is right in every mode */
     wh_jit_segment segment[]; /* then the bytes of all segments */
 } wh_jit_block;
 
 #define WH_JIT_BUCKETS      16384u
 #define WH_JIT_PAGE_BUCKETS 1024u
+
+/* Which accesses look by page number: bit of a hash of the instruction's address (cache.c). */
+#define WH_JIT_RESTLESS 32768u
 
 struct wh_jit {
     wh_jit_arena arena;
@@ -53,7 +57,8 @@ struct wh_jit {
     _Atomic(wh_hart *) hart[WH_MAX_HARTS];
     _Atomic uint32_t bucket[WH_JIT_BUCKETS];
     uint32_t page_bucket[WH_JIT_PAGE_BUCKETS];
-    uint64_t blocks, instructions, resets, discarded; /* under lock; since the machine was made */
+    uint64_t restless[WH_JIT_RESTLESS / 64];                  /* under lock */
+    uint64_t blocks, instructions, resets, discarded, remade; /* under lock; since the machine was made */
 };
 
 /* pc's page record; *status is a trap cause, with trap_value set, or 0. NULL with status 0: not a page of RAM that can
@@ -66,10 +71,13 @@ void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_bloc
 /* Drop everything, once nobody uses it: the caller is not guarded (run.c). Or another hart is doing it. */
 void wh_jit_reset(wh_jit *j);
 
-/* Warm start. Heads of live blocks, newest first; returns how many. */
+/* The access at pc goes to another page too often to remember one: what is translated of it is made anew. Guarded. */
+void wh_jit_make_restless(wh_hart *h, uint64_t pc);
+
+/* Warm start. Heads of live blocks, newest first, bit 0: made for user mode; returns how many. */
 unsigned wh_jit_heads(wh_jit *j, uint64_t *out, unsigned most);
-/* Translate at pa from what RAM holds now, as if it were hot. Any thread; h tells RAM and ISA only. False: no more
- * room. Whether it is still the same when it is first fetched is checked then, as after any FENCE.I. */
+/* Translate at pa (bit 0 as above) from what RAM holds now, as if it were hot. Any thread; h tells RAM and ISA only.
+ * False: no more room. Whether it is still the same when it is first fetched is checked then, as after any FENCE.I. */
 bool wh_jit_warm_one(wh_hart *h, uint64_t pa);
 void wh_jit_heat_page(wh_hart *h, wh_code_page *page); /* wh_engine.page_decoded */
 

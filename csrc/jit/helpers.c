@@ -1,6 +1,6 @@
 /* helpers: what translated code calls (backend.h). All guest state is in the hart then. */
 #include "cpu/hostfp.h"
-#include "jit/backend.h"
+#include "jit/cache.h"
 
 #include <string.h>
 
@@ -72,6 +72,8 @@ int wh_jit_help_memory(wh_hart *h, uint64_t va, uint32_t packed)
     unsigned reg = WH_PACK_REG(packed);
     uint64_t value = 0;
     settle(h, packed);
+    if (WH_UNLIKELY(h->mmu.tired != 0) && wh_sites_watch(&h->mmu, va))
+        wh_jit_make_restless(h, h->pc);
     if (k->store) {
         if (wh_store(h, va, k->size, k->is_float ? h->f[reg] : h->x[reg]) != 0)
             return trap(h);

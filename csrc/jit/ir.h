@@ -21,7 +21,11 @@ enum wh_jit_fused {
     WH_JOP_COUNT,
 };
 
-enum { WH_JIT_TARGET = 1 }; /* wh_jit_op.flags: a branch of this block jumps here */
+/* wh_jit_op.flags */
+enum {
+    WH_JIT_TARGET = 1,  /* a branch of this block jumps here */
+    WH_JIT_BY_PAGE = 2, /* an access that goes to another page too often to remember one (mmu/sites.c) */
+};
 
 enum wh_jit_end {
     WH_JIT_GO_ON,    /* with the next op of the array */

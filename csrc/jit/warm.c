@@ -38,8 +38,10 @@ unsigned wh_jit_heads(wh_jit *j, uint64_t *out, unsigned most)
     unsigned n = live_blocks(j, refs, all);
     qsort(refs, n, sizeof(*refs), by_age);
     n = n < most ? n : most;
-    for (unsigned i = 0; i < n; i++)
-        out[i] = ((const wh_jit_block *)wh_jit_at(j, refs[i]))->pa;
+    for (unsigned i = 0; i < n; i++) {
+        const wh_jit_block *b = wh_jit_at(j, refs[i]);
+        out[i] = b->pa | b->user;
+    }
     pthread_mutex_unlock(&j->lock);
     free(refs);
     return n;

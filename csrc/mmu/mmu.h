@@ -92,17 +92,24 @@ enum { WH_FTLB_MODES = 3 };
 #define WH_FAR_ENTRIES 16384u
 typedef struct wh_far_tlb wh_far_tlb;
 
-/* sites.c: what places in translated code found when they last looked for a page, a slot a place and for each access
- * mode a set. A slot holds in one address space only: whatever else would make it wrong takes it out. */
-#define WH_SITES     2048u  /* for loads, and as many for stores */
-#define WH_SITE_NONE 0x800u /* a tag that no access asks for */
-enum { WH_SITE_PATIENCE = 8, WH_SITE_RESTLESS = 2000, WH_SITE_CHUNK = 64 };
+/* sites.c: what translated code looks into before the TLB: translations by page, and slots that belong to places in the
+ * code. A set holds for one mode in one address space, so that tags need no context number: whatever else would make it
+ * wrong takes it out. */
+#define WH_SITES          2048u  /* slots for loads, and as many for stores */
+#define WH_SITE_NONE      0x800u /* a tag that no access asks for */
+#define WH_SITE_USER_SETS 4u
+#define WH_SITE_SETS      (WH_SITE_USER_SETS + WH_TLB_MODES - 1)
+enum { WH_SITE_PATIENCE = 32, WH_SITE_CHUNK = 64, WH_SITE_BUCKETS = 64, WH_SITE_PAGE_CHUNK = 16 };
 typedef struct wh_sites {
-    wh_tlb_entry slot[2 * WH_SITES]; /* loads, then stores; tag: the page's virtual address */
-    int16_t fills[2 * WH_SITES];     /* how often it was filled lately; negative: not to be (jit/x86/site.c) */
-    uint8_t when[2 * WH_SITES];      /* the budget at which a slot was filled last, in units of 256 */
-    uint64_t used;                   /* bit a chunk: its slots may hold something */
-    uint64_t context;                /* wh_mmu.data_context of what they hold */
+    wh_tlb_entry page[2 * WH_TLB_ENTRIES]; /* by page number: loads, then stores; tag: the page's virtual address */
+    wh_tlb_entry slot[2 * WH_SITES];       /* loads, then stores */
+    uint64_t pages_used;                   /* bit a chunk of page[] that may hold something */
+    uint64_t holders[WH_SITE_BUCKETS];     /* page number modulo this: bit a chunk of slots that may hold such a page */
+    uint64_t context;                      /* wh_mmu.data_context of what is held */
+    bool ready;
+    int16_t left[2 * WH_SITES];                       /* fills until a slot's place is watched; negative: it is */
+    uint8_t looks[2 * WH_SITES], moves[2 * WH_SITES]; /* of a watched one: how many, how many to another page */
+    uint8_t grade[2 * WH_SITES];                      /* how often it was found to be quiet */
 } wh_sites;
 
 typedef struct wh_mmu {
@@ -113,9 +120,11 @@ typedef struct wh_mmu {
     uint32_t code_context;              /* context number and privilege of fetches */
     wh_tlb_entry *code;                 /* of the translator, as fetch: addend is its page record */
     wh_sites *sites;                    /* of the translator, the current mode's; NULL without one */
+    uint32_t tired;                     /* 1 + the slot whose next look is to be watched; 0: none */
     wh_tlb_entry *far_load, *far_store; /* the current mode's arrays of the second level, NULL: none */
 
-    wh_sites *site_sets; /* WH_TLB_MODES of them; NULL: none */
+    wh_sites *site_sets; /* WH_SITE_SETS of them, first those of mode U; NULL: none */
+    unsigned user_set;   /* the one in use */
     wh_far_tlb *far;     /* NULL: none */
     wh_ram *ram;
     uint64_t satp;
@@ -164,6 +173,8 @@ void wh_sites_drop_page(wh_mmu *m, uint64_t va);
 void wh_sites_drop_stores(wh_mmu *m);
 void wh_sites_drop_odd(wh_mmu *m); /* of mode WH_TLB_ODD */
 void wh_sites_drop_all(wh_mmu *m);
+/* Translated code came for a look of m->tired, at va. True: its place goes to another page too often for a slot. */
+bool wh_sites_watch(wh_mmu *m, uint64_t va);
 
 /* far.c. The arrays of the current mode into far_load and far_store. */
 void wh_far_select(wh_mmu *m);

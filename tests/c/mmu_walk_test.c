@@ -414,50 +414,175 @@ static void fetches_of_address_spaces(void)
     CHECK(m->fetch_context != first && m->fetch_context != shared && m->code_context != code);
 }
 
-/* As translated code fills a slot: the page's virtual address, and that something is in the chunk. */
+/* As translated code fills a slot. */
 static wh_tlb_entry *fill_site(wh_mmu *m, unsigned index, uint64_t page)
 {
     m->sites->slot[index].tag = page;
-    m->sites->used |= 1ull << index / WH_SITE_CHUNK;
+    m->sites->holders[(page >> 12) % WH_SITE_BUCKETS] |= 1ull << index / WH_SITE_CHUNK;
     return &m->sites->slot[index];
 }
 
-/* Nothing stays in a slot that the TLB would not answer any more. */
-static void sites(void)
+/* As it fills the entry of a page. */
+static wh_tlb_entry *fill_page(wh_mmu *m, bool store, uint64_t page)
 {
-    const uint64_t satp = 8ull << 60 | TABLES >> 12;
+    unsigned index = (unsigned)(page >> 12) % WH_TLB_ENTRIES + (store ? WH_TLB_ENTRIES : 0);
+    m->sites->page[index].tag = page;
+    m->sites->pages_used |= 1ull << index / WH_SITE_PAGE_CHUNK;
+    return &m->sites->page[index];
+}
+
+/* Of every kind that there is: a load's and a store's, by slot and by page. */
+struct held {
+    wh_tlb_entry *load, *store, *page_load, *page_store;
+};
+static struct held hold(wh_mmu *m, unsigned index, uint64_t page)
+{
+    return (struct held){fill_site(m, index, page), fill_site(m, WH_SITES + index, page), fill_page(m, false, page),
+                         fill_page(m, true, page)};
+}
+static bool has_loads(struct held h, uint64_t page)
+{
+    CHECK((h.load->tag == page) == (h.page_load->tag == page));
+    CHECK(h.load->tag == page || (h.load->tag == WH_SITE_NONE && h.page_load->tag == WH_SITE_NONE));
+    return h.load->tag == page;
+}
+static bool has_stores(struct held h, uint64_t page)
+{
+    CHECK((h.store->tag == page) == (h.page_store->tag == page));
+    CHECK(h.store->tag == page || (h.store->tag == WH_SITE_NONE && h.page_store->tag == WH_SITE_NONE));
+    return h.store->tag == page;
+}
+static bool has_all(struct held h, uint64_t page)
+{
+    return has_loads(h, page) && has_stores(h, page);
+}
+static bool has_none(struct held h, uint64_t page)
+{
+    return !has_loads(h, page) && !has_stores(h, page);
+}
+
+static wh_mmu *sites_rig(void)
+{
     wh_mmu *m = &b.hart->mmu;
     CHECK(m->site_sets != NULL || wh_sites_open(m));
-    fresh(3, WH_PRIV_U);
-    wh_tlb_entry *load = fill_site(m, 1, 0x7000), *other = fill_site(m, 700, 0x9000);
-    wh_tlb_entry *store = fill_site(m, WH_SITES + 1, 0x7000);
-    wh_mmu_drop_stores(m);
-    CHECK(load->tag == 0x7000 && other->tag == 0x9000);
-    CHECK_EQ(store->tag, WH_SITE_NONE);
-    store = fill_site(m, WH_SITES + 1, 0x7000);
-    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp); /* another mode: slots of its own */
-    CHECK(&m->sites->slot[1] != load && m->sites->slot[1].tag == WH_SITE_NONE);
-    wh_mmu_flush_page(m, 0x7abc); /* of every mode */
-    CHECK_EQ(load->tag, WH_SITE_NONE);
-    CHECK_EQ(store->tag, WH_SITE_NONE);
-    wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, satp);
-    CHECK_EQ(other->tag, 0x9000);
-    wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, satp | 5ull << 44); /* another address space */
-    CHECK(&m->sites->slot[700] == other && other->tag == WH_SITE_NONE);
-    fill_site(m, 700, 0x9000);
-    wh_mmu_flush_asid(m, 5);
-    CHECK_EQ(other->tag, WH_SITE_NONE);
-    fill_site(m, 700, 0x9000);
+    return fresh(3, WH_PRIV_U);
+}
+
+static void switch_to(wh_mmu *m, enum wh_priv priv, bool sum, unsigned asid)
+{
+    wh_mmu_context(m, priv, priv, sum, false, 8ull << 60 | TABLES >> 12 | (uint64_t)asid << 44);
+}
+
+/* Nothing stays that the TLB would not answer any more. */
+static void sites_are_flushed(void)
+{
+    wh_mmu *m = sites_rig();
+    struct held one = hold(m, 1, 0x7000), other = hold(m, 700, 0x9000), alias = hold(m, 2, 0x47000);
+    wh_mmu_drop_stores(m); /* a new dirty round */
+    CHECK(has_loads(one, 0x7000) && !has_stores(one, 0x7000) && has_loads(other, 0x9000));
+    one = hold(m, 1, 0x7000);
+    switch_to(m, WH_PRIV_S, false, 0); /* another mode: a set of its own */
+    CHECK(m->sites->slot[1].tag == WH_SITE_NONE && m->sites->page[7].tag == WH_SITE_NONE);
+    wh_mmu_flush_page(m, 0x7abc); /* of every mode; the slots of the same bucket and chunk stay */
+    CHECK(has_none(one, 0x7000));
+    CHECK(has_loads(other, 0x9000) && has_loads(alias, 0x47000));
+    wh_mmu_flush_page(m, 0x47000);
+    CHECK(has_none(alias, 0x47000));
+    switch_to(m, WH_PRIV_U, false, 0);
+    CHECK(has_loads(other, 0x9000));
     wh_mmu_flush_all(m);
-    CHECK_EQ(other->tag, WH_SITE_NONE);
-    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, true, satp); /* MXR: kept for this stay only */
-    wh_tlb_entry *odd = fill_site(m, 3, 0x9000);
-    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp);
-    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, true, true, satp);
-    CHECK(&m->sites->slot[3] == odd && odd->tag == WH_SITE_NONE);
-    fill_site(m, 3, 0x9000);
+    CHECK(m->sites->slot[700].tag == WH_SITE_NONE && m->sites->page[9].tag == WH_SITE_NONE);
+    other = hold(m, 700, 0x9000);
+    m->super_first[0] = 0;
+    m->super_last[0] = 0x1fffff;
+    wh_mmu_flush_page(m, 0x1000); /* of a superpage */
+    CHECK(m->sites->slot[700].tag == WH_SITE_NONE && m->sites->page[9].tag == WH_SITE_NONE);
+    other = hold(m, 3, 0x9000);
     wh_mmu_init(m, &b.ram);
-    CHECK_EQ(odd->tag, WH_SITE_NONE);
+    CHECK(has_none(other, 0x9000));
+}
+
+/* User mode keeps what it had in a few address spaces; who comes back under another number finds nothing. */
+static void sites_of_address_spaces(void)
+{
+    wh_mmu *m = sites_rig();
+    struct held first, held[3 * WH_SITE_USER_SETS];
+    switch_to(m, WH_PRIV_U, false, 1);
+    first = hold(m, 5, 0x7000);
+    switch_to(m, WH_PRIV_S, false, 1);
+    switch_to(m, WH_PRIV_U, false, 2);
+    CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page[WH_TLB_ENTRIES + 7].tag == WH_SITE_NONE);
+    switch_to(m, WH_PRIV_U, false, 1);
+    CHECK(&m->sites->slot[5] == first.load && has_all(first, 0x7000));
+    switch_to(m, WH_PRIV_S, false, 2);
+    wh_mmu_flush_asid(m, 1); /* from another address space */
+    switch_to(m, WH_PRIV_U, false, 1);
+    CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page[7].tag == WH_SITE_NONE);
+    for (unsigned asid = 10; asid < 10 + WH_ARRAY_LEN(held); asid++) { /* more than there are sets */
+        switch_to(m, WH_PRIV_U, false, asid);
+        CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page[7].tag == WH_SITE_NONE);
+        held[asid - 10] = hold(m, 5, 0x7000);
+    }
+    wh_mmu_flush_page(m, 0x7000); /* of all of them */
+    for (unsigned i = 0; i < WH_ARRAY_LEN(held); i++)
+        CHECK(has_none(held[i], 0x7000));
+    switch_to(m, WH_PRIV_S, true, 1); /* SUM: the user's pages are seen */
+    first = hold(m, 5, 0x7000);
+    switch_to(m, WH_PRIV_S, true, 2);
+    CHECK(m->sites->slot[5].tag == WH_SITE_NONE && has_none(first, 0x7000));
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, true, m->satp); /* MXR: kept for this stay only */
+    first = hold(m, 3, 0x9000);
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, m->satp);
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, true, true, m->satp);
+    CHECK(&m->sites->slot[3] == first.load && has_none(first, 0x9000));
+}
+
+/* The kernel's set stays when the address space changes, until it meets a page that is not global. */
+static void sites_of_the_kernel(void)
+{
+    const uint64_t own = 0xffffffc000801000;
+    uint64_t pa;
+    wh_mmu *m = sites_rig();
+    map(3, own, TARGET, 0, V | R | W | A | D);
+    switch_to(m, WH_PRIV_S, false, 1);
+    struct held global = hold(m, 5, 0x7000);
+    switch_to(m, WH_PRIV_S, false, 2);
+    CHECK(m->sites->slot + 5 == global.load && has_all(global, 0x7000));
+    CHECK_EQ(access_va(m, own, WH_LOAD, &pa), 0);
+    CHECK(has_none(global, 0x7000));
+    global = hold(m, 5, own);
+    switch_to(m, WH_PRIV_S, false, 1);
+    CHECK(has_none(global, own));
+    wh_sites_close(m);
+}
+
+/* A place is watched when its slot has been filled often: restless, or left alone for longer. */
+static void watched_sites(void)
+{
+    wh_mmu *m = sites_rig();
+    wh_sites *s = m->sites;
+    for (unsigned every = 1; every < 20; every++) { /* accesses to a page before the next one */
+        const unsigned slot = every;
+        CHECK_EQ(s->left[slot], WH_SITE_PATIENCE);
+        bool restless = false;
+        for (unsigned i = 0; i < 32; i++) {
+            m->tired = slot + 1;
+            fill_site(m, slot, 0x7000);
+            CHECK(!restless);
+            restless = wh_sites_watch(m, 0x7010 + i / every * 0x1000);
+            CHECK_EQ(m->tired, 0);
+            CHECK_EQ(s->slot[slot].tag, WH_SITE_NONE);
+            CHECK(s->left[slot] == 0 || i == 31);
+        }
+        CHECK_EQ(restless, every < 7);
+        CHECK_EQ(s->left[slot], WH_SITE_PATIENCE);
+        CHECK_EQ(s->grade[slot], 1);
+    }
+    for (unsigned i = 0; i < 320; i++) {
+        m->tired = 21;
+        CHECK(!wh_sites_watch(m, 0x7010));
+    }
+    CHECK_EQ(s->left[20], WH_SITE_PATIENCE << 6); /* there is an end to patience */
     wh_sites_close(m);
 }
 
@@ -465,7 +590,10 @@ int main(void)
 {
     bench_open(&b, false);
     second_level();
-    sites();
+    sites_are_flushed();
+    sites_of_address_spaces();
+    sites_of_the_kernel();
+    watched_sites();
     global_pages();
     fetches_of_address_spaces();
     depths_and_superpages();

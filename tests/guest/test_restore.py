@@ -283,7 +283,7 @@ def jit(ram: int = 64 * MIB) -> Machine:
 
 def test_hot_code_of_one_machine_is_translated_by_the_next(tmp_path: Path) -> None:
     with jit() as first, jit() as second, jit() as third, opened(build("busy")) as program:
-        assert first.hot_list() == msgpack.packb([1, b""])
+        assert first.hot_list() == msgpack.packb([2, b""])
         first.load_linux(program)
         first.start()
         hot = first.hot_list()
@@ -300,6 +300,9 @@ def test_hot_code_of_one_machine_is_translated_by_the_next(tmp_path: Path) -> No
             third.restore(fd, RESTORE_ON_DEMAND)
         assert set(blocks(second.hot_list())) == set(blocks(first.hot_list()))  # the file brought the list
         assert third.warm(hot, 10_000) == len(heads) // 8
+        user = (int.from_bytes(heads[:8], "little") ^ 1).to_bytes(8, "little")
+        assert third.warm(msgpack.packb([2, user]), 10_000) == 1
+        assert third.warm(msgpack.packb([1, heads[:8]]), 10_000) == 1  # as older hosts write it
         assert set(blocks(hot)) <= set(blocks(third.hot_list()))
         third.start()
         third.pause()
@@ -315,7 +318,8 @@ def blocks(hot: bytes) -> list[bytes]:
     [
         b"",
         b"\xc0",
-        msgpack.packb([2, b""]),
+        msgpack.packb([0, b""]),
+        msgpack.packb([3, b""]),
         msgpack.packb([1, bytes(7)]),
         msgpack.packb([1, bytes(8)]),  # not in RAM
         msgpack.packb([1, (0x80200001).to_bytes(8, "little")]),  # odd

@@ -40,8 +40,7 @@ static struct word begin(wh_x86 *e, const wh_jit_op *o, bool wide, bool store)
     wh_x86_address(e, o->in.b, 0);
     test_al(&e->a, wide ? 7 : 3);
     wh_x86_late *odd = wh_x86_defer(e, x_jcc(&e->a, CC_NE), o, wh_x86_late_fallback);
-    wh_x86_access access = wh_x86_translate_address(e, o, wide ? 8 : 4, store, WH_KIND_LD);
-    access.late->emit = wh_x86_late_fallback; /* what misses is not a plain load or store */
+    wh_x86_access access = wh_x86_translate_address(e, o, wide ? 8 : 4, store);
     x_rm(&e->a, X_LEA, true, RDX, x_indexed(RAX, RDX, 0, 0));
     return (struct word){.odd = odd, .access = access, .wide = wide};
 }

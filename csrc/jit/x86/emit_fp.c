@@ -429,7 +429,7 @@ static void load(wh_x86 *e, const wh_jit_op *o, bool wide)
 {
     wh_x86_need_fp(e, o);
     wh_x86_address(e, o->in.b, o->in.imm);
-    wh_x86_access access = wh_x86_translate_address(e, o, wide ? 8 : 4, false, wide ? WH_KIND_FLD : WH_KIND_FLW);
+    wh_x86_access access = wh_x86_translate_address(e, o, wide ? 8 : 4, false);
     wh_mem at = x_indexed(RAX, RDX, 0, 0);
     int d = wh_x86_def_f(o->in.a, X0);
     if (wide) {
@@ -447,7 +447,7 @@ static void store(wh_x86 *e, const wh_jit_op *o, bool wide)
 {
     wh_x86_need_fp(e, o);
     wh_x86_address(e, o->in.b, o->in.imm);
-    wh_x86_access access = wh_x86_translate_address(e, o, wide ? 8 : 4, true, wide ? WH_KIND_FSD : WH_KIND_FSW);
+    wh_x86_access access = wh_x86_translate_address(e, o, wide ? 8 : 4, true);
     int s = wh_x86_use_f(e, o->in.a, X0);
     x_rm(&e->a, wide ? X_66(X_0F(0xd6)) : X_66(X_0F(0x7e)), false, s, x_indexed(RAX, RDX, 0, 0)); /* movq, movd */
     wh_x86_access_done(e, access);

@@ -109,32 +109,8 @@ static bool interrupts(wh_x86 *e, const wh_jit_op *o, unsigned f3, unsigned sour
     return true;
 }
 
-static void zero_block(wh_x86 *e, const wh_jit_op *o)
-{
-    wh_asm *a = &e->a;
-    struct lates l = {.count = 0};
-    x_alu_mi(a, X_CMP, false, H(priv), WH_PRIV_S);
-    else_in_c(e, o, &l, CC_NE);
-    x_rm(a, X_MOV, false, RCX, H(csr.menvcfg));
-    x_alu_ri(a, X_AND, false, RCX, WH_ENVCFG_CBZE);
-    else_in_c(e, o, &l, CC_E);
-    wh_x86_address(e, o->in.b, 0);
-    x_alu_ri(a, X_AND, true, RAX, -64);
-    wh_x86_access at = wh_x86_translate_address(e, o, 1, true, WH_KIND_SB);
-    at.late->emit = wh_x86_late_fallback;
-    x_rr(a, X_0F(0x57), false, 0, 0); /* xorps */
-    for (int i = 0; i < 64; i += 16)
-        x_rm(a, X_0F(0x11), false, 0, x_indexed(RAX, RDX, 0, i)); /* movups */
-    wh_x86_access_done(e, at);
-    end(e, &l);
-}
-
 bool wh_x86_emit_system(wh_x86 *e, const wh_jit_op *o)
 {
-    if (o->op == WH_OP_CBO && o->in.imm == WH_CBO_ZERO) {
-        zero_block(e, o);
-        return true;
-    }
     if (o->op != WH_OP_CSR)
         return false;
     unsigned imm = (unsigned)o->in.imm, csr = imm & 0xfff, f3 = imm >> 12 & 7, source = imm >> 16 & 31;

@@ -1,7 +1,9 @@
 /* memory: loads and stores of x registers, and address translation for every other access.
  *
- * Inline: a look into the access's slot (site.c). Behind the block: a search of the TLB, and if that fails - walk,
- * device, page crossing, trap - one call of C that does the whole access.
+ * Inline: a look by the access's slot or by the number of its page (site.c). A slot is for user code that was not found
+ * to be restless there (ir.h, WH_JIT_BY_PAGE): the kernel runs for a short time between changes of mode and address
+ * space, and goes from structure to structure. Behind the block: a search of the TLB, and if that fails - walk, device,
+ * page crossing, trap - one call of C that does the whole access.
  *
  * Groups: accesses with the same base register, with nothing between that changes it or what translation says, and no
  * jump target, share one look. The first looks for the span of all of them, as a store if one of them is one (a write
@@ -32,38 +34,23 @@ static void access_in_c(wh_x86 *e, const wh_x86_late *l)
     x_jmp_to(&e->a, l->back);
 }
 
-static void late_access(wh_x86 *e, const wh_x86_late *l)
+static void late_alone(wh_x86 *e, const wh_x86_late *l)
 {
     wh_x86_bind_late(e, l);
-    access_in_c(e, l);
+    wh_x86_site_search(e, l->site);
+    x_jcc_to(&e->a, CC_E, e->arena->rw + l->v[0]);
+    wh_x86_fallback(e, l->op);
+    x_jmp_to(&e->a, l->back);
 }
 
-/* rax is the address of an access; [rax, rax + size) shall lie in one page of the TLB. Returns the jump for when it
- * does not; otherwise rcx is its entry. */
-static uint8_t *look_up(wh_x86 *e, unsigned size, bool store)
+/* rdx = addend of the page of rax, which the stub finds there again. What is not in the TLB runs as wh_x86_fallback
+ * has it, and goes on at `back` of what this returns. */
+static wh_x86_late *look_alone(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store)
 {
-    wh_asm *a = &e->a;
-    x_rr(a, X_MOV, false, RCX, RAX);
-    if (size != 1)
-        x_rm(a, X_LEA, true, RDX, x_at(RAX, size - 1));
-    else
-        x_mov_rr(a, RDX, RAX);
-    x_shift_ri(a, X_SHR, false, RCX, WH_PAGE_SHIFT - 4);
-    x_shift_ri(a, X_SHR, true, RDX, WH_PAGE_SHIFT);
-    x_alu_ri(a, X_AND, false, RCX, (WH_TLB_ENTRIES - 1) * 16);
-    x_rm(a, X_OR, true, RDX, H(mmu.data_context));
-    x_rm(a, X_ADD, true, RCX, store ? H(mmu.store) : H(mmu.load));
-    x_rm(a, X_CMP, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, tag)));
-    return x_jcc(a, CC_NE);
-}
-
-/* rdx = addend of rax's page; a miss does the whole access in C and goes on at `back` of what this returns. For what
- * has no slot. */
-static wh_x86_late *look_up_alone(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store, enum wh_access_kind kind)
-{
-    wh_x86_late *l = wh_x86_defer(e, look_up(e, size, store), o, late_access);
-    l->kind = kind;
-    x_rm(&e->a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
+    const struct wh_x86_site site = {.size = (uint16_t)size, .store = store};
+    wh_x86_late *l = wh_x86_defer(e, wh_x86_site_look(e, x_at(RAX, 0), site), o, late_alone);
+    l->site = site;
+    l->v[0] = e->a.p - e->arena->rw;
     return l;
 }
 
@@ -106,9 +93,11 @@ static void late_search(wh_x86 *e, const wh_x86_late *l)
 static void late_member(wh_x86 *e, const wh_x86_late *l)
 {
     wh_x86_bind_late(e, l);
-    wh_mem at = address_of(e, l->op, l->whole);
-    uint8_t *other = wh_x86_site_check(e, at, l->site.size, l->site.slot);
-    x_rm(&e->a, X_MOV, true, RDX, x_at(SITES, l->site.slot + offsetof(wh_tlb_entry, addend)));
+    if (l->site.slot == 0) {
+        search(e, l);
+        return;
+    }
+    uint8_t *other = wh_x86_site_look(e, address_of(e, l->op, l->whole), l->site);
     x_jmp_to(&e->a, e->arena->rw + l->v[0]);
     x_bind(&e->a, other, e->a.p);
     search(e, l);
@@ -208,9 +197,12 @@ static wh_mem keep_of(const wh_x86 *e, const struct wh_x86_group *g)
     return x_at(HART, (int64_t)offsetof(struct wh_hart, keep) + 8 * (g - e->group) - WH_X86_BIAS);
 }
 
-/* Accesses by a register that stays the same find the same page, nearly always. */
-static uint32_t slot_for(wh_x86 *e, unsigned base, bool store)
+/* Accesses by a register that stays the same find the same page, nearly always. 0: by page number. */
+static uint32_t slot_for(wh_x86 *e, const wh_jit_op *o, bool store)
 {
+    const unsigned base = o->in.b;
+    if (o->flags & WH_JIT_BY_PAGE)
+        return 0;
     if (e->written >> base & 1)
         return wh_x86_new_site(e, store);
     uint32_t *slot = &e->site_of[base][store];
@@ -236,13 +228,27 @@ static void late_lead(wh_x86 *e, const wh_x86_late *l)
     x_bind_short(a, miss);
     x_bind_short(a, crosses);
     x_mov_mi(a, true, l->keep, 0);
-    search(e, l);
+    wh_x86_address(e, l->op->in.b, l->op->in.imm);
+    x_alu_mi(a, X_CMP, false, H(mmu.tired), 0);
+    uint8_t *tired = x_jcc_short(a, CC_NE);
+    wh_x86_site_search(e, l->site);
+    uint8_t *missed = x_jcc_short(a, CC_NE);
+    if (!l->whole)
+        (void)address_of(e, l->op, false);
+    x_jmp_to(a, e->arena->rw + l->v[0]);
+    x_bind_short(a, tired);
+    x_bind_short(a, missed);
+    access_in_c(e, l);
 }
 
-/* [base + low, base + high) shall lie in the page that the slot holds. */
-static uint8_t *check_span(wh_x86 *e, const struct wh_x86_group *g, wh_mem at, int32_t imm)
+/* rdx = addend of [base + low, base + high), which shall lie in one page. Returns the jump for when that is not found.
+ */
+static uint8_t *look_for_span(wh_x86 *e, const struct wh_x86_group *g, wh_mem at, int32_t imm)
 {
     wh_asm *a = &e->a;
+    if (g->slot == 0)
+        return wh_x86_site_look(e, x_at(at.base, at.disp + g->low - imm),
+                                (struct wh_x86_site){.size = (uint16_t)(g->high - g->low), .store = g->store});
     x_rm(a, X_LEA, true, RDX, x_at(at.base, at.disp + g->low - imm));
     x_rm(a, X_LEA, true, RCX, x_at(at.base, at.disp + g->high - imm - 1));
     x_rr(a, X_XOR, true, RCX, RDX);
@@ -250,7 +256,9 @@ static uint8_t *check_span(wh_x86 *e, const struct wh_x86_group *g, wh_mem at, i
     x_shift_ri(a, X_SHR, true, RCX, WH_PAGE_SHIFT);
     x_rr(a, X_OR, true, RDX, RCX); /* not 0: of pages that follow each other it is odd, which no tag is */
     x_rm(a, X_CMP, true, RDX, x_at(SITES, g->slot));
-    return x_jcc(a, CC_NE);
+    uint8_t *miss = x_jcc(a, CC_NE);
+    x_rm(a, X_MOV, true, RDX, x_at(SITES, g->slot + offsetof(wh_tlb_entry, addend)));
+    return miss;
 }
 
 /* rdx = addend of the access at `at`, which address_of gave (`whole` as there). The late stub is returned: v[0] is set,
@@ -263,26 +271,24 @@ static wh_x86_late *translate(wh_x86 *e, const wh_jit_op *o, enum wh_access_kind
     struct wh_x86_site site = {.size = k->size, .store = k->store};
     wh_x86_late *l;
     if (g != NULL) {
-        site.slot = g->store == k->store ? g->slot : slot_for(e, o->in.b, k->store);
+        site.slot = g->store == k->store ? g->slot : slot_for(e, o, k->store);
         x_rm(a, X_MOV, true, RDX, keep_of(e, g));
         x_rr(a, X_TEST, true, RDX, RDX);
         l = wh_x86_defer(e, x_jcc(a, CC_E), o, late_member);
     } else if ((g = lead(e, o, k)) != NULL) {
-        g->slot = slot_for(e, o->in.b, g->store);
-        site.slot = g->store == k->store ? g->slot : slot_for(e, o->in.b, k->store);
-        l = wh_x86_defer(e, check_span(e, g, at, o->in.imm), o, late_lead);
+        g->slot = slot_for(e, o, g->store);
+        site.slot = g->store == k->store ? g->slot : slot_for(e, o, k->store);
+        l = wh_x86_defer(e, look_for_span(e, g, at, o->in.imm), o, late_lead);
         l->low = g->low;
         l->high = g->high;
         l->group_slot = g->slot;
         l->group_store = g->store;
         l->keep = keep_of(e, g);
-        x_rm(a, X_MOV, true, RDX, x_at(SITES, g->slot + offsetof(wh_tlb_entry, addend)));
         l->v[1] = a->p - e->arena->rw;
         x_rm(a, X_MOV_STORE, true, RDX, l->keep);
     } else {
-        site.slot = slot_for(e, o->in.b, k->store);
-        l = wh_x86_defer(e, wh_x86_site_check(e, at, k->size, site.slot), o, late_search);
-        x_rm(a, X_MOV, true, RDX, x_at(SITES, site.slot + offsetof(wh_tlb_entry, addend)));
+        site.slot = slot_for(e, o, k->store);
+        l = wh_x86_defer(e, wh_x86_site_look(e, at, site), o, late_search);
     }
     l->site = site;
     l->kind = kind;
@@ -291,12 +297,11 @@ static wh_x86_late *translate(wh_x86 *e, const wh_jit_op *o, enum wh_access_kind
     return l;
 }
 
-wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store,
-                                       enum wh_access_kind kind)
+wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store)
 {
     enum wh_access_kind own;
     if (!wh_x86_kind_of(o->op, &own)) /* an atomic */
-        return (wh_x86_access){look_up_alone(e, o, size, store, kind)};
+        return (wh_x86_access){look_alone(e, o, size, store)};
     return (wh_x86_access){translate(e, o, own, x_at(RAX, 0), true)};
 }
 
@@ -396,8 +401,7 @@ static bool zero_block(wh_x86 *e, const wh_jit_op *o)
     wh_x86_late *refused = wh_x86_defer(e, x_jcc(a, CC_E), o, wh_x86_late_fallback);
     wh_x86_address(e, o->in.b, 0);
     x_alu_ri(a, X_AND, true, RAX, -(int32_t)WH_CACHE_BLOCK);
-    wh_x86_late *missed = wh_x86_defer(e, look_up(e, 1, true), o, wh_x86_late_fallback);
-    x_rm(a, X_MOV, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
+    wh_x86_late *missed = look_alone(e, o, 1, true);
     for (unsigned i = 0; i < WH_CACHE_BLOCK / 8; i++)
         x_mov_mi(a, true, x_indexed(RAX, RDX, 0, 8 * i), 0);
     refused->back = missed->back = a->p;

@@ -36,8 +36,11 @@ enum wh_x86_thunk {
     THUNK_ONE,
     THUNK_FP,
     THUNK_JUMP,
-    THUNK_SITE, /* eight of them: wh_x86_site_thunk */
+    THUNK_PAGE, /* eight of them: wh_x86_site_search */
+    THUNK_SITE = THUNK_PAGE + 8,
+    THUNK_COUNT = THUNK_SITE + 8
 };
+_Static_assert(THUNK_COUNT <= WH_ARRAY_LEN(((wh_jit_arena *)0)->thunk), "room");
 
 struct wh_x86;
 typedef struct wh_x86_late {
@@ -47,8 +50,8 @@ typedef struct wh_x86_late {
     const wh_jit_op *op;
     int64_t v[2];
     struct wh_x86_site { /* of the access (memory.c) */
-        uint32_t slot;
-        uint8_t size;
+        uint32_t slot;   /* its offset in wh_sites; 0: by page number */
+        uint16_t size;   /* to search: a power of two up to 8 */
         bool store;
     } site;
     uint8_t kind; /* enum wh_access_kind */
@@ -164,16 +167,17 @@ bool wh_x86_emit_atomic(wh_x86 *e, const wh_jit_op *o);
 bool wh_x86_emit_system(wh_x86 *e, const wh_jit_op *o);
 /* site.c */
 uint32_t wh_x86_new_site(wh_x86 *e, bool store); /* offset of a slot in wh_sites */
-/* The jump for when the access at this address is not to the page that the slot holds. Clobbers rdx. */
-uint8_t *wh_x86_site_check(wh_x86 *e, wh_mem address, unsigned size, uint32_t slot);
-/* rax: the address. Looks in both levels of the TLB and may fill the slot. Equal: rdx is the addend; otherwise a miss.
- * Keeps rax, clobbers rcx and rdx. */
+/* rdx = addend of the access at this address (a base and no index). Returns the jump for when that is not found there.
+ * Clobbers rcx. */
+uint8_t *wh_x86_site_look(wh_x86 *e, wh_mem address, struct wh_x86_site site);
+/* rax: the address. Looks in the TLB and fills what the site looks into. Equal: rdx is the addend; otherwise a miss, or
+ * the slot is tired (h->mmu.tired), which C has to see. Keeps rax, clobbers rcx and rdx. */
 void wh_x86_site_search(wh_x86 *e, struct wh_x86_site site);
 void wh_x86_site_thunks(wh_x86 *e);
 
 /* memory.c, for FP loads and stores and atomics: rax = address of the access; leaves the host address in [rax +
- * rdx]. A miss goes to a late stub that does the whole access in C (kind, register of o) and comes back behind it: call
- * wh_x86_access_done when the access itself has been emitted. */
+ * rdx]. A miss goes to a late stub that does the whole access in C and comes back behind it: call wh_x86_access_done
+ * when the access itself has been emitted. */
 struct wh_x86_kind {
     uint32_t op; /* the host's instruction; 0: not for x registers */
     uint8_t size;
@@ -185,8 +189,7 @@ typedef struct wh_x86_access {
     wh_x86_late *late;
 } wh_x86_access;
 void wh_x86_address(wh_x86 *e, unsigned base, int32_t offset); /* rax = x[base] + offset */
-wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store,
-                                       enum wh_access_kind kind);
+wh_x86_access wh_x86_translate_address(wh_x86 *e, const wh_jit_op *o, unsigned size, bool store);
 bool wh_x86_writes(const wh_jit_op *o); /* o may change register o->in.a; too often true for f registers */
 void wh_x86_end_groups(wh_x86 *e);      /* nothing is known of translations here */
 void wh_x86_access_done(wh_x86 *e, wh_x86_access access);
