@@ -25,6 +25,13 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.2, 5.0
 SOFTWARE = "wherry-node/0.1"
 
 
+def leaf(error: BaseException) -> BaseException:
+    """The first single error of a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class Coordinator:
     """``link`` is the live session or None."""
 
@@ -101,8 +108,8 @@ class Coordinator:
             async def work() -> None:
                 try:
                     await session(link)
-                except LinkError as error:
-                    log.warning("session with the coordinator broken off: %s", error)
+                except* LinkError as errors:  # its parts run side by side, and more than one may notice
+                    log.warning("session with the coordinator broken off: %s", leaf(errors))
                 nursery.cancel_scope.cancel()
 
             self.link = link

@@ -11,7 +11,22 @@ from importlib import metadata
 
 import click
 
-from wherry.commands import attach, ca, daemons, doctor, gdb, guests, images, info, net, networks, nodes, tokens, top
+from wherry.commands import (
+    attach,
+    ca,
+    daemons,
+    doctor,
+    gdb,
+    guests,
+    images,
+    info,
+    net,
+    networks,
+    nodes,
+    port,
+    tokens,
+    top,
+)
 from wherry.errors import WherryError
 
 
@@ -36,7 +51,7 @@ def cli(ctx: click.Context, api: str, token: str) -> None:
     ctx.obj = {"api": api, "token": token}
 
 
-for _module in (images, daemons, guests, nodes, networks, net, attach, tokens, ca, info, doctor, gdb, top):
+for _module in (images, daemons, guests, nodes, networks, net, attach, port, tokens, ca, info, doctor, gdb, top):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

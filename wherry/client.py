@@ -77,6 +77,12 @@ class Client:
         except ValueError:
             raise ApiError(502, "invalid", f"{self.target.api}{path} answered no JSON; is it a coordinator?") from None
 
+    async def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        data = await self._json(method, path, **options)
+        if not isinstance(data, dict):
+            raise ApiError(502, "invalid", f"{path} answered {str(data)[:120]}")
+        return data
+
     async def _list(self, cls: type[T], path: str, key: str) -> list[T]:
         data = await self._json("GET", path)
         items = data.get(key) if isinstance(data, dict) else None
@@ -182,10 +188,14 @@ class Client:
     async def networks(self) -> list[model.Network]:
         return await self._list(model.Network, "/v1/networks", "networks")
 
-    async def create_network(self, name: str, subnet: str | None, mtu: int | None) -> model.Network:
-        given = {"subnet": subnet, "mtu": mtu}
+    async def create_network(self, name: str, **given: Any) -> model.Network:
+        """``subnet mtu stations storm``; None: as the coordinator has it."""
         body = {"name": name, **{key: value for key, value in given.items() if value is not None}}
         return model.parse(model.Network, await self._json("POST", "/v1/networks", json=body))
+
+    async def set_network(self, name: str, **wish: Any) -> dict[str, Any]:
+        """``mtu stations storm``; with ``waiting``: the nodes that could not be told."""
+        return await self._object("PATCH", f"/v1/networks/{quote(name, safe='')}", json=wish)
 
     async def remove_network(self, name: str) -> None:
         await self.request("DELETE", f"/v1/networks/{quote(name, safe='')}")
@@ -205,8 +215,17 @@ class Client:
         return data if isinstance(data, dict) else {}
 
     async def attach(self, **request: Any) -> model.Port:
-        """``network kind local remote on``; see POST /v1/ports."""
+        """``network kind local remote on`` and the port's settings; see POST /v1/ports."""
         return model.parse(model.Port, await self._json("POST", "/v1/ports", json=request))
+
+    async def set_port(self, key: str, **wish: Any) -> dict[str, Any]:
+        """``vlan native guard stations storm open``; see PATCH /v1/ports/{key}."""
+        return await self._object("PATCH", f"/v1/ports/{quote(key, safe='')}", json=wish)
+
+    async def release(self, **which: Any) -> list[str]:
+        """``mac network`` or ``port``: the stations that were held and may move again."""
+        answer = await self._object("POST", "/v1/ports/release", json=which)
+        return [str(mac) for mac in answer.get("released") or []]
 
     async def detach(self, identity: str) -> None:
         await self.request("DELETE", f"/v1/ports/{quote(identity, safe='')}")

@@ -80,15 +80,25 @@ class Node:
 
 @dataclass(frozen=True)
 class Network:
+    """``carries``: the largest packet that the paths between its nodes carry; ``narrow``: the two nodes with the
+    narrowest path, if that is less than ``mtu``. ``stations``: learned ones at most, 0: as many as a switch takes.
+    ``storm``: frames a second that a port may have flooded, 0: any."""
+
     name: str
     vni: int = 0
     subnet: str = ""
     mtu: int = 0
+    carries: int = 0
+    narrow: list[str] = field(default_factory=list)
+    stations: int = 0
+    storm: int = 0
+    guests: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Port:
-    """``kind``: guest, tap, unix, udp; ``id``: of an attached one; ``port``: its number on its node."""
+    """``kind``: guest, tap, unix, udp; ``id``: of an attached one; ``key``: what changes it; ``port``: its number on
+    its node. ``held``: stations that were in two places, as ``mac`` and ``other``."""
 
     name: str
     kind: str = ""
@@ -100,6 +110,9 @@ class Port:
     remote: str = ""
     port: int | None = None
     mac: str | None = None
+    key: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    held: list[dict[str, Any]] = field(default_factory=list)
     counters: dict[str, Any] | None = None
 
 
@@ -210,6 +223,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "float": (int, float),
     "float | None": (int, float, type(None)),
     "list[dict[str, Any]]": (list,),
+    "list[str]": (list,),
     "dict[str, Any]": (dict,),
     "dict[str, Any] | None": (dict, type(None)),
 }

@@ -26,9 +26,11 @@ MIB = 1 << 20
 
 
 class Cluster:
-    """Made by :func:`running`. ``nodes`` by name; ``proxies`` lead to them, ``controls`` to the coordinator."""
+    """Made by :func:`running`. ``nodes`` by name; ``proxies`` lead to them, ``controls`` to the coordinator.
+    ``direct``: nodes dial each other without proxies, which carry no tunnels."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, folder: Path, nursery: trio.Nursery, *, direct: bool = False) -> None:
+        self.direct = direct
         self.folder = folder
         self.holds = folder / "holds"
         self.holds.mkdir(parents=True)
@@ -69,7 +71,8 @@ class Cluster:
         token = (await self.api.post("/v1/join-tokens", json={"ttl_s": 600})).raise_for_status().json()["join"]
         join = f"{token.rpartition('@')[0]}@127.0.0.1:{self.controls[name].port}"
         arguments = ["node", "--name", name, "--state", str(self.folder / name), "--listen", f"127.0.0.1:{port}"]
-        arguments += ["--advertise", f"127.0.0.1:{self.proxies[name].port}", "--memory", "1G", "--log-level", "debug"]
+        dialled = port if self.direct else self.proxies[name].port
+        arguments += ["--advertise", f"127.0.0.1:{dialled}", "--memory", "1G", "--log-level", "debug"]
         node = self.nodes[name] = Daemon([*arguments, "--join", join], self.folder / f"{name}.log", self.environment)
         await node.start()
         node.arguments = arguments
@@ -209,9 +212,9 @@ def _operation(answer: httpx.Response) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def running(folder: Path, names: list[str]) -> AsyncIterator[Cluster]:
+async def running(folder: Path, names: list[str], *, direct: bool = False) -> AsyncIterator[Cluster]:
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(folder, nursery)
+        cluster = Cluster(folder, nursery, direct=direct)
         try:
             await cluster.start(names)
             yield cluster

@@ -279,6 +279,23 @@ async def test_a_trace_says_where_frames_go() -> None:
             await watch._trace(cast(Any, None), m.PortTrace(port=99, seconds=0.2))
     item = {"head": made.head.hex(), "length": made.length, "way": "node", "to": 5, "reason": "drop_no_peer"}
     assert net.note(item) == ("02:00:00:00:00:01", "ff:ff:ff:ff:ff:ff", "88b5", "64", "node 5", "no_peer")
+    named = net.note({**item, "way": "port"}, {("port", 5): "tap0"})
+    assert named[4:] == ("tap0", "no_peer")
+
+
+@pytest.mark.parametrize(
+    ("after", "kind"),
+    [
+        ("0800", "IPv4"),
+        ("8100006386dd", "vlan 99 IPv6"),
+        ("88a80005810000070806", "vlan 5 vlan 7 ARP"),
+        ("0026", "LLC"),
+    ],
+)
+def test_a_trace_names_vlans_and_types(after: str, kind: str) -> None:
+    item = {"head": "00" * 12 + after + "4242", "length": 64, "way": "flood", "to": 0, "reason": "drop_vlan"}
+    assert net.note(item)[2:] == (kind, "64", "nowhere", "vlan")
+    assert net.note({**item, "head": "00" * 13})[2] == "-"
 
 
 async def test_prometheus_has_ports_tunnels_and_switches(tmp_path: Path) -> None:

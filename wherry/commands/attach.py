@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from wherry import ui
+from wherry import portwish, ui
 from wherry.client import Client
 from wherry.commands.common import example, json_option, with_client
 from wherry.errors import ApiError
@@ -13,7 +13,12 @@ from wherry.model import Port
 
 @click.command(epilog=example("wherry attach tap0 --network lan --on n1"))
 @click.argument("tap", required=False)
-@click.option("--network", required=True, help="The network that it joins.")
+@click.option(
+    "--network",
+    required=True,
+    metavar="NAME[,vlan=10]",
+    help="The network that it joins; with the settings of `wherry port set`.",
+)
 @click.option("--unix", "path", metavar="PATH", help="Instead of a TAP: a datagram socket, one frame a datagram.")
 @click.option("--udp", metavar="HOST:PORT", help="Instead of a TAP: the same over UDP.")
 @click.option("--peer", default="", help="With --unix, --udp: where frames go; else to whoever sent the last one.")
@@ -41,7 +46,7 @@ def attach(
     (kind, local) = given[0]
     if peer and kind == "tap":
         raise click.UsageError("--peer goes with --unix and --udp")
-    request = {"network": network, "kind": kind, "local": local, "remote": peer, **({"on": on} if on else {})}
+    request = {**portwish.network(network), "kind": kind, "local": local, "remote": peer, **({"on": on} if on else {})}
     made = with_client(ctx, lambda client: client.attach(**request))
     if as_json:
         ui.print_json(made)
@@ -80,13 +85,13 @@ def detach(ctx: click.Context, name: str, on: str | None) -> None:
 @json_option
 @click.pass_context
 def ports(ctx: click.Context, as_json: bool) -> None:
-    """All switch ports: guests' NICs, TAPs, sockets."""
+    """All switch ports: guests' NICs, TAPs, sockets; what they let through, and whether one is shut."""
     found = with_client(ctx, lambda client: client.ports())
     if as_json:
         ui.print_json(found)
         return
-    rows = [(p.name, p.kind, p.network or "-", p.node or "-", p.mac or "-", _state(p)) for p in found]
-    ui.table(("name", "kind", "network", "node", "mac", "state"), rows, empty="no ports")
+    rows = [(p.name, p.kind, p.network, p.node, p.mac, portwish.told(p.settings), _state(p)) for p in found]
+    ui.table(("name", "kind", "network", "node", "mac", "settings", "state"), rows, empty="no ports")
 
 
 def _state(port: Port) -> str:

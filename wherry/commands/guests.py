@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from wherry import ui, units
+from wherry import portwish, ui, units
 from wherry.client import Client
 from wherry.commands import console as terminal
 from wherry.commands.common import example, json_option, library, with_client
@@ -23,7 +23,13 @@ from wherry.model import Guest, Operation
 @click.option("--cpu", type=click.Choice(["rva22", "rv64gc"]), help="CPU model; rva22 unless given.")
 @click.option("--icount", is_flag=True, help="Time from instructions: runs can be repeated (see docs/icount.md).")
 @click.option("--seed", type=click.IntRange(1, 2**53 - 1), help="With --icount: the run to repeat; else one is drawn.")
-@click.option("--network", "networks", multiple=True, help="May be repeated, one NIC each.")
+@click.option(
+    "--network",
+    "networks",
+    multiple=True,
+    metavar="NAME[,vlan=10]",
+    help="May be repeated, one NIC each; with the settings of `wherry port set`.",
+)
 @click.option("--on", help="The node; else the coordinator places it.")
 @click.option("--cmdline", default="", help="Added to the kernel's command line.")
 @click.option("--explain", is_flag=True, help="Only show where it would run and why.")
@@ -50,7 +56,7 @@ def run(
         "image": image,
         "memory": units.parse_size(memory, "--memory"),
         "cpus": cpus,
-        "networks": list(networks),
+        "networks": [_nic(portwish.network(text)) for text in networks],
     }
     given = {"on": on, "cmdline": cmdline, "cpu": cpu, "icount": icount, "seed": seed}
     request |= {key: value for key, value in given.items() if value}
@@ -72,6 +78,10 @@ def run(
         _show_placement(result)
     else:
         click.echo(f"{name}: {result.state} on {result.node}  {' '.join(result.addresses)}".rstrip())
+
+
+def _nic(wish: dict[str, Any]) -> Any:
+    return wish if len(wish) > 1 else wish["network"]
 
 
 async def push_if_missing(client: Client, name: str) -> None:

@@ -1,4 +1,4 @@
-"""``wherry net top``: what goes through the switches now."""
+"""``wherry net top``, ``wherry net trace``: what goes through the switches now."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from wherry.client import Client
 from wherry.commands.common import example, json_option, with_client
 from wherry.commands.top import short
 from wherry.errors import ApiError
-from wherry.model import Net
+from wherry.model import Net, Port
 
-COLUMNS = ("what", "name", "network", "node", "rx/s", "rx bit/s", "tx/s", "tx bit/s", "drops/s", "dropped, by reason")
+COLUMNS = ("what", "name", "network", "node", "rx/s", "rx bit/s", "tx/s", "tx bit/s", "drops/s", "dropped")
+NARROW = 110  # columns of a terminal: below, bits are shown and frames are not
 Counters = Mapping[str, Any]
 
 
@@ -106,23 +107,33 @@ def busiest_first(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(entries, key=weight)
 
 
-def _picture(entries: list[dict[str, Any]]) -> Table:
+def _picture(entries: list[dict[str, Any]], width: int) -> Table:
     view = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index, column in enumerate(COLUMNS):
-        number = 4 <= index < len(COLUMNS) - 1
-        view.add_column(column.upper(), no_wrap=index < len(COLUMNS) - 1, justify="right" if number else "left")
+    shown = [n for n, column in enumerate(COLUMNS) if width >= NARROW or column not in ("rx/s", "tx/s")]
+    for index in shown:
+        last, number = index == len(COLUMNS) - 1, 4 <= index < len(COLUMNS) - 1
+        # Names and reasons may go on in the next line; figures stay whole.
+        view.add_column(
+            COLUMNS[index].upper(),
+            no_wrap=not last and index != 1,
+            overflow="fold",
+            min_width=12 if last else None,
+            justify="right" if number else "left",
+        )
     for entry in busiest_first(entries):
-        view.add_row(*row(entry))
+        cells = row(entry)
+        view.add_row(*(cells[index] for index in shown))
     return view
 
 
 async def _watch(client: Client, interval: float) -> None:
-    with Live(console=ui.stdout(), screen=True, auto_refresh=False) as live:
+    console = ui.stdout()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         before = await client.net()
         while True:
             await trio.sleep(interval)
             after = await client.net()
-            live.update(_picture(rates(before, after)), refresh=True)
+            live.update(_picture(rates(before, after), console.width), refresh=True)
             before = after
 
 
@@ -152,13 +163,55 @@ def top(ctx: click.Context, once: bool, interval: float, as_json: bool) -> None:
         ui.table(COLUMNS, [row(entry) for entry in found], empty="no node answers")
 
 
-def note(item: Mapping[str, Any]) -> tuple[str, ...]:
-    """One line of a trace."""
+_TYPES = {"0800": "IPv4", "0806": "ARP", "86dd": "IPv6", "8035": "RARP", "88cc": "LLDP"}
+# Said at the door, before anybody asks where the frame is to go.
+_AT_THE_DOOR = {"disabled", "guard", "invalid", "reserved", "vlan", "spoofed", "moving", "fenced"}
+
+
+def _type(head: bytes) -> str:
+    """The frame's type behind its VLAN tags, which are named."""
+    at, tags = 12, ""
+    while head[at : at + 2].hex() in ("8100", "88a8") and len(head) >= at + 6:
+        tags += f"vlan {int.from_bytes(head[at + 2 : at + 4], 'big') & 0xFFF} "
+        at += 4
+    kind = head[at : at + 2].hex()
+    if len(kind) < 4:
+        return f"{tags}-"
+    if int(kind, 16) < 0x600:  # a length: LLC, as of spanning tree
+        return f"{tags}LLC"
+    return tags + _TYPES.get(kind, kind)
+
+
+def note(item: Mapping[str, Any], names: Mapping[tuple[str, int], str] | None = None) -> tuple[str, ...]:
+    """One line of a trace. ``names``: of ``("port", number)`` and ``("node", id)``."""
     head = bytes.fromhex(str(item["head"]))
-    way = {"flood": "everybody", "back": "its own port", "port": f"port {item['to']}", "node": f"node {item['to']}"}
-    told = str(item["reason"]).removeprefix("drop_")
-    kind = head[12:14].hex() if len(head) >= 14 else "-"
-    return (head[6:12].hex(":"), head[:6].hex(":"), kind, str(item["length"]), way[item["way"]], told or "-")
+    way, told = str(item["way"]), str(item["reason"]).removeprefix("drop_")
+    if told in _AT_THE_DOOR:
+        where = "nowhere"
+    elif way in ("port", "node"):
+        where = (names or {}).get((way, item["to"]), f"{way} {item['to']}")
+    else:
+        where = {"flood": "everybody", "back": "its own port"}[way]
+    return (head[6:12].hex(":"), head[:6].hex(":"), _type(head), str(item["length"]), where, told or "-")
+
+
+async def _port(client: Client, name: str, on: str | None) -> Port:
+    """The one that ``name`` (also a MAC or an id) says."""
+    found = [p for p in await client.ports() if p.port]
+    fitting = [p for p in found if name in (p.name, p.key) and on in (None, p.node)]
+    if not fitting:
+        known = ", ".join(f"{p.name} on {p.node}" for p in found) or "none"
+        raise ApiError(404, "not_found", f"no port is named {name}; known: {known}")
+    if len(fitting) > 1:
+        several = ", ".join(f"{p.key} in {p.network} on {p.node}" for p in fitting)
+        raise ApiError(409, "conflict", f"{name} has several ports: give --on, or one of {several}")
+    return fitting[0]
+
+
+async def _names(client: Client, node: str | None) -> dict[tuple[str, int], str]:
+    """What a trace at ``node`` names by number."""
+    out = {("node", n.id): f"node {n.name}" for n in await client.nodes()}
+    return out | {("port", p.port): p.name for p in await client.ports() if p.port and p.node == node}
 
 
 @net.command(epilog=example("wherry net trace tap0"))
@@ -175,19 +228,18 @@ def trace(ctx: click.Context, name: str, on: str | None, seconds: float, every: 
     """
 
     async def work(client: Client) -> dict[str, Any]:
-        fitting = [p for p in await client.ports() if p.port and p.name == name and on in (None, p.node)]
-        if len(fitting) != 1:
-            known = ", ".join(f"{p.name} on {p.node}" for p in await client.ports()) or "none"
-            raise ApiError(404, "not_found", f"{len(fitting)} ports are named {name}; known: {known}")
-        return await client.trace(node=fitting[0].node, port=fitting[0].port, every=every, seconds=seconds)
+        port = await _port(client, name, on)
+        traced = await client.trace(node=port.node, port=port.port, every=every, seconds=seconds)
+        return {**traced, "names": {} if as_json else await _names(client, port.node)}
 
     found = with_client(ctx, work)
     if as_json:
-        ui.print_json(found)
+        ui.print_json({key: value for key, value in found.items() if key != "names"})
         return
-    ui.table(
-        ("from", "to", "type", "bytes", "goes to", "dropped"), [note(n) for n in found["notes"]], empty="no frames"
-    )
+    lines = [note(n, found["names"]) for n in found["notes"]]
+    ui.table(("from", "to", "type", "bytes", "goes to", "dropped"), lines, empty=f"no frames in {seconds:g} s")
+    if found.get("lost"):
+        click.echo(f"{found['lost']} more came than are kept; note fewer: --every {every * 10}", err=True)
 
 
 COMMANDS = (net,)
