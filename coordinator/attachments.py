@@ -94,6 +94,13 @@ class Attachments:
         except (WherryError, CoordinatorError) as exc:
             log.info("node=%d was not told its attached ports: %s", node, exc)
 
+    async def tell_network(self, network: str) -> None:
+        """What is attached to a network has changed with it: send the nodes their lists."""
+        ports = await self._cluster.db.run(attachments.all_ports)
+        async with trio.open_nursery() as nursery:
+            for node in {port.node for port in ports if port.network == network}:
+                nursery.start_soon(self.tell, node)
+
     async def open(self, port: PortRow) -> None:
         """Open a port that the guard has shut. Raises :class:`Unavailable` when its node is away."""
         if port.node is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgpack
+from msgspec.structs import replace
 
 from node import endpoints
 from node.core import CoreError
@@ -41,6 +42,7 @@ class Endpoint(Protocol):
     made: bool
 
     def add(self, switch: Switch, port: int, vni: int) -> None: ...
+    def set_mtu(self, mtu: int) -> None: ...
     def remove(self) -> None: ...
     def close(self) -> None: ...
 
@@ -57,6 +59,11 @@ class _Port:
     def state(self) -> AttachmentState:
         state = "up" if self.endpoint is not None else "failed"
         return AttachmentState(id=self.wish.id, state=state, code=self.code, reason=self.reason)  # type: ignore[arg-type]
+
+
+def _same(had: Attachment, wish: Attachment | None) -> bool:
+    """Of the same thing; only its MTU may be another."""
+    return wish is not None and replace(had, mtu=wish.mtu) == wish
 
 
 class Attachments:
@@ -114,7 +121,7 @@ class Attachments:
     def apply(self, wishes: list[Attachment]) -> None:
         """Make the ports those of ``wishes``. Raises Refused when they cannot be written down; nothing changes then."""
         wanted = {wish.id: wish for wish in wishes}
-        gone = [port for port in self._ports.values() if wanted.get(port.wish.id) != port.wish]
+        gone = [port for port in self._ports.values() if not _same(port.wish, wanted.get(port.wish.id))]
         kept = {port.wish.id for port in self._ports.values()} - {port.wish.id for port in gone}
         self._save(wishes, {port.wish.id for port in self._ports.values() if port.made and port.wish.id in wanted})
         for port in gone:
@@ -123,6 +130,8 @@ class Attachments:
         for wish in wishes:
             if wish.id not in kept:
                 self._ports[wish.id] = _Port(wish)
+            elif self._ports[wish.id].wish != wish:
+                self._resize(self._ports[wish.id], wish)
             if self._ports[wish.id].endpoint is None:
                 self._open(self._ports[wish.id])
         self._save(wishes, {port.wish.id for port in self._ports.values() if port.made})
@@ -177,6 +186,16 @@ class Attachments:
         except CoreError:
             self._switch.remove_port(number)
             raise
+
+    @staticmethod
+    def _resize(port: _Port, wish: Attachment) -> None:
+        """The network has another MTU: the port stays, with all its host has made of it."""
+        port.wish = wish
+        if port.endpoint is not None:
+            try:
+                port.endpoint.set_mtu(wish.mtu)
+            except OSError as error:
+                log.warning("attachment %s: %s keeps its MTU: %s", wish.id, wish.local, os.strerror(error.errno or 0))
 
     @staticmethod
     def _failed(port: _Port, code: str, reason: str) -> None:

@@ -28,11 +28,17 @@ _PATH_MAX = 107  # sockaddr_un without its last zero
 
 class TapEndpoint:
     def __init__(self, name: str, mtu: int, *, made_before: bool) -> None:
+        self._name = name
         self.fd, made = tap.open_tap(name, mtu)
         self.made = made or made_before
 
     def add(self, switch: Switch, port: int, vni: int) -> None:
         switch.add_tap_port(port, vni, self.fd)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Of a TAP that is ours; raises OSError."""
+        if self.made:
+            tap.set_mtu(self._name, mtu)
 
     def remove(self) -> None:
         tap.let_go(self.fd)
@@ -53,6 +59,9 @@ class SocketEndpoint:
 
     def add(self, switch: Switch, port: int, vni: int) -> None:
         switch.add_dgram_port(port, vni, self.fd, self._remote)
+
+    def set_mtu(self, mtu: int) -> None:
+        """A socket takes frames of any size."""
 
     def remove(self) -> None:
         with suppress(FileNotFoundError):

@@ -71,10 +71,16 @@ def _refusal(name: str, made: bool, error: OSError) -> Refused:
 
 def _bring_up(name: str, mtu: int) -> None:
     packed = name.encode()
+    set_mtu(name, mtu)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", packed, mtu))
         (flags,) = struct.unpack_from("16xH", fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH22x", packed, 0)))
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", packed, flags | _IFF_UP))
+
+
+def set_mtu(name: str, mtu: int) -> None:
+    """Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", name.encode(), mtu))
 
 
 def let_go(fd: int) -> None:

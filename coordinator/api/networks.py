@@ -58,7 +58,10 @@ async def change_network(svc: Svc, name: str, body: NetworkChangeBody) -> Json:
 
     changed = await svc.cluster.db.run(write)
     svc.cluster.announce()
-    return {**changed, "waiting": await waiting(svc, await svc.cluster.rules.tell_all(), network=name)}
+    have = await svc.cluster.rules.tell_all()
+    if body.mtu is not None:
+        await svc.attachments.tell_network(name)
+    return {**changed, "waiting": await waiting(svc, have, network=name)}
 
 
 async def waiting(svc: Services, have: set[int], *, network: str) -> list[str]:

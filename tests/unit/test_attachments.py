@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from node import endpoints
 from node.attachments import Attachments
@@ -117,6 +118,7 @@ class Pipe:
     """An endpoint without a host: one end of a socket pair."""
 
     removed: ClassVar[list[str]] = []
+    sizes: ClassVar[list[tuple[str, int]]] = []
 
     def __init__(self, name: str, made: bool) -> None:
         self.name, self.made = name, made
@@ -125,6 +127,9 @@ class Pipe:
 
     def add(self, switch: Switch, port: int, vni: int) -> None:
         switch.add_tap_port(port, vni, self.fd)
+
+    def set_mtu(self, mtu: int) -> None:
+        Pipe.sizes.append((self.name, mtu))
 
     def remove(self) -> None:
         Pipe.removed.append(self.name)
@@ -138,7 +143,7 @@ class Pipe:
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
     """Names that can be opened, and whether opening makes them."""
     names: dict[str, bool] = {}
-    Pipe.removed = []
+    Pipe.removed, Pipe.sizes = [], []
 
     def open_endpoint(wish: m.Attachment, *, made_before: bool) -> Pipe:
         if wish.local not in names:
@@ -169,6 +174,19 @@ def test_ports_come_and_go_with_the_list(host: dict[str, bool], tmp_path: Path) 
         ports.apply([])
         assert Pipe.removed == ["tap0"]  # tap1 was there before us
         assert claims.networks == set()
+
+
+def test_another_mtu_leaves_the_port_where_it_is(host: dict[str, bool], tmp_path: Path) -> None:
+    host.update(tap0=True)
+    claims = Claims()
+    with Switch(1) as switch:
+        ports = Attachments(tmp_path / "a", switch, claims, Networks(switch, claims))
+        ports.apply([wish("tap0")])
+        ((number, _),) = list(ports)
+        smaller = replace(wish("tap0"), mtu=1300)
+        ports.apply([smaller])
+        assert list(ports) == [(number, smaller)]
+        assert (Pipe.removed, Pipe.sizes) == ([], [("tap0", 1300)])
 
 
 def test_what_fails_is_tried_again(host: dict[str, bool], tmp_path: Path) -> None:
