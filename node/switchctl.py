@@ -225,6 +225,11 @@ class Switch:
         err = new_error()
         check(self._lib.wh_switch_network_limits(self.handle, vni, fdb_max, storm_rate, err), err)
 
+    def set_network_proxy(self, vni: int, on: bool) -> None:
+        """Whether address requests (ARP, neighbour discovery) for known stations are answered here and not flooded, as
+        they are in a new network."""
+        check(self._lib.wh_switch_network_proxy(self.handle, vni, int(on)))
+
     def set_network_peers(self, vni: int, nodes: Iterable[int]) -> None:
         """The nodes that get this network's broadcasts; replaces the list."""
         listed, err = sorted(set(nodes)), new_error()

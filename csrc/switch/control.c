@@ -224,6 +224,19 @@ int wh_switch_network_limits(wh_switch *s, uint32_t vni, uint32_t fdb_max, uint3
     return status ? wh_fail(err, status, "fdb_max", "%u is more than %u", fdb_max, WH_FDB_LIMIT) : WH_OK;
 }
 
+int wh_switch_network_proxy(wh_switch *s, uint32_t vni, int on)
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    if (n) {
+        n->no_proxy = !on;
+        if (!on)
+            wh_neighs_clear(&n->neighs);
+    }
+    wh_switch_unlock(s);
+    return n ? WH_OK : WH_E_NOTFOUND;
+}
+
 int wh_switch_port_limits(wh_switch *s, uint32_t port, uint32_t fdb_max, uint32_t storm_rate, wh_error *err)
 {
     wh_switch_lock(s);

@@ -7,6 +7,7 @@
 #include "switch/network.h"
 #include "switch/peer.h"
 #include "switch/port.h"
+#include "switch/proxy.h"
 #include "switch/stations.h"
 #include "switch/trace.h"
 
@@ -120,6 +121,8 @@ static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
         return;
     WH_COUNT(s, p, rx_frames);
     WH_COUNT_BYTES(s, p, rx_bytes, f->len);
+    if (wh_proxy_cares(f) && wh_proxy_at_port(s, p, f, vid))
+        return;
     const struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_resolve(&net->fdb, dst_of(f->data), vid);
     struct wh_port *at = to ? wh_fdb_port(&net->fdb, to) : NULL;
     if (!to) {
@@ -180,6 +183,8 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
         return;
     WH_COUNT(s, peer, rx_frames);
     WH_COUNT_BYTES(s, peer, rx_bytes, f->len);
+    if (wh_proxy_cares(f))
+        wh_proxy_learn(s, net, f, vid);
     const struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_resolve(&net->fdb, dst_of(f->data), vid);
     struct wh_port *at = to ? wh_fdb_port(&net->fdb, to) : NULL;
     if (!to)

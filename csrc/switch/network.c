@@ -21,6 +21,7 @@ int wh_network_new(wh_switch *s, uint32_t vni, uint32_t mtu, struct wh_network *
     n->storm_rate = WH_STORM_RATE;
     wh_fdb_init(&n->fdb, s->fdb_max, s->hash_seed ^ vni);
     wh_moves_init(&n->moves, s->hash_seed ^ vni << 8);
+    wh_neighs_init(&n->neighs, s->hash_seed ^ (uint64_t)vni << 32);
     *out = n;
     return WH_OK;
 }
@@ -31,6 +32,7 @@ void wh_network_free(struct wh_network *n)
         return;
     wh_fdb_free(&n->fdb);
     wh_moves_free(&n->moves);
+    wh_neighs_clear(&n->neighs);
     free(n->ports);
     free(n->peers);
     free(n);

@@ -5,6 +5,7 @@
 
 #include "switch/fdb.h"
 #include "switch/moves.h"
+#include "switch/neigh.h"
 #include "switch/switch.h"
 
 #define WH_NETWORK_PEERS_MAX 65536u
@@ -13,6 +14,8 @@ struct wh_network {
     uint32_t vni, mtu;
     struct wh_fdb fdb;
     struct wh_moves moves;
+    struct wh_neighs neighs;
+    bool no_proxy;          /* address requests are flooded like others (proxy.h) */
     uint32_t storm_rate;    /* of ports that are added from now on */
     uint64_t next_slice_ns; /* of the table */
     struct wh_port **ports;

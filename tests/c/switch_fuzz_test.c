@@ -2,6 +2,10 @@
  * WHERRY_FUZZ_SEED change how many and which. */
 #include "switch_rig.h"
 
+#include "switch/csum.h"
+#include "switch/proxy.h"
+#include "switch/switch.h"
+
 static void send_raw(int fd, const struct node *to, const uint8_t *data, size_t len)
 {
     CHECK(sendto(fd, data, len, 0, (const struct sockaddr *)&to->addr, sizeof(to->addr)) == (ssize_t)len);
@@ -82,6 +86,72 @@ static void random_datagrams(unsigned rounds, uint64_t seed)
     close(fd);
 }
 
+/* A right ICMPv6 checksum, if there is one to set right. */
+static void complete_nd(uint8_t *frame, uint32_t len, uint32_t l3)
+{
+    if (len < l3 + 64)
+        return;
+    uint8_t *ip = frame + l3;
+    uint32_t payload = wh_get16(ip + 4) & 0xfffeu;
+    if (payload > len - l3 - 40)
+        return;
+    uint8_t rest[8] = {0, 0, (uint8_t)(payload >> 8), (uint8_t)payload, 0, 0, 0, 58};
+    memset(ip + 42, 0, 2);
+    uint16_t sum = (uint16_t)~wh_csum_fold(
+        wh_csum_add(wh_csum_add(wh_csum_add(0, ip + 8, 32), rest, sizeof(rest)), ip + 40, payload));
+    memcpy(ip + 42, &sum, 2);
+}
+
+/* Mutated and cut address requests, in buffers that end where they end. */
+static void random_talk(unsigned rounds, uint64_t seed)
+{
+    static const uint8_t seeds[][86] = {
+        {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0,  0, 0, 0, 1, 8, 6, 0, 1, 8, 0,  6, 4, 0,
+         1,    2,    0,    0,    0,    0,    1, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2},
+        {2, 0, 0, 0, 0, 1, 2, 0,  0, 0, 0, 2, 8, 6, 0, 1, 8, 0,  6, 4, 0,
+         2, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2, 2, 0, 0, 0, 0, 1, 10, 0, 0, 1},
+        {0x33, 0x33, 0xff, 0,           0,    2,        2,   0,    0,    0,        0,    1, 0x86,     0xdd, 0x60,
+         0,    0,    0,    0,           32,   58,       255, 0xfe, 0x80, [37] = 1, 0xff, 2, [49] = 1, 0xff, 0,
+         0,    2,    135,  [62] = 0xfe, 0x80, [77] = 2, 1,   1,    2,    0,        0,    0, 0,        1},
+        {0x33, 0x33,        0,           0,    0,        1,  2,  0,   0,    0,    0,        2,    0x86, 0xdd,
+         0x60, 0,           0,           0,    0,        32, 58, 255, 0xfe, 0x80, [37] = 2, 0xff, 2,    [53] = 1,
+         136,  [58] = 0x20, [62] = 0xfe, 0x80, [77] = 2, 2,  1,  2,   0,    0,    0,        0,    2}};
+    struct node n;
+    struct nic a, b;
+    uint64_t state = seed;
+    node_open(&n, 1);
+    nic_open(&a, 1), nic_open(&b, 2);
+    CHECK(nic_plug(&a, n.sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, n.sw, 2, b.mac, 1) == WH_OK);
+    wh_switch_lock(n.sw);
+    for (unsigned i = 0; i < rounds; i++) {
+        uint8_t frame[128] = {0};
+        unsigned which = next_random(&state) % WH_ARRAY_LEN(seeds);
+        bool tagged = next_random(&state) % 4 == 0;
+        uint32_t tag = tagged ? WH_VLAN_TAG : 0, len = (which < 2 ? 42 : 86) + tag;
+        memcpy(frame, seeds[which], 12);
+        memcpy(frame + 12 + tag, seeds[which] + 12, 74);
+        if (tagged)
+            memcpy(frame + 12, (uint8_t[]){0x81, 0, 0, 5}, 4);
+        for (uint64_t k = next_random(&state) % 4; k > 0; k--)
+            frame[12 + (next_random(&state) >> 8) % (len - 12)] = (uint8_t)(next_random(&state) >> 16);
+        if (next_random(&state) % 4 == 0)
+            len = 14 + (uint32_t)(next_random(&state) >> 8) % (len - 14);
+        if (i % 2)
+            complete_nd(frame, len, 14 + tag);
+        uint8_t *exact = malloc(WH_HEADROOM + len);
+        memcpy(exact + WH_HEADROOM, frame, len);
+        struct wh_frame f = wh_frame_plain(exact + WH_HEADROOM, len);
+        struct wh_port *p = wh_idmap_get(&n.sw->ports, frame[11] == 1 ? 1 : 2);
+        if (wh_proxy_cares(&f))
+            (void)wh_proxy_at_port(n.sw, p, &f, tagged ? 5 : 0);
+        free(exact);
+    }
+    wh_switch_unlock(n.sw);
+    CHECK(port_counters(n.sw, 1).answered > rounds / 40 && port_counters(n.sw, 2).answered == 0);
+    wh_switch_free(n.sw);
+    nic_close(&a), nic_close(&b);
+}
+
 static uint64_t number_from(const char *name, uint64_t otherwise)
 {
     const char *text = getenv(name);
@@ -93,5 +163,6 @@ int main(void)
     uint64_t seed = number_from("WHERRY_FUZZ_SEED", 0x9e3779b9);
     printf("seed %#llx\n", (unsigned long long)seed);
     random_datagrams((unsigned)number_from("WHERRY_FUZZ_ROUNDS", 4000), seed | 1);
+    random_talk((unsigned)number_from("WHERRY_FUZZ_ROUNDS", 4000) * 10, seed | 1);
     return finish("switch_fuzz");
 }
