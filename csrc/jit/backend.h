@@ -29,7 +29,7 @@ typedef struct wh_jit_arena {
     uint32_t size, code, records; /* code: end of what is written; records: start of the cache's records */
     uint32_t thunks;              /* end of what survives a reset */
     enum wh_leave (*enter)(wh_hart *h, const void *code);
-    uint32_t thunk[24], site[2]; /* the back end's own */
+    uint32_t thunk[25], site[2]; /* the back end's own */
 } wh_jit_arena;
 
 typedef struct wh_jit_code {
@@ -52,6 +52,8 @@ void wh_backend_divert(wh_jit_arena *a, uint32_t entry, uint32_t to);
 int wh_jit_help_memory(wh_hart *h, uint64_t va, uint32_t packed);
 int wh_jit_help_one(wh_hart *h, uint64_t insn, uint32_t packed);
 int wh_jit_help_fp(wh_hart *h, uint64_t insn, uint32_t packed);
+/* An instruction across two pages, fetched anew; never 0. */
+int wh_jit_help_split(wh_hart *h, uint64_t unused, uint32_t packed);
 
 /* packed: offset in the page (12) | charge to give back, this instruction included (7) | register (6) | kind (5) |
  * 4-byte instruction (1). */

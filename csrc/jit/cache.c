@@ -127,6 +127,13 @@ static bool unchanged(const wh_jit_block *b, const uint8_t *host)
     return true;
 }
 
+/* Lock held. The block is not found any more, and what jumps to it looks its head up again. */
+static void retire(wh_jit *j, wh_jit_block *b)
+{
+    atomic_store_explicit(&b->dead, true, memory_order_release);
+    wh_backend_divert(&j->arena, b->code.entry, b->code.stale);
+}
+
 /* Lock held. */
 static void recheck(wh_jit *j, wh_jit_page *page, const uint8_t *host)
 {
@@ -136,10 +143,17 @@ static void recheck(wh_jit *j, wh_jit_page *page, const uint8_t *host)
         ref = b->page_next;
         if (atomic_load_explicit(&b->dead, memory_order_relaxed) || unchanged(b, host))
             continue;
-        atomic_store_explicit(&b->dead, true, memory_order_release);
-        wh_backend_divert(&j->arena, b->code.entry, b->code.stale);
+        retire(j, b);
         j->discarded++;
         changed = true;
+    }
+    for (uint32_t ref = page->tails; ref != 0;) {
+        wh_jit_block *b = wh_jit_at(j, ref);
+        ref = b->tail_next;
+        if (atomic_load_explicit(&b->dead, memory_order_relaxed) || wh_live_same(b->tail, host, sizeof(b->tail)))
+            continue;
+        retire(j, b);
+        j->discarded++;
     }
     if (changed)
         page->changes = page->changes + 1 < MAX_CHANGES ? page->changes + 1 : 2 * MAX_CHANGES;
@@ -165,15 +179,22 @@ static wh_jit_page *page_record(wh_jit *j, uint64_t pfn)
     return page;
 }
 
-wh_jit_page *wh_jit_enter_page(wh_hart *h, int *status)
+wh_jit_page *wh_jit_page_in_slot(const wh_hart *h, uint64_t va)
+{
+    const wh_tlb_entry *e = wh_mmu_code_slot(&h->mmu, va);
+    bool here = e->tag == ((va >> WH_PAGE_SHIFT) | h->mmu.fetch_context);
+    return here ? (wh_jit_page *)(uintptr_t)e->addend : NULL;
+}
+
+wh_jit_page *wh_jit_enter_page(wh_hart *h, uint64_t va, int *status)
 {
     wh_jit *j = h->env.jit;
     uint64_t pa;
     uint8_t *host;
     bool whole;
-    *status = wh_mmu_fetch(&h->mmu, h->pc, 2, &pa, &host, &whole);
+    *status = wh_mmu_fetch(&h->mmu, va, 2, &pa, &host, &whole);
     if (*status != 0) {
-        h->trap_value = h->pc;
+        h->trap_value = va;
         return NULL;
     }
     if (!whole)
@@ -187,8 +208,8 @@ wh_jit_page *wh_jit_enter_page(wh_hart *h, int *status)
     }
     pthread_mutex_unlock(&j->lock);
     if (page != NULL)
-        *wh_mmu_code_slot(&h->mmu, h->pc) =
-            (wh_tlb_entry){.tag = (h->pc >> WH_PAGE_SHIFT) | h->mmu.fetch_context, .addend = (uintptr_t)page};
+        *wh_mmu_code_slot(&h->mmu, va) =
+            (wh_tlb_entry){.tag = (va >> WH_PAGE_SHIFT) | h->mmu.fetch_context, .addend = (uintptr_t)page};
     return page;
 }
 
@@ -202,16 +223,17 @@ static bool known(void *ctx, uint32_t offset)
     return wh_jit_find(s->jit, s->page, offset) != NULL;
 }
 
-/* The guest bytes of a block as runs, in trace order. */
+/* The guest bytes of a block in its head's page as runs, in trace order. */
 static unsigned find_segments(const wh_jit_ir *ir, wh_jit_segment *out)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < ir->count; i++) {
         const wh_jit_op *o = &ir->op[i];
+        uint16_t length = o->flags & WH_JIT_SPLIT ? 2 : o->length;
         if (n != 0 && out[n - 1].at + out[n - 1].length == o->at)
-            out[n - 1].length = (uint16_t)(out[n - 1].length + o->length);
+            out[n - 1].length = (uint16_t)(out[n - 1].length + length);
         else
-            out[n++] = (wh_jit_segment){.at = o->at, .length = o->length};
+            out[n++] = (wh_jit_segment){.at = o->at, .length = length};
     }
     return n;
 }
@@ -273,41 +295,65 @@ static void choose_looks(const wh_jit *j, const wh_jit_page *page, wh_jit_ir *ir
 }
 
 /* Lock held. */
-static wh_jit_block *make(const wh_hart *h, wh_jit_page *page, uint32_t offset, const uint8_t *bytes, bool user)
+static void add_tail(wh_jit *j, wh_jit_page *next, wh_jit_block *b, const uint8_t *bytes)
+{
+    memcpy(b->tail, bytes + WH_PAGE_SIZE, sizeof(b->tail));
+    b->tail_next = next->tails;
+    next->tails = wh_jit_ref(j, b);
+}
+
+/* What to translate: the head, the virtual page behind its own (NULL: not to be had), for user mode or not. */
+struct wanted {
+    wh_jit_page *page, *next;
+    uint32_t offset;
+    bool user;
+};
+
+/* Lock held. */
+static wh_jit_block *make(const wh_hart *h, const struct wanted *w, const uint8_t *bytes)
 {
     wh_jit *j = h->env.jit;
     wh_jit_ir ir;
+    wh_jit_page *page = w->page;
     struct site site = {j, page};
-    wh_jit_block *b = wh_jit_find(j, page, offset);
-    if (b != NULL || page->changes >= MAX_CHANGES || !wh_jit_form(&ir, h->isa, bytes, offset, known, &site))
+    wh_jit_block *b = wh_jit_find(j, page, w->offset);
+    bool split = wh_jit_is_split(bytes, w->offset);
+    if (b != NULL || page->changes >= MAX_CHANGES || (split && w->next == NULL))
         return b;
+    wh_jit_form(&ir, h->isa, bytes, w->offset, known, &site);
     ir.plain_atomics = h->env.ram->plain_atomics;
-    choose_looks(j, page, &ir, user);
+    choose_looks(j, page, &ir, w->user);
+    ir.next_page = (uintptr_t)w->next;
     b = new_block(j, page, &ir, bytes);
     if (b == NULL)
         return NULL;
-    b->user = user;
+    b->user = w->user;
     if (!wh_backend_translate(&j->arena, &ir, wh_jit_ref(j, page), &b->code)) {
         atomic_store(&j->full, true);
         return NULL;
     }
     publish(j, page, b);
+    if (split)
+        add_tail(j, w->next, b, bytes);
     j->blocks++;
     j->instructions += ir.count;
     return b;
 }
 
-wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset)
+wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, wh_jit_page *next, uint32_t offset)
 {
     wh_jit *j = h->env.jit;
-    uint8_t bytes[WH_PAGE_SIZE]; /* the guest may be writing: one look for everything */
+    uint8_t bytes[WH_JIT_LOOK] = {0}; /* the guest may be writing: one look for everything */
     const uint8_t *host = wh_ram_at(h->env.ram, page->pfn << WH_PAGE_SHIFT, WH_PAGE_SIZE);
+    const uint8_t *behind = next != NULL ? wh_ram_at(h->env.ram, next->pfn << WH_PAGE_SHIFT, WH_PAGE_SIZE) : NULL;
     if (host == NULL)
         return NULL;
-    pthread_mutex_lock(&j->lock);
-    wh_live_copy(bytes, host,
-                 WH_PAGE_SIZE); /* with the lock: whoever fences after this look finds the block and compares */
-    wh_jit_block *b = j->full ? NULL : make(h, page, offset, bytes, h->priv == WH_PRIV_U);
+    pthread_mutex_lock(&j->lock); /* before the look: whoever fences after it finds the block and compares */
+    wh_live_copy(bytes, host, WH_PAGE_SIZE);
+    if (behind != NULL)
+        wh_live_copy(bytes + WH_PAGE_SIZE, behind, 2);
+    struct wanted w = {page, behind != NULL ? next : NULL, offset, h->priv == WH_PRIV_U};
+    wh_jit_block *b = j->full ? NULL : make(h, &w, bytes);
     pthread_mutex_unlock(&j->lock);
     return b;
 }
@@ -318,7 +364,7 @@ bool wh_jit_warm_one(wh_hart *h, uint64_t head)
 {
     wh_jit *j = h->env.jit;
     const uint64_t pa = head & ~1ull;
-    uint8_t bytes[WH_PAGE_SIZE];
+    uint8_t bytes[WH_JIT_LOOK] = {0};
     uint64_t epoch = atomic_load(&j->epoch);
     const uint8_t *host = wh_ram_at(h->env.ram, pa & ~(uint64_t)(WH_PAGE_SIZE - 1), WH_PAGE_SIZE);
     if (host == NULL)
@@ -327,7 +373,7 @@ bool wh_jit_warm_one(wh_hart *h, uint64_t head)
     pthread_mutex_lock(&j->lock);
     wh_jit_page *page = j->full || epoch != atomic_load(&j->epoch) ? NULL : page_record(j, pa >> WH_PAGE_SHIFT);
     if (page != NULL)
-        (void)make(h, page, (uint32_t)pa & (WH_PAGE_SIZE - 1), bytes, head & 1);
+        (void)make(h, &(struct wanted){page, NULL, (uint32_t)pa & (WH_PAGE_SIZE - 1), head & 1}, bytes);
     bool room = !j->full;
     pthread_mutex_unlock(&j->lock);
     return room;
@@ -352,25 +398,21 @@ static void remake(wh_hart *h, wh_jit_page *page, uint32_t offset, const uint8_t
         ref = b->page_next;
         if (atomic_load_explicit(&b->dead, memory_order_relaxed) || !b->user || !covers(b, offset))
             continue;
-        atomic_store_explicit(&b->dead, true, memory_order_release);
-        wh_backend_divert(&j->arena, b->code.entry, b->code.stale);
+        retire(j, b);
         if (heads < WH_ARRAY_LEN(head))
             head[heads++] = (uint32_t)b->pa & (WH_PAGE_SIZE - 1);
     }
     for (unsigned i = 0; i < heads && !j->full; i++)
-        j->remade += make(h, page, head[i], bytes, true) != NULL;
+        j->remade += make(h, &(struct wanted){page, NULL, head[i], true}, bytes) != NULL;
 }
 
 /* A place becomes restless once: what is made of it from then on has no slot there, so that nobody asks again. */
 void wh_jit_make_restless(wh_hart *h, uint64_t pc)
 {
     wh_jit *j = h->env.jit;
-    uint8_t bytes[WH_PAGE_SIZE];
-    const wh_tlb_entry *e = wh_mmu_code_slot(&h->mmu, pc);
-    if (e->tag != ((pc >> WH_PAGE_SHIFT) | h->mmu.fetch_context))
-        return;
-    wh_jit_page *page = (wh_jit_page *)(uintptr_t)e->addend;
-    const uint8_t *host = wh_ram_at(h->env.ram, page->pfn << WH_PAGE_SHIFT, WH_PAGE_SIZE);
+    uint8_t bytes[WH_JIT_LOOK] = {0};
+    wh_jit_page *page = wh_jit_page_in_slot(h, pc);
+    const uint8_t *host = page != NULL ? wh_ram_at(h->env.ram, page->pfn << WH_PAGE_SHIFT, WH_PAGE_SIZE) : NULL;
     if (host == NULL)
         return;
     pthread_mutex_lock(&j->lock);

@@ -5,7 +5,10 @@
  *
  * Changed code: a block keeps the bytes it was made from. FENCE.I of any hart raises the epoch; a hart's first fetch of
  * a page afterwards compares the page's blocks with RAM. A block that changed is dead: its entry is diverted to a stub
- * that looks its head up again, later to the block that takes its place, so that links to it need no list.
+ * that looks its head up again, later to the block that takes its place, so that links to it need no list. An
+ * instruction across two pages belongs to both: it runs while the hart's code slot of the next page holds the record
+ * that it was made with, which it does only if that page was compared since the last FENCE.I (help_split in helpers.c
+ * sees to it).
  *
  * The lock guards every record. Readers without it: wh_jit_find (chains only ever get longer at the front, and nothing
  * is reused before a reset). */
@@ -23,6 +26,7 @@ typedef struct wh_jit_page {
     uint64_t checked; /* epoch of the last comparison */
     uint32_t next;    /* hash chain; references are offsets in the arena, 0: none */
     uint32_t blocks;  /* list of its blocks, dead ones too */
+    uint32_t tails;   /* list of blocks whose instruction ends in its first two bytes (WH_JIT_SPLIT), dead ones too */
     uint32_t changes; /* how restless its code is (cache.c) */
 } wh_jit_page;
 
@@ -33,11 +37,12 @@ typedef struct wh_jit_segment {
 typedef struct wh_jit_block {
     uint64_t pa; /* of the head */
     _Atomic uint32_t next;
-    uint32_t page_next;
+    uint32_t page_next, tail_next;
     wh_jit_code code;
     uint16_t segments;
     _Atomic bool dead;
     bool user;                /* made for user mode; it is right in every mode */
+    uint8_t tail[2];          /* of a block in the list of tails */
     wh_jit_segment segment[]; /* then the bytes of all segments */
 } wh_jit_block;
 
@@ -61,12 +66,15 @@ struct wh_jit {
     uint64_t blocks, instructions, resets, discarded, remade; /* under lock; since the machine was made */
 };
 
-/* pc's page record; *status is a trap cause, with trap_value set, or 0. NULL with status 0: not a page of RAM that can
- * be executed as a whole. */
-wh_jit_page *wh_jit_enter_page(wh_hart *h, int *status);
+/* va's page record, now in the hart's code slot; *status is a trap cause, with trap_value set, or 0. NULL with status
+ * 0: not a page of RAM that can be executed as a whole. */
+wh_jit_page *wh_jit_enter_page(wh_hart *h, uint64_t va, int *status);
+/* The same, if the code slot has it; else NULL. */
+wh_jit_page *wh_jit_page_in_slot(const wh_hart *h, uint64_t va);
 wh_jit_block *wh_jit_find(wh_jit *j, const wh_jit_page *page, uint32_t offset);
-/* Translate at this offset; NULL: not possible there, or the arena is full (j->full). */
-wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, uint32_t offset);
+/* Translate at this offset; NULL: not possible there, or the arena is full (j->full). next: the record of the virtual
+ * page behind; NULL: nothing is made of an instruction that goes on there. */
+wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, wh_jit_page *next, uint32_t offset);
 void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_block *to);
 /* Drop everything, once nobody uses it: the caller is not guarded (run.c). Or another hart is doing it. */
 void wh_jit_reset(wh_jit *j);

@@ -65,19 +65,21 @@ static bool in_page(int32_t target)
     return target >= 0 && target < (int32_t)WH_PAGE_SIZE;
 }
 
-/* Decode the instruction at `at` as the next op; false: it does not lie in the page as a whole. */
+/* Decode the instruction at `at` as the next op; false: it does not lie in the page as a whole, and is not the head. */
 static bool append(struct forming *f, uint32_t at)
 {
     uint32_t bits = 0;
     memcpy(&bits, f->page + at, 2);
     if ((bits & 3) == 3) {
-        if (at + 4 > WH_PAGE_SIZE)
+        if (at + 4 > WH_PAGE_SIZE && f->ir->count != 0)
             return false;
         memcpy(&bits, f->page + at, 4);
     }
     wh_jit_op *o = &f->ir->op[f->ir->count];
     *o = (wh_jit_op){.at = (uint16_t)at, .jump = -1};
-    o->length = (uint8_t)wh_decode_for(f->isa, bits, at, &o->in);
+    bool split = wh_jit_is_split(f->page, at);
+    o->flags = split ? WH_JIT_SPLIT : 0;
+    o->length = (uint8_t)wh_decode_for(f->isa, bits, split ? WH_NO_PAGE : at, &o->in);
     o->op = four_byte_twin(o->in.op);
     enum flow flow = flow_of(o->op);
     if (flow == BRANCH || flow == JUMP || o->op == WH_OP_JAL_FAR)
@@ -191,17 +193,18 @@ static void resolve_jumps(struct forming *f)
     }
 }
 
-bool wh_jit_form(wh_jit_ir *ir, uint32_t isa, const uint8_t *page, uint32_t offset,
+void wh_jit_form(wh_jit_ir *ir, uint32_t isa, const uint8_t page[WH_JIT_LOOK], uint32_t offset,
                  bool (*known)(void *ctx, uint32_t offset), void *ctx)
 {
     struct forming f = {.ir = ir, .isa = isa, .page = page, .known = known, .ctx = ctx};
     memset(f.index_at, 0xff, sizeof(f.index_at));
     ir->count = 0;
+    if (wh_jit_is_split(page, offset)) {
+        (void)follow(&f, offset, 1);
+        return;
+    }
     (void)follow(&f, offset, WH_JIT_MAX_OPS);
-    if (ir->count == 0)
-        return false;
     cut_at_loops(&f);
     add_side_paths(&f);
     resolve_jumps(&f);
-    return true;
 }

@@ -103,6 +103,21 @@ int wh_jit_help_one(wh_hart *h, uint64_t insn, uint32_t packed)
     return status == 0 || status == WH_EXIT_LOOKUP ? go_on(h) : leave(h, status);
 }
 
+/* The next page is not the one that the block was made with, as far as this hart's slot knows: so that it knows next
+ * time. */
+int wh_jit_help_split(wh_hart *h, uint64_t unused, uint32_t packed)
+{
+    static const wh_insn fetch_it = {.op = WH_OP_SPLIT};
+    uint64_t insn, behind = h->vpage + WH_PAGE_SIZE;
+    int status;
+    (void)unused;
+    if (wh_jit_page_in_slot(h, behind) == NULL)
+        (void)wh_jit_enter_page(h, behind, &status);
+    memcpy(&insn, &fetch_it, sizeof(insn));
+    status = wh_jit_help_one(h, insn, packed);
+    return status == 0 ? go_on(h) : status;
+}
+
 /* Translated floating point works on host registers and in state FAST only. What makes FS dirty, or finds it off, is
  * the instruction itself, in C; the next try finds it dirty. */
 int wh_jit_help_fp(wh_hart *h, uint64_t insn, uint32_t packed)

@@ -96,11 +96,9 @@ struct place {
 static int find(wh_hart *h, struct place *out)
 {
     int status = 0;
-    const wh_tlb_entry *e = wh_mmu_code_slot(&h->mmu, h->pc);
-    if (WH_LIKELY(e->tag == ((h->pc >> WH_PAGE_SHIFT) | h->mmu.fetch_context)))
-        out->page = (wh_jit_page *)(uintptr_t)e->addend;
-    else
-        out->page = wh_jit_enter_page(h, &status);
+    out->page = wh_jit_page_in_slot(h, h->pc);
+    if (WH_UNLIKELY(out->page == NULL))
+        out->page = wh_jit_enter_page(h, h->pc, &status);
     out->block = out->page ? wh_jit_find(h->env.jit, out->page, (uint32_t)h->pc & (WH_PAGE_SIZE - 1)) : NULL;
     return status;
 }
@@ -126,13 +124,23 @@ static int run_hot(wh_hart *h, const wh_jit_block *block, enum wh_leave *why, ui
     return *why == WH_LEAVE_HELPER ? h->leave_status : 0;
 }
 
+/* The page that an instruction at pc may go on in; NULL: it does not, or cannot be executed from there. */
+static wh_jit_page *page_behind(wh_hart *h)
+{
+    if (~h->pc & (WH_PAGE_SIZE - 2))
+        return NULL;
+    int status;
+    wh_jit_page *next = wh_jit_page_in_slot(h, h->pc + 2);
+    return next != NULL ? next : wh_jit_enter_page(h, h->pc + 2, &status);
+}
+
 /* What to do with pc once it is known where it is. *one: nothing is to be had there but interpreting an instruction. */
 static void translate(wh_hart *h, struct place *at, bool *one)
 {
     *one = at->page == NULL;
     if (at->page == NULL || (!wh_hart_exact(h) && !warm_up(h)))
         return;
-    at->block = wh_jit_make(h, at->page, (uint32_t)h->pc & (WH_PAGE_SIZE - 1));
+    at->block = wh_jit_make(h, at->page, page_behind(h), (uint32_t)h->pc & (WH_PAGE_SIZE - 1));
     if (at->block != NULL)
         return;
     *one = true;

@@ -46,12 +46,24 @@ static void fill_with_addresses(struct bench *b, uint64_t seed)
         b->hart->x[i] = DATA + 2048 + (check_random(&seed) % (DATA_SIZE - 8192) & ~7ull);
 }
 
+/* Every instruction two bytes further, so that one lies across the end of each page, and a start not far before one. */
+static void shift(struct bench *b)
+{
+    uint8_t *code = wh_ram_at(&b->ram, BENCH_CODE, CODE_SIZE);
+    memmove(code + 2, code, CODE_SIZE - 2);
+    code[0] = 1; /* c.nop */
+    code[1] = 0;
+    b->hart->pc = (b->hart->pc | (WH_PAGE_SIZE - 1)) - 61;
+}
+
 static void set_up(struct bench *b, uint64_t seed)
 {
     uint64_t first = seed;
     plausible_program(b, &seed);
     if (first % 2 == 0)
         fill_with_addresses(b, seed);
+    if (first % 4 < 2)
+        shift(b);
 }
 
 static enum wh_exit run_to(wh_hart *h, uint64_t limit)
@@ -122,24 +134,23 @@ static uint32_t addi(unsigned rd, unsigned rs, int32_t imm)
 }
 
 /* A loop that writes the immediate of an instruction, fences and executes it: a0 is the sum of what was written. */
-static void test_changed_code(bool exact, bool fence)
+static void test_changed_code(uint64_t patched, bool exact, bool fence)
 {
     struct rig r;
     uint64_t sum = 0;
     open_rig(&r, &(struct rig_kind){.arena = 1 << 20, .exact = exact, .plain = true});
     struct bench *b = &r.b;
     for (unsigned round = 1; round <= 300; round++) {
-        uint64_t patched = BENCH_CODE + 0x100;
         b->at = patched;
         emit(b, addi(A0, A0, (int32_t)round % 7 + 1)); /* by hand, as another hart or a device would */
         emit(b, addi(A2, A2, -1));
         emit(b, 0xfe061ce3); /* bnez a2, patched */
         emit(b, 0x0055a023); /* sw t0, 0(a1): the device */
-        b->at = BENCH_CODE + 0x200;
+        b->at = patched + 0x100;
         emit(b, fence ? 0x0000100f : 0x13);
         emit(b, 0xefdff06f); /* j patched */
         wh_hart *h = b->hart;
-        h->pc = BENCH_CODE + 0x200;
+        h->pc = patched + 0x100;
         h->x[A0] = 0;
         h->x[A1] = DEVICE;
         h->x[A2] = 200;
@@ -194,9 +205,12 @@ int main(int argc, char **argv)
         test_random_programs(seed, 20, 6 << 10);
     }
     CHECK(argc > 1 || resets > 50);
-    test_changed_code(false, true);
-    test_changed_code(false, false);
-    test_changed_code(true, true);
+    for (unsigned i = 0; i < 2; i++) { /* the second time it lies in two pages */
+        uint64_t patched = BENCH_CODE + (i == 0 ? 0x100 : WH_PAGE_SIZE - 2);
+        test_changed_code(patched, false, true);
+        test_changed_code(patched, false, false);
+        test_changed_code(patched, true, true);
+    }
     test_traps_in_blocks();
     return check_failures != 0;
 }

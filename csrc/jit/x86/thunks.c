@@ -153,6 +153,8 @@ void wh_backend_start(wh_jit_arena *arena)
     emit_call(&e, (uintptr_t)wh_jit_help_one);
     begin(&e, THUNK_FP);
     emit_call(&e, (uintptr_t)wh_jit_help_fp);
+    begin(&e, THUNK_SPLIT);
+    emit_call(&e, (uintptr_t)wh_jit_help_split);
     wh_x86_site_thunks(&e);
     arena->thunks = arena->code = (uint32_t)(e.a.p - arena->rw);
     __extension__ arena->enter = (enum wh_leave (*)(wh_hart *, const void *))(void *)arena->rx;

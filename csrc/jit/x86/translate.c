@@ -63,8 +63,37 @@ static void give_back(wh_x86 *e, const wh_jit_op *o)
     wh_x86_adjust_budget(e, wh_x86_charge(e, o) - 1);
 }
 
+static void late_split(wh_x86 *e, const wh_x86_late *l)
+{
+    wh_x86_bind_late(e, l);
+    x_mov_ri(&e->a, RCX, WH_PACK(l->op->at, wh_x86_charge(e, l->op), 0, 0, l->op->length));
+    wh_x86_call_c(e, THUNK_SPLIT);
+}
+
+/* The next page's code slot shall hold what the second half of the instruction came from. */
+static void check_next_page(wh_x86 *e, const wh_jit_op *o)
+{
+    wh_asm *a = &e->a;
+    x_rm(a, X_MOV, true, RDX, H(vpage));
+    x_alu_ri(a, X_ADD, true, RDX, WH_PAGE_SIZE);
+    x_shift_ri(a, X_SHR, true, RDX, WH_PAGE_SHIFT);
+    x_rr(a, X_MOV, false, RCX, RDX);
+    x_alu_ri(a, X_AND, false, RCX, WH_FTLB_ENTRIES - 1);
+    x_shift_ri(a, X_SHL, false, RCX, 4);
+    x_rm(a, X_ADD, true, RCX, H(mmu.code));
+    x_rm(a, X_OR, true, RDX, H(mmu.fetch_context));
+    x_mov_ri(a, RAX, e->ir->next_page);
+    x_rm(a, X_CMP, true, RDX, x_at(RCX, offsetof(wh_tlb_entry, tag)));
+    (void)wh_x86_defer(e, x_jcc(a, CC_NE), o, late_split);
+    x_rm(a, X_CMP, true, RAX, x_at(RCX, offsetof(wh_tlb_entry, addend)));
+    (void)wh_x86_defer(e, x_jcc(a, CC_NE), o, late_split);
+}
+_Static_assert(sizeof(wh_tlb_entry) == 16, "shift");
+
 static void emit_op(wh_x86 *e, const wh_jit_op *o)
 {
+    if (o->flags & WH_JIT_SPLIT)
+        check_next_page(e, o);
     if (wh_x86_emit_integer(e, o) || wh_x86_emit_memory(e, o) || wh_x86_emit_flow(e, o) || wh_x86_emit_bits(e, o) ||
         wh_x86_emit_fp(e, o) || wh_x86_emit_atomic(e, o) || wh_x86_emit_system(e, o))
         return;

@@ -36,6 +36,7 @@ enum wh_x86_thunk {
     THUNK_ONE,
     THUNK_FP,
     THUNK_JUMP,
+    THUNK_SPLIT,
     THUNK_PAGE, /* eight of them: wh_x86_site_search */
     THUNK_SITE = THUNK_PAGE + 8,
     THUNK_COUNT = THUNK_SITE + 8
