@@ -143,9 +143,10 @@ class Rules:
 
     def _limit(self, vni: int) -> None:
         rule = self._networks.get(vni)
-        stations, storm = (rule.stations, rule.storm) if rule else (0, STORM_RATE)
+        stations, storm, proxy = (rule.stations, rule.storm, rule.proxy) if rule else (0, STORM_RATE, True)
         try:
             self._switch.limit_network(vni, fdb_max=stations, storm_rate=storm)
+            self._switch.set_network_proxy(vni, proxy)
         except CoreError as error:
             log.warning("network %d is not limited: %s", vni, error)
 

@@ -82,7 +82,7 @@ class Node:
 class Network:
     """``carries``: the largest packet that the paths between its nodes carry; ``narrow``: the two nodes with the
     narrowest path, if that is less than ``mtu``. ``stations``: learned ones at most, 0: as many as a switch takes.
-    ``storm``: frames a second that a port may have flooded, 0: any."""
+    ``storm``: frames a second that a port may have flooded, 0: any. ``proxy``: switches answer address requests."""
 
     name: str
     vni: int = 0
@@ -92,6 +92,7 @@ class Network:
     narrow: list[str] = field(default_factory=list)
     stations: int = 0
     storm: int = 0
+    proxy: bool = True
     guests: list[str] = field(default_factory=list)
 
 

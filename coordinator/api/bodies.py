@@ -100,6 +100,7 @@ class NetworkBody(Body):
     mtu: Annotated[int, Field(ge=576, le=9000)] = 1400
     stations: Stations = 0
     storm: Storm = 10000
+    proxy: Annotated[bool, Field(description="switches answer address requests for stations that they know")] = True
 
 
 class NetworkChangeBody(Body):
@@ -108,6 +109,7 @@ class NetworkChangeBody(Body):
     mtu: Annotated[int, Field(ge=576, le=9000)] | None = None
     stations: Stations | None = None
     storm: Storm | None = None
+    proxy: bool | None = None
 
 
 class AttachBody(PortBody):

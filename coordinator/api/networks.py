@@ -26,6 +26,7 @@ def _json(svc: Services, tx: Tx, n: Network) -> Json:
         "narrow": [nodes.name_of(tx, narrow.node), nodes.name_of(tx, narrow.peer)] if narrow else [],
         "stations": n.stations,
         "storm": n.storm,
+        "proxy": n.proxy,
         "guests": networks.guests_in(tx, n.name),
     }
 

@@ -21,7 +21,16 @@ RULES = "rules"  # the counter of store/rules.py
 
 
 def _network(row: sqlite3.Row) -> Network:
-    return Network(row["name"], row["vni"], row["subnet"], row["mtu"], row["created"], row["stations"], row["storm"])
+    return Network(
+        name=row["name"],
+        vni=row["vni"],
+        subnet=row["subnet"],
+        mtu=row["mtu"],
+        created=row["created"],
+        stations=row["stations"],
+        storm=row["storm"],
+        proxy=bool(row["proxy"]),
+    )
 
 
 def all_networks(tx: Tx) -> list[Network]:
@@ -42,7 +51,14 @@ def rules_changed(tx: Tx) -> None:
 
 
 def create(
-    tx: Tx, name: str, *, subnet: str | None = None, mtu: int = DEFAULT_MTU, stations: int = 0, storm: int = STORM
+    tx: Tx,
+    name: str,
+    *,
+    subnet: str | None = None,
+    mtu: int = DEFAULT_MTU,
+    stations: int = 0,
+    storm: int = STORM,
+    proxy: bool = True,
 ) -> Network:
     """A network with a VNI of its own; without ``subnet`` the lowest free /24 of 10.0.0.0/8."""
     present = all_networks(tx)
@@ -55,15 +71,22 @@ def create(
         subnet = ipam.choose_subnet(taken.values())
     ipam.check_overlap(subnet, taken)
     vni = ipam.choose_vni([n.vni for n in present])
-    row = "INSERT INTO networks (name, vni, subnet, mtu, created, stations, storm) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    tx.execute(row, name, vni, subnet, mtu, tx.now, stations, storm)
+    columns = "name, vni, subnet, mtu, created, stations, storm, proxy"
+    row = f"INSERT INTO networks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    tx.execute(row, name, vni, subnet, mtu, tx.now, stations, storm, proxy)
     rules_changed(tx)
     tx.emit("network.created", f"network {name} ({subnet}, VNI {vni})", network=name, subnet=subnet, vni=vni)
     return by_name(tx, name)
 
 
 def change(
-    tx: Tx, name: str, *, mtu: int | None = None, stations: int | None = None, storm: int | None = None
+    tx: Tx,
+    name: str,
+    *,
+    mtu: int | None = None,
+    stations: int | None = None,
+    storm: int | None = None,
+    proxy: bool | None = None,
 ) -> Network:
     """None: as it is. A smaller MTU holds for guests that start from now on; a larger one is :class:`Conflict` while
     the network is in use, because the switches that have it keep the MTU that it had."""
@@ -73,16 +96,20 @@ def change(
             f"mtu {mtu}: network {name} has {old.mtu} and is used by {', '.join(users)}; it can only become smaller",
             field="mtu",
         )
-    given = {"mtu": mtu, "stations": stations, "storm": storm}
-    new = {key: value for key, value in given.items() if value not in (None, getattr(old, key))}
+    given = {"mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy}
+    new = {key: value for key, value in given.items() if value is not None and value != getattr(old, key)}
     if new:
         for key, value in new.items():
             tx.execute(f"UPDATE networks SET {key} = ? WHERE name = ?", value, name)
         rules_changed(tx)
-        told = ", ".join(f"{key} {value}" for key, value in new.items())
+        told = ", ".join(f"{key} {_word(value)}" for key, value in new.items())
         data: dict[str, Any] = dict(new)
         tx.emit("network.set", f"network {name}: {told}", network=name, **data)
     return by_name(tx, name)
+
+
+def _word(value: int) -> str:
+    return str(value) if not isinstance(value, bool) else "on" if value else "off"
 
 
 def attached_to(tx: Tx, name: str) -> list[str]:

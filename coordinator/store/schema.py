@@ -191,7 +191,10 @@ ALTER TABLE networks ADD COLUMN storm INTEGER NOT NULL DEFAULT 10000;
 ALTER TABLE attachments ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
+# Whether switches answer address requests for stations that they know.
+_V6 = "ALTER TABLE networks ADD COLUMN proxy INTEGER NOT NULL DEFAULT 1;"
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
 VERSION = len(STEPS)
 
 

@@ -227,6 +227,9 @@ async def test_bad_changes(path: str, body: dict[str, Any], field: str, tmp_path
             larger = await patch(control, "/v1/networks/lan", {"mtu": 9000}, status=409)
             assert "tap0" in larger["error"]["message"]
             assert (await patch(control, "/v1/networks/lan", {"mtu": 1300}))["mtu"] == 1300
+            assert (await patch(control, "/v1/networks/lan", {"proxy": False}))["proxy"] is False
+            (network,) = agent.asked_for(m.PortRules)[-1].networks
+            assert (network.mtu, network.proxy) == (1300, False)
 
 
 async def test_what_a_switch_notices_becomes_an_event(tmp_path: Path) -> None:

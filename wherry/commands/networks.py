@@ -18,8 +18,20 @@ def networks(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         ui.print_json(found)
         return
-    rows = [(n.name, n.vni, n.subnet, n.mtu, n.stations or "all", n.storm or "unlimited", _path(n)) for n in found]
-    ui.table(("name", "vni", "subnet", "mtu", "stations", "storm", "path"), rows, empty="no networks")
+    rows = [
+        (
+            n.name,
+            n.vni,
+            n.subnet,
+            n.mtu,
+            n.stations or "all",
+            n.storm or "unlimited",
+            "on" if n.proxy else "off",
+            _path(n),
+        )
+        for n in found
+    ]
+    ui.table(("name", "vni", "subnet", "mtu", "stations", "storm", "proxy", "path"), rows, empty="no networks")
 
 
 def _path(found: Network) -> str:
@@ -32,6 +44,11 @@ _storm = click.option(
     "--storm",
     type=click.IntRange(0, 1_000_000_000),
     help="Frames a second that each port may have flooded: broadcasts, multicasts, to unknown addresses; 0: any.",
+)
+_proxy = click.option(
+    "--proxy/--no-proxy",
+    default=None,
+    help="Whether switches answer ARP and neighbour solicitations for stations that they know.",
 )
 
 
@@ -46,12 +63,19 @@ def network() -> None:
 @_mtu
 @_stations
 @_storm
+@_proxy
 @click.pass_context
 def create(
-    ctx: click.Context, name: str, subnet: str | None, mtu: int | None, stations: int | None, storm: int | None
+    ctx: click.Context,
+    name: str,
+    subnet: str | None,
+    mtu: int | None,
+    stations: int | None,
+    storm: int | None,
+    proxy: bool | None,
 ) -> None:
     """Make a network."""
-    given = {"subnet": subnet, "mtu": mtu, "stations": stations, "storm": storm}
+    given = {"subnet": subnet, "mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy}
     made = with_client(ctx, lambda client: client.create_network(name, **given))
     click.echo(f"{made.name}  vni {made.vni}  {made.subnet}")
 
@@ -61,24 +85,32 @@ def create(
 @_mtu
 @_stations
 @_storm
+@_proxy
 @json_option
 @click.pass_context
 def change(
-    ctx: click.Context, name: str, mtu: int | None, stations: int | None, storm: int | None, as_json: bool
+    ctx: click.Context,
+    name: str,
+    mtu: int | None,
+    stations: int | None,
+    storm: int | None,
+    proxy: bool | None,
+    as_json: bool,
 ) -> None:
     """Change a network's limits, which holds at once, or its MTU, which guests have that start from then on.
 
     The MTU can only become smaller while the network is in use.
     """
-    given = {"mtu": mtu, "stations": stations, "storm": storm}
+    given = {"mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy}
     wish = {key: value for key, value in given.items() if value is not None}
     if not wish:
-        raise click.UsageError("nothing to change: give --mtu, --stations or --storm")
+        raise click.UsageError("nothing to change: give --mtu, --stations, --storm or --proxy")
     done = with_client(ctx, lambda client: client.set_network(name, **wish))
     if as_json:
         ui.print_json(done)
         return
-    click.echo(f"{name}: mtu {done['mtu']}, stations {done['stations'] or 'all'}, storm {done['storm'] or 'unlimited'}")
+    told = (f"mtu {done['mtu']}", f"stations {done['stations'] or 'all'}", f"storm {done['storm'] or 'unlimited'}")
+    click.echo(f"{name}: {', '.join(told)}, proxy {'on' if done['proxy'] else 'off'}")
     if done["waiting"]:
         click.echo(f"kept; told when they are back: {', '.join(done['waiting'])}", err=True)
 
