@@ -41,6 +41,7 @@ _HELP = {
     "wherry_guest_jit_instructions_total": "Guest instructions that were translated.",
     "wherry_guest_jit_discarded_total": "Translated blocks whose code had changed.",
     "wherry_guest_jit_resets_total": "Times that the full cache of translated code was emptied.",
+    "wherry_port_up": "1 while the port carries frames; 0: failed, shut by the guard, or its node is away.",
     "wherry_guest_memory_bytes": "RAM that the guest was given.",
     "wherry_guest_resident_bytes": "RAM of the guest that has memory behind it.",
     "wherry_guest_cpus": "Harts of the guest.",

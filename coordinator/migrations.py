@@ -22,6 +22,7 @@ from coordinator.cluster import Cluster
 from coordinator.errors import Cancelled, Conflict, Failed, Full, Unavailable
 from coordinator.hold import hold
 from coordinator.model import Guest, Migration, Operation
+from coordinator.narrow import tell_guest
 from coordinator.operations import Operations, Task
 from coordinator.placement import Demand, Placement
 from coordinator.reconcile import Tell
@@ -324,8 +325,14 @@ class Migrations:
                 raise Cancelled("the migration was cancelled; the guest runs on at its source")
             message = f"migration to {names['target']} failed, the guest stays on {names['source']}: {reason}"
             raise Failed("unavailable", message)
+        await self._cluster.db.run(self._arrived, migration.guest)
         task.report(phase="done")
         return {**result, **names, "generation": decision.generation, "outcome": "committed"}
+
+    def _arrived(self, tx: Tx, ident: str) -> None:
+        guest = guests.find_id(tx, ident)
+        if guest is not None:
+            tell_guest(tx, self._cluster.paths, guest)
 
     async def _last_word(self, migration: Migration, decision: Decision, watch: _Watch) -> dict[str, Any]:
         """The source's figures, if it still tells them."""

@@ -15,7 +15,8 @@ import trio
 from coordinator.cluster import Cluster
 from coordinator.errors import NotFound
 from coordinator.model import Network
-from coordinator.store import guests, networks, nodes, rules
+from coordinator.narrow import tell_path
+from coordinator.store import networks, nodes, rules
 from coordinator.store.db import Tx
 from protocol.messages import NetEvent, NetEvents
 
@@ -68,36 +69,11 @@ class Noticed:
         known = {n.vni: n for n in networks.all_networks(tx)}
         for event in events:
             if event.kind == "path_mtu":
-                self._narrow(tx, name, event)
+                tell_path(tx, node, event.node, event.value)
             elif (network := known.get(event.vni)) is not None:
                 _write_one(tx, name, network, event)
         if missed:
             tx.emit("net.left-out", f"node {name}: {missed} more events of its switch were left out", node=name)
-
-    def _narrow(self, tx: Tx, name: str, event: NetEvent) -> None:
-        """The networks that both ends have ports in, and the guests there whose packets may be too large."""
-        peer = nodes.name_of(tx, event.node)
-        ends = {n.id for n in nodes.all_nodes(tx) if n.name in (name, peer)}
-        for network in networks.all_networks(tx):
-            if peer is None or network.mtu <= event.value or not ends <= networks.nodes_of(tx, network.name):
-                continue
-            large = [
-                g.name
-                for end in ends
-                for g in guests.on_node(tx, end)
-                if any(nic.network == network.name and nic.mtu > event.value for nic in g.spec.nics)
-            ]
-            tx.emit(
-                "net.mtu",
-                f"the path from {name} to {peer} carries packets of {event.value} bytes, network {network.name} has"
-                f" {network.mtu}: larger ones are lost between them. Guests that start from now on have"
-                f" {event.value}" + (f"; {', '.join(sorted(large))} must be stopped and started" if large else ""),
-                node=name,
-                network=network.name,
-                peer=peer,
-                mtu=event.value,
-                guests=sorted(large),
-            )
 
 
 def _where(tx: Tx, port: str, node: str | None) -> tuple[str, str, str | None]:

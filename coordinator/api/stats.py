@@ -75,7 +75,9 @@ async def _network(svc: Services, out: Exposition) -> None:
             out.switch("tunnel", tunnel.counters, node=known.node(node) or str(node), peer=peer)
     for port in ports.ports_json(known, looked):
         labels = {name: str(port[name] or "") for name in ("node", "network", "kind", "name")}
-        out.switch("port", port["counters"] or {}, **labels, port=str(port["port"] or ""))
+        number = str(port["port"] or "")
+        out.switch("port", port["counters"] or {}, **labels, port=number)
+        out.add("wherry_port_up", int(port["state"] == "up"), **labels, port=number)
 
 
 @router.get("/metrics", dependencies=[Viewer])

@@ -325,6 +325,7 @@ async def test_prometheus_has_ports_tunnels_and_switches(tmp_path: Path) -> None
     assert (
         'wherry_port_frames_total{node="n1",network="lan",kind="tap",name="tap0",port="1",direction="rx"} 1\n' in text
     )
+    assert 'wherry_port_up{node="n1",network="lan",kind="tap",name="tap0",port="1"} 1\n' in text
     assert 'wherry_tunnel_dropped_total{node="n1",peer="2",reason="auth"} 7\n' in text
     assert 'wherry_switch_frames_total{node="n1",direction="rx"} 9\n' in text
 

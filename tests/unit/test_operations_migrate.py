@@ -77,6 +77,27 @@ async def test_a_commit_moves_the_guest_and_tells_both(tmp_path: Path) -> None:
         assert again == decision
 
 
+async def test_a_guest_that_comes_to_a_narrow_path_is_named_and_fits_when_it_starts_again(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (c, n1, n2):
+        await c.post("/v1/ports", {"network": "lan", "kind": "tap", "local": "tap0", "on": "n1"}, status=201)
+        assert n2.link is not None
+        narrow = m.NetEvent(kind="path_mtu", time=0.0, node=n1.node, value=1300)
+        await n2.link.notify(m.NetEvents(events=[narrow]))
+        operation = await c.post("/v1/guests/web/migrate", {"to": "n2"})
+        start = await started(n1)
+        incoming(n2, start)
+        assert not [e for e in await c.events() if e["kind"] == "net.mtu"], "nobody of lan is on n2"
+        await n1.decide(start.migration, start.guest, 1, "commit")
+        await result(n1, start)
+        await c.done(operation)
+        (event,) = [e for e in await c.events() if e["kind"] == "net.mtu"]
+        assert (event["guest"], event["data"]["mtu"], event["data"]["network"]) == ("web", 1300, "lan")
+        assert (await c.guest("web"))["nics"][0]["mtu"] == 1400
+        await c.done(await c.post("/v1/guests/web/stop", {"force": True}))
+        await c.done(await c.post("/v1/guests/web/start", {}))
+        assert (await c.guest("web"))["nics"][0]["mtu"] == 1300
+
+
 async def test_the_first_abort_wins_over_a_later_commit(tmp_path: Path) -> None:
     async with cluster(tmp_path) as (c, n1, n2):
         operation = await c.post("/v1/guests/web/migrate", {"to": "n2"})

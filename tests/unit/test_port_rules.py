@@ -267,7 +267,8 @@ async def test_what_a_switch_notices_becomes_an_event(tmp_path: Path) -> None:
             assert "wherry port set tap0 --on n1 --open" in found[0]["message"]
             assert "tap0 on node n1 and at node n2" in found[1]["message"]
             assert found[1]["message"].endswith("(3 times)")
-            assert found[3]["data"] == {"network": "lan", "peer": "n2", "mtu": 1300, "guests": []}
+            taps = ["tap0 on n1", "tap0 on n2"]
+            assert found[3]["data"] == {"network": "lan", "peer": "n2", "mtu": 1300, "guests": [], "taps": taps}
             (lan,) = (await control.get("/v1/networks"))["networks"]
             assert (lan["mtu"], lan["carries"], lan["narrow"]) == (1400, 1300, ["n1", "n2"])
 
