@@ -216,11 +216,13 @@ wh_jit_page *wh_jit_enter_page(wh_hart *h, uint64_t va, int *status)
 struct site {
     wh_jit *jit;
     wh_jit_page *page;
+    uint32_t older; /* than this reference; 0: any (records grow downward) */
 };
 static bool known(void *ctx, uint32_t offset)
 {
     const struct site *s = ctx;
-    return wh_jit_find(s->jit, s->page, offset) != NULL;
+    const wh_jit_block *b = wh_jit_find(s->jit, s->page, offset);
+    return b != NULL && wh_jit_ref(s->jit, b) > s->older;
 }
 
 /* The guest bytes of a block in its head's page as runs, in trace order. */
@@ -302,11 +304,13 @@ static void add_tail(wh_jit *j, wh_jit_page *next, wh_jit_block *b, const uint8_
     next->tails = wh_jit_ref(j, b);
 }
 
-/* What to translate: the head, the virtual page behind its own (NULL: not to be had), for user mode or not. */
+/* What to translate: the head, the virtual page behind its own (NULL: not to be had), for user mode or not; a block
+ * whose place it takes, for a reason that does not change its shape (0: none). */
 struct wanted {
     wh_jit_page *page, *next;
     uint32_t offset;
     bool user;
+    uint32_t again;
 };
 
 /* Lock held. */
@@ -315,7 +319,7 @@ static wh_jit_block *make(const wh_hart *h, const struct wanted *w, const uint8_
     wh_jit *j = h->env.jit;
     wh_jit_ir ir;
     wh_jit_page *page = w->page;
-    struct site site = {j, page};
+    struct site site = {j, page, w->again};
     wh_jit_block *b = wh_jit_find(j, page, w->offset);
     bool split = wh_jit_is_split(bytes, w->offset);
     if (b != NULL || page->changes >= MAX_CHANGES || (split && w->next == NULL))
@@ -352,7 +356,7 @@ wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, wh_jit_page *next, uint
     wh_live_copy(bytes, host, WH_PAGE_SIZE);
     if (behind != NULL)
         wh_live_copy(bytes + WH_PAGE_SIZE, behind, 2);
-    struct wanted w = {page, behind != NULL ? next : NULL, offset, h->priv == WH_PRIV_U};
+    struct wanted w = {page, behind != NULL ? next : NULL, offset, h->priv == WH_PRIV_U || j->slots_everywhere, 0};
     wh_jit_block *b = j->full ? NULL : make(h, &w, bytes);
     pthread_mutex_unlock(&j->lock);
     return b;
@@ -373,7 +377,7 @@ bool wh_jit_warm_one(wh_hart *h, uint64_t head)
     pthread_mutex_lock(&j->lock);
     wh_jit_page *page = j->full || epoch != atomic_load(&j->epoch) ? NULL : page_record(j, pa >> WH_PAGE_SHIFT);
     if (page != NULL)
-        (void)make(h, &(struct wanted){page, NULL, (uint32_t)pa & (WH_PAGE_SIZE - 1), head & 1}, bytes);
+        (void)make(h, &(struct wanted){page, NULL, (uint32_t)pa & (WH_PAGE_SIZE - 1), head & 1, 0}, bytes);
     bool room = !j->full;
     pthread_mutex_unlock(&j->lock);
     return room;
@@ -391,19 +395,22 @@ static bool covers(const wh_jit_block *b, uint32_t offset)
 static void remake(wh_hart *h, wh_jit_page *page, uint32_t offset, const uint8_t *bytes)
 {
     wh_jit *j = h->env.jit;
-    uint32_t head[8];
-    unsigned heads = 0;
+    uint32_t old[8];
+    unsigned count = 0;
     for (uint32_t ref = page->blocks; ref != 0;) {
         wh_jit_block *b = wh_jit_at(j, ref);
         ref = b->page_next;
         if (atomic_load_explicit(&b->dead, memory_order_relaxed) || !b->user || !covers(b, offset))
             continue;
         retire(j, b);
-        if (heads < WH_ARRAY_LEN(head))
-            head[heads++] = (uint32_t)b->pa & (WH_PAGE_SIZE - 1);
+        if (count < WH_ARRAY_LEN(old))
+            old[count++] = wh_jit_ref(j, b);
     }
-    for (unsigned i = 0; i < heads && !j->full; i++)
-        j->remade += make(h, &(struct wanted){page, NULL, head[i], true}, bytes) != NULL;
+    for (unsigned i = 0; i < count && !j->full; i++) {
+        const wh_jit_block *b = wh_jit_at(j, old[i]);
+        j->remade +=
+            make(h, &(struct wanted){page, NULL, (uint32_t)b->pa & (WH_PAGE_SIZE - 1), true, old[i]}, bytes) != NULL;
+    }
 }
 
 /* A place becomes restless once: what is made of it from then on has no slot there, so that nobody asks again. */

@@ -59,6 +59,7 @@ struct wh_jit {
     _Atomic uint64_t epoch;
     _Atomic uint32_t generation, resetting;
     _Atomic bool full;
+    bool slots_everywhere; /* not only for user mode: for tests, whose programs run in M */
     _Atomic(wh_hart *) hart[WH_MAX_HARTS];
     _Atomic uint32_t bucket[WH_JIT_BUCKETS];
     uint32_t page_bucket[WH_JIT_PAGE_BUCKETS];

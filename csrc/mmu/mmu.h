@@ -101,11 +101,12 @@ typedef struct wh_far_tlb wh_far_tlb;
 #define WH_SITE_SETS      (WH_SITE_USER_SETS + WH_TLB_MODES - 1)
 enum { WH_SITE_PATIENCE = 32, WH_SITE_CHUNK = 64, WH_SITE_BUCKETS = 64, WH_SITE_PAGE_CHUNK = 16 };
 typedef struct wh_sites {
-    wh_tlb_entry page[2 * WH_TLB_ENTRIES]; /* by page number: loads, then stores; tag: the page's virtual address */
-    wh_tlb_entry slot[2 * WH_SITES];       /* loads, then stores */
-    uint64_t pages_used;                   /* bit a chunk of page[] that may hold something */
-    uint64_t holders[WH_SITE_BUCKETS];     /* page number modulo this: bit a chunk of slots that may hold such a page */
-    uint64_t context;                      /* wh_mmu.data_context of what is held */
+    /* By page number: loads, then stores; tag: the page's virtual address. */
+    uint64_t page_tag[2 * WH_TLB_ENTRIES], page_addend[2 * WH_TLB_ENTRIES];
+    wh_tlb_entry slot[2 * WH_SITES];   /* the same, by place */
+    uint64_t pages_used;               /* bit a chunk of page_tag that may hold something */
+    uint64_t holders[WH_SITE_BUCKETS]; /* page number modulo this: bit a chunk of slots that may hold such a page */
+    uint64_t context;                  /* wh_mmu.data_context of what is held */
     bool ready;
     int16_t left[2 * WH_SITES];                       /* fills until a slot's place is watched; negative: it is */
     uint8_t looks[2 * WH_SITES], moves[2 * WH_SITES]; /* of a watched one: how many, how many to another page */

@@ -19,17 +19,23 @@ _Static_assert(CHUNKS == 64 && PAGE_CHUNKS == 64, "a bit each");
 /* A place is watched for so many looks; if more than MOVES of them are to another page than the one before, it is
  * restless: filling a slot, and the branch that is mispredicted then, cost some ten times what a hit saves. Quiet ones
  * are left alone, each time for twice as many fills. */
-enum { LOOKS = 32, MOVES = 4, GRADES = 6 };
+enum { LOOKS = 32, MOVES = 10, GRADES = 6 };
 
 static unsigned bucket_of(uint64_t va)
 {
     return (unsigned)(va >> WH_PAGE_SHIFT) % WH_SITE_BUCKETS;
 }
 
-static void clear(wh_tlb_entry *e, unsigned n)
+static void clear_slots(wh_tlb_entry *e, unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
         e[i].tag = WH_SITE_NONE;
+}
+
+static void clear_pages(uint64_t *tag, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        tag[i] = WH_SITE_NONE;
 }
 
 /* From this chunk on, of both kinds. */
@@ -38,14 +44,14 @@ static void empty_from(wh_sites *s, unsigned first)
     const uint64_t these = UINT64_MAX << first;
     uint64_t slots = 0;
     for (uint64_t left = s->pages_used & these; left != 0; left &= left - 1)
-        clear(&s->page[(unsigned)__builtin_ctzll(left) * WH_SITE_PAGE_CHUNK], WH_SITE_PAGE_CHUNK);
+        clear_pages(&s->page_tag[(unsigned)__builtin_ctzll(left) * WH_SITE_PAGE_CHUNK], WH_SITE_PAGE_CHUNK);
     s->pages_used &= ~these;
     for (unsigned i = 0; i < WH_SITE_BUCKETS; i++) {
         slots |= s->holders[i] & these;
         s->holders[i] &= ~these;
     }
     for (; slots != 0; slots &= slots - 1)
-        clear(&s->slot[(unsigned)__builtin_ctzll(slots) * WH_SITE_CHUNK], WH_SITE_CHUNK);
+        clear_slots(&s->slot[(unsigned)__builtin_ctzll(slots) * WH_SITE_CHUNK], WH_SITE_CHUNK);
 }
 
 static void empty(wh_sites *s)
@@ -57,8 +63,8 @@ static void empty(wh_sites *s)
 /* A set's memory is touched when it is used first. */
 static void make_ready(wh_sites *s)
 {
-    clear(s->page, 2 * WH_TLB_ENTRIES);
-    clear(s->slot, 2 * WH_SITES);
+    clear_pages(s->page_tag, 2 * WH_TLB_ENTRIES);
+    clear_slots(s->slot, 2 * WH_SITES);
     for (unsigned slot = 0; slot < 2 * WH_SITES; slot++)
         s->left[slot] = WH_SITE_PATIENCE;
     s->ready = true;
@@ -129,11 +135,11 @@ void wh_sites_drop_page(wh_mmu *m, uint64_t va)
     const uint64_t page = va & ~(uint64_t)(WH_PAGE_SIZE - 1);
     for (unsigned i = 0; m->site_sets != NULL && i < WH_SITE_SETS; i++) {
         wh_sites *s = &m->site_sets[i];
-        wh_tlb_entry *load = &s->page[(page >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES], *store = load + WH_TLB_ENTRIES;
-        if (load->tag == page)
-            load->tag = WH_SITE_NONE;
-        if (store->tag == page)
-            store->tag = WH_SITE_NONE;
+        uint64_t *load = &s->page_tag[(page >> WH_PAGE_SHIFT) % WH_TLB_ENTRIES], *store = load + WH_TLB_ENTRIES;
+        if (*load == page)
+            *load = WH_SITE_NONE;
+        if (*store == page)
+            *store = WH_SITE_NONE;
         for (uint64_t left = s->holders[bucket_of(page)]; left != 0; left &= left - 1)
             drop_from_chunk(s, (unsigned)__builtin_ctzll(left), page);
     }

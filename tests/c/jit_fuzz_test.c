@@ -175,7 +175,7 @@ static void locate(uint32_t model, bool plain, uint64_t start)
         struct rig a, t;
         uint64_t seed = start, middle = good + (bad - good) / 2;
         open_rig(&a, &(struct rig_kind){.model = model, .exact = true});
-        open_rig(&t, &(struct rig_kind){WH_JIT_BYTES, model, true, plain});
+        open_rig(&t, &(struct rig_kind){WH_JIT_BYTES, model, true, plain, plain});
         set_up(&a, &t, &seed);
         bool same;
         (void)run_both(&a, &t, middle, &same);
@@ -195,7 +195,7 @@ static void rounds_of(uint32_t model, bool plain, uint64_t rounds, uint64_t seed
 {
     struct rig a, t;
     open_rig(&a, &(struct rig_kind){.model = model, .exact = true});
-    open_rig(&t, &(struct rig_kind){WH_JIT_BYTES, model, true, plain});
+    open_rig(&t, &(struct rig_kind){WH_JIT_BYTES, model, true, plain, plain});
     for (uint64_t n = 0; n < rounds; n++) {
         uint64_t start = seed + n, state = start;
         if (!one_round(&a, &t, &state)) {

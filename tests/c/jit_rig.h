@@ -3,7 +3,7 @@
 #define JIT_RIG_H
 
 #include "cpu_check.h"
-#include "jit/jit.h"
+#include "jit/cache.h"
 
 struct rig {
     struct bench b;
@@ -14,6 +14,7 @@ struct rig_kind {
     uint32_t model;
     bool exact; /* counts steps, so that it stops exactly at its limit */
     bool plain; /* atomics of one hart alone (memory.h) */
+    bool slots; /* loads and stores look by slot, as those of user mode do; else by page */
 };
 
 static inline uint64_t rig_never(void *ctx, uint64_t mtime)
@@ -32,6 +33,8 @@ static inline void open_rig(struct rig *r, const struct rig_kind *kind)
         printf("skipped: %s\n", err.message);
         exit(0);
     }
+    if (r->jit != NULL)
+        r->jit->slots_everywhere = kind->slots;
     if (wh_ram_new(BENCH_RAM, 1, &r->b.ram, &err) != WH_OK)
         exit(1);
     if (kind->plain)

@@ -423,17 +423,18 @@ static wh_tlb_entry *fill_site(wh_mmu *m, unsigned index, uint64_t page)
 }
 
 /* As it fills the entry of a page. */
-static wh_tlb_entry *fill_page(wh_mmu *m, bool store, uint64_t page)
+static uint64_t *fill_page(wh_mmu *m, bool store, uint64_t page)
 {
     unsigned index = (unsigned)(page >> 12) % WH_TLB_ENTRIES + (store ? WH_TLB_ENTRIES : 0);
-    m->sites->page[index].tag = page;
+    m->sites->page_tag[index] = page;
     m->sites->pages_used |= 1ull << index / WH_SITE_PAGE_CHUNK;
-    return &m->sites->page[index];
+    return &m->sites->page_tag[index];
 }
 
 /* Of every kind that there is: a load's and a store's, by slot and by page. */
 struct held {
-    wh_tlb_entry *load, *store, *page_load, *page_store;
+    wh_tlb_entry *load, *store;
+    uint64_t *page_load, *page_store;
 };
 static struct held hold(wh_mmu *m, unsigned index, uint64_t page)
 {
@@ -442,14 +443,14 @@ static struct held hold(wh_mmu *m, unsigned index, uint64_t page)
 }
 static bool has_loads(struct held h, uint64_t page)
 {
-    CHECK((h.load->tag == page) == (h.page_load->tag == page));
-    CHECK(h.load->tag == page || (h.load->tag == WH_SITE_NONE && h.page_load->tag == WH_SITE_NONE));
+    CHECK((h.load->tag == page) == (*h.page_load == page));
+    CHECK(h.load->tag == page || (h.load->tag == WH_SITE_NONE && *h.page_load == WH_SITE_NONE));
     return h.load->tag == page;
 }
 static bool has_stores(struct held h, uint64_t page)
 {
-    CHECK((h.store->tag == page) == (h.page_store->tag == page));
-    CHECK(h.store->tag == page || (h.store->tag == WH_SITE_NONE && h.page_store->tag == WH_SITE_NONE));
+    CHECK((h.store->tag == page) == (*h.page_store == page));
+    CHECK(h.store->tag == page || (h.store->tag == WH_SITE_NONE && *h.page_store == WH_SITE_NONE));
     return h.store->tag == page;
 }
 static bool has_all(struct held h, uint64_t page)
@@ -482,7 +483,7 @@ static void sites_are_flushed(void)
     CHECK(has_loads(one, 0x7000) && !has_stores(one, 0x7000) && has_loads(other, 0x9000));
     one = hold(m, 1, 0x7000);
     switch_to(m, WH_PRIV_S, false, 0); /* another mode: a set of its own */
-    CHECK(m->sites->slot[1].tag == WH_SITE_NONE && m->sites->page[7].tag == WH_SITE_NONE);
+    CHECK(m->sites->slot[1].tag == WH_SITE_NONE && m->sites->page_tag[7] == WH_SITE_NONE);
     wh_mmu_flush_page(m, 0x7abc); /* of every mode; the slots of the same bucket and chunk stay */
     CHECK(has_none(one, 0x7000));
     CHECK(has_loads(other, 0x9000) && has_loads(alias, 0x47000));
@@ -491,12 +492,12 @@ static void sites_are_flushed(void)
     switch_to(m, WH_PRIV_U, false, 0);
     CHECK(has_loads(other, 0x9000));
     wh_mmu_flush_all(m);
-    CHECK(m->sites->slot[700].tag == WH_SITE_NONE && m->sites->page[9].tag == WH_SITE_NONE);
+    CHECK(m->sites->slot[700].tag == WH_SITE_NONE && m->sites->page_tag[9] == WH_SITE_NONE);
     other = hold(m, 700, 0x9000);
     m->super_first[0] = 0;
     m->super_last[0] = 0x1fffff;
     wh_mmu_flush_page(m, 0x1000); /* of a superpage */
-    CHECK(m->sites->slot[700].tag == WH_SITE_NONE && m->sites->page[9].tag == WH_SITE_NONE);
+    CHECK(m->sites->slot[700].tag == WH_SITE_NONE && m->sites->page_tag[9] == WH_SITE_NONE);
     other = hold(m, 3, 0x9000);
     wh_mmu_init(m, &b.ram);
     CHECK(has_none(other, 0x9000));
@@ -511,16 +512,16 @@ static void sites_of_address_spaces(void)
     first = hold(m, 5, 0x7000);
     switch_to(m, WH_PRIV_S, false, 1);
     switch_to(m, WH_PRIV_U, false, 2);
-    CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page[WH_TLB_ENTRIES + 7].tag == WH_SITE_NONE);
+    CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page_tag[WH_TLB_ENTRIES + 7] == WH_SITE_NONE);
     switch_to(m, WH_PRIV_U, false, 1);
     CHECK(&m->sites->slot[5] == first.load && has_all(first, 0x7000));
     switch_to(m, WH_PRIV_S, false, 2);
     wh_mmu_flush_asid(m, 1); /* from another address space */
     switch_to(m, WH_PRIV_U, false, 1);
-    CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page[7].tag == WH_SITE_NONE);
+    CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page_tag[7] == WH_SITE_NONE);
     for (unsigned asid = 10; asid < 10 + WH_ARRAY_LEN(held); asid++) { /* more than there are sets */
         switch_to(m, WH_PRIV_U, false, asid);
-        CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page[7].tag == WH_SITE_NONE);
+        CHECK(m->sites->slot[5].tag == WH_SITE_NONE && m->sites->page_tag[7] == WH_SITE_NONE);
         held[asid - 10] = hold(m, 5, 0x7000);
     }
     wh_mmu_flush_page(m, 0x7000); /* of all of them */
@@ -574,7 +575,7 @@ static void watched_sites(void)
             CHECK_EQ(s->slot[slot].tag, WH_SITE_NONE);
             CHECK(s->left[slot] == 0 || i == 31);
         }
-        CHECK_EQ(restless, every < 7);
+        CHECK_EQ(restless, every < 3);
         CHECK_EQ(s->left[slot], WH_SITE_PATIENCE);
         CHECK_EQ(s->grade[slot], 1);
     }

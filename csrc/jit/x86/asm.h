@@ -251,11 +251,10 @@ static inline void x_shiftx(wh_asm *a, unsigned kind, bool w, int to, int value,
 {
     x_vex_rr(a, 0xf7, 2, x_bmi_pp(kind), w, to, count, value);
 }
-/* rorx: a rotated copy. */
-static inline void x_rorx(wh_asm *a, bool w, int to, int value, unsigned count)
+/* bextr: the bits of value that control (first bit, 8 bits above it their number) asks for. */
+static inline void x_bextr(wh_asm *a, bool w, int to, int value, int control)
 {
-    x_vex_rr(a, 0xf0, 3, 3, w, to, 0, value);
-    x_byte(a, count);
+    x_vex_rr(a, 0xf7, 2, 0, w, to, control, value);
 }
 
 /* Jumps. Each returns the address of its 32-bit displacement, for x_bind. */

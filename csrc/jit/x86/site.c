@@ -12,8 +12,6 @@
 #define SITE(member)        x_at(SITES, offsetof(wh_sites, member))
 #define ENTRY(base, member) x_at(base, offsetof(wh_tlb_entry, member))
 #define PAGE_MASK           (-(int32_t)WH_PAGE_SIZE)
-#define HASH(entries)       (((entries) - 1) * (int32_t)sizeof(wh_tlb_entry))
-#define HASH_SHIFT          (WH_PAGE_SHIFT - 4)
 enum { BTS = X_0F(0xab) };
 _Static_assert(sizeof(wh_tlb_entry) == 16 && WH_SITE_CHUNK == 64 && WH_SITE_PAGE_CHUNK == 16, "shifts");
 
@@ -23,33 +21,43 @@ uint32_t wh_x86_new_site(wh_x86 *e, bool store)
     return (uint32_t)(offsetof(wh_sites, slot) + index * sizeof(wh_tlb_entry));
 }
 
-/* Of the entry whose hash is in rcx. */
-static wh_mem by_page(bool store, size_t member)
+/* Of the entry whose number is in rcx. */
+static wh_mem page_tag(bool store)
 {
-    return x_indexed(
-        SITES, RCX, 0,
-        (int64_t)(offsetof(wh_sites, page) + (store ? WH_TLB_ENTRIES * sizeof(wh_tlb_entry) : 0) + member));
+    return x_indexed(SITES, RCX, 3, (int64_t)(offsetof(wh_sites, page_tag) + (store ? 8 * WH_TLB_ENTRIES : 0)));
+}
+static wh_mem page_addend(bool store)
+{
+    return x_indexed(SITES, RCX, 3, (int64_t)(offsetof(wh_sites, page_addend) + (store ? 8 * WH_TLB_ENTRIES : 0)));
+}
+
+/* rcx: the entry's number. A load whose address was loaded waits for this chain: bextr is one step of it. */
+static void number_of(wh_asm *a, wh_mem address, int scratch)
+{
+    const uint64_t bits = WH_PAGE_SHIFT | (uint64_t)__builtin_ctz(WH_TLB_ENTRIES) << 8;
+    if (address.disp == 0) {
+        x_mov_ri(a, RCX, bits);
+        x_bextr(a, false, RCX, address.base, RCX);
+    } else {
+        x_rm(a, X_LEA, false, RCX, address);
+        x_mov_ri(a, scratch, bits);
+        x_bextr(a, false, RCX, RCX, scratch);
+    }
 }
 
 static uint8_t *look_by_page(wh_asm *a, wh_mem address, unsigned size, bool store)
 {
     wh_mem last = address;
     last.disp += (int32_t)size - 1;
-    if (address.disp == 0) {
-        x_rorx(a, false, RCX, address.base, HASH_SHIFT);
-    } else {
-        x_rm(a, X_LEA, false, RCX, address);
-        x_shift_ri(a, X_SHR, false, RCX, HASH_SHIFT);
-    }
-    x_alu_ri(a, X_AND, false, RCX, HASH((int32_t)WH_TLB_ENTRIES));
+    number_of(a, address, RDX);
     if (last.disp == 0)
         x_mov_rr(a, RDX, last.base);
     else
         x_rm(a, X_LEA, true, RDX, last);
     x_alu_ri(a, X_AND, true, RDX, PAGE_MASK);
-    x_rm(a, X_CMP, true, RDX, by_page(store, offsetof(wh_tlb_entry, tag)));
+    x_rm(a, X_CMP, true, RDX, page_tag(store));
     uint8_t *miss = x_jcc(a, CC_NE);
-    x_rm(a, X_MOV, true, RDX, by_page(store, offsetof(wh_tlb_entry, addend)));
+    x_rm(a, X_MOV, true, RDX, page_addend(store));
     return miss;
 }
 
@@ -98,20 +106,19 @@ static void emit_far(wh_asm *a, bool store, uint8_t *miss[2])
     x_rr(a, X_TEST, true, RCX, RCX);
     miss[0] = x_jcc(a, CC_E);
     x_push(a, RAX);
-    x_shift_ri(a, X_SHR, false, RAX, HASH_SHIFT);
-    x_alu_ri(a, X_AND, false, RAX, HASH((int32_t)WH_FAR_ENTRIES));
+    x_shift_ri(a, X_SHR, false, RAX, WH_PAGE_SHIFT - 4);
+    x_alu_ri(a, X_AND, false, RAX, 16 * ((int32_t)WH_FAR_ENTRIES - 1));
     x_rr(a, X_ADD, true, RCX, RAX);
     x_pop(a, RAX);
     x_rm(a, X_CMP, true, RDX, ENTRY(RCX, tag));
     miss[1] = x_jcc(a, CC_NE);
     x_rm(a, X_MOV, true, RDX, ENTRY(RCX, addend));
-    x_rorx(a, false, RCX, RAX, HASH_SHIFT);
-    x_alu_ri(a, X_AND, false, RCX, HASH((int32_t)WH_TLB_ENTRIES));
+    number_of(a, x_at(RAX, 0), RCX);
     x_push(a, RAX);
     x_alu_ri(a, X_AND, true, RAX, PAGE_MASK);
-    x_rm(a, X_MOV_STORE, true, RAX, by_page(store, offsetof(wh_tlb_entry, tag)));
-    x_rm(a, X_MOV_STORE, true, RDX, by_page(store, offsetof(wh_tlb_entry, addend)));
-    x_shift_ri(a, X_SHR, false, RCX, 8);
+    x_rm(a, X_MOV_STORE, true, RAX, page_tag(store));
+    x_rm(a, X_MOV_STORE, true, RDX, page_addend(store));
+    x_shift_ri(a, X_SHR, false, RCX, 4);
     if (store)
         x_alu_ri(a, X_ADD, false, RCX, WH_TLB_ENTRIES / WH_SITE_PAGE_CHUNK);
     set_bit(a, SITE(pages_used), RAX);
