@@ -39,9 +39,11 @@ static bool shape_ok(const struct wh_frame *f)
 
 static bool size_ok(const struct wh_network *net, const struct wh_frame *f)
 {
-    uint32_t most = net->mtu + WH_ETH_OVERHEAD + (wh_vlan_tags(f) > 1 ? WH_VLAN_TAG : 0);
+    uint32_t most = net->mtu + WH_ETH_OVERHEAD;
     uint32_t on_wire = f->gso == WH_GSO_NONE ? f->len : (uint32_t)f->hdr_len + f->gso_size;
-    return on_wire <= most && on_wire <= WH_FRAME_MAX;
+    if (on_wire <= most)
+        return true;
+    return on_wire <= most + WH_VLAN_TAG && on_wire <= WH_FRAME_MAX && wh_vlan_tags(f) > 1;
 }
 
 static void flood_local(wh_switch *s, struct wh_network *net, const struct wh_port *except, struct wh_frame *f)

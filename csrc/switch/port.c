@@ -190,23 +190,23 @@ void wh_port_fail(wh_switch *s, struct wh_port *p)
     wh_switch_tell(s, &(wh_switch_event){.kind = WH_SW_PORT_DOWN, .port = p->id, .vni = wh_forward_vni(p)});
 }
 
-/* Is the frame one with which what its header asks for can be done? False: counted. */
-static bool accept_vnet(wh_switch *s, struct wh_port *p, struct wh_frame *f, const struct wh_vnet *todo)
+static __attribute__((cold, noinline)) void refuse(wh_switch *s, struct wh_port *p, enum wh_vnet_verdict why)
 {
-    switch (wh_frame_from_vnet(f, todo)) {
-    case WH_VNET_GOOD:
-        return true;
-    case WH_VNET_BAD_CSUM:
+    if (why == WH_VNET_BAD_CSUM)
         WH_COUNT(s, p, drop_vnet_csum);
-        return false;
-    case WH_VNET_BAD_GSO:
+    else if (why == WH_VNET_BAD_GSO)
         WH_COUNT(s, p, drop_vnet_gso);
-        return false;
-    case WH_VNET_BAD_PACKET:
-        break;
-    }
-    WH_COUNT(s, p, drop_vnet_packet);
-    return false;
+    else
+        WH_COUNT(s, p, drop_vnet_packet);
+}
+
+/* Is the frame one with which what its header asks for can be done? False: counted. */
+static inline bool accept_vnet(wh_switch *s, struct wh_port *p, struct wh_frame *f, const struct wh_vnet *todo)
+{
+    enum wh_vnet_verdict verdict = wh_frame_from_vnet(f, todo);
+    if (verdict != WH_VNET_GOOD)
+        refuse(s, p, verdict);
+    return verdict == WH_VNET_GOOD;
 }
 
 bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct wh_frame *f)
