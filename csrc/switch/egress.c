@@ -9,7 +9,8 @@
 #include <stdlib.h>
 
 #define TURN_BYTES  (512u << 10) /* of one run: bounds the latency that it adds to what comes in */
-#define SHARE_BYTES (32u << 10)  /* of one way in one round */
+#define SHARE_BYTES (32u << 10)  /* of one way in one round, at most ... */
+#define SHARE_LEAST (4u << 10)   /* ... and at least */
 #define IDLE_NS     10000000000ull
 #define HEADERS_V4  28u /* of IP and UDP */
 #define HEADERS_V6  48u
@@ -281,8 +282,9 @@ static void send_urgent(wh_switch *s, struct wh_urgent *u)
 /* Up to a share of what waits for a way. The bytes that left. */
 static size_t serve(wh_switch *s, struct wh_peer *way)
 {
-    size_t sent = 0, before = wh_fq_bytes(way->way.fq);
-    while (sent < SHARE_BYTES && !s->egress.blocked && !(way->way.rate && way->way.free_ns > s->now_ns)) {
+    size_t sent = 0, before = wh_fq_bytes(way->way.fq), share = s->egress.share ? s->egress.share : SHARE_BYTES;
+    share = share > SHARE_BYTES ? SHARE_BYTES : share < SHARE_LEAST ? SHARE_LEAST : share;
+    while (sent < share && !s->egress.blocked && !(way->way.rate && way->way.free_ns > s->now_ns)) {
         struct wh_fq_item *lost;
         bool mark;
         struct wh_fq_item *item = wh_fq_take(way->way.fq, s->now_ns, &mark, &lost);

@@ -9,7 +9,8 @@
  * A way is the path to the next node, whose address it has: frames that another node relays wait in that one's queue,
  * and so do datagrams that we relay, with the mark on the outside.
  *
- * While the socket is full its buffer is made small, so that the waiting is done here, where flows are known. */
+ * While the socket is full its buffer is kept small (room.h), so that the waiting is done here, where flows are known.
+ */
 #ifndef WH_SWITCH_EGRESS_H
 #define WH_SWITCH_EGRESS_H
 
@@ -50,6 +51,7 @@ struct wh_egress {
     struct wh_peer *head, *tail; /* ways on which something waits, in turns */
     struct wh_urgent control, moved;
     size_t bytes;   /* in the queues of all ways */
+    uint32_t share; /* bytes that a full socket is given at a time; 0: it is not full */
     uint64_t at_ns; /* when something may go, as far as no event says it; UINT64_MAX: never */
 };
 

@@ -1,19 +1,22 @@
 #include "switch/udp.h"
 
 #include "switch/probe.h"
+#include "switch/room.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define BUFFER_BYTES (8 << 20)
+#define SEND_BYTES   (2 << 20) /* enough for the fastest link until the thread comes back; more would only wait */
 #define MESSAGES     16u
 #define MESSAGE_MAX  65536u        /* what GRO gathers at most */
-#define TIGHT_BYTES  (256 << 10)   /* of a socket that was full: the kernel doubles it */
 #define CALM_NS      1000000000ull /* after which it is not tight any more */
 #define FULL_NS      20000000ull   /* a full socket is tried again, also without a word of epoll */
 #define NO_BUFFER_NS 1000000ull
@@ -25,6 +28,7 @@ struct wh_udp {
     struct wh_sendq *out;
     struct wh_sendq_lost counted; /* of out's losses */
     uint64_t full_ns;             /* when it was full last; 0: its buffer is large */
+    struct wh_room tight;         /* else this large */
     uint8_t (*room)[GAP + MESSAGE_MAX];
     struct wh_addr from[MESSAGES];
     struct iovec iov[MESSAGES];
@@ -81,8 +85,10 @@ static bool make_rooms(struct wh_udp *u)
     return true;
 }
 
+/* The kernel takes the double of what it is told. */
 static void set_send_buffer(int fd, int bytes)
 {
+    bytes /= 2;
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
@@ -100,7 +106,7 @@ static void set_options(int fd)
     (void)setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on)); /* without it they come one by one */
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) != 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
-    set_send_buffer(fd, BUFFER_BYTES);
+    set_send_buffer(fd, SEND_BYTES);
 }
 
 int wh_udp_new(int fd, struct wh_udp **out, wh_error *err)
@@ -167,6 +173,12 @@ void wh_udp_commit(wh_switch *s, size_t len)
     wh_sendq_commit(s->udp->out, len);
 }
 
+static void set_tight(wh_switch *s, struct wh_udp *u)
+{
+    set_send_buffer(u->fd, (int)u->tight.limit);
+    s->egress.share = u->tight.limit / 8; /* coarse messages would need more room themselves */
+}
+
 static void set_blocked(wh_switch *s, struct wh_udp *u, bool blocked)
 {
     if (s->egress.blocked == blocked)
@@ -175,8 +187,10 @@ static void set_blocked(wh_switch *s, struct wh_udp *u, bool blocked)
     s->egress.blocked = blocked;
     s->egress.slow += blocked ? 1 : UINT32_MAX;
     (void)epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, u->fd, &e); /* if it fails, FULL_NS does it */
-    if (blocked && !u->full_ns)
-        set_send_buffer(u->fd, TIGHT_BYTES);
+    if (blocked && !u->full_ns) {
+        wh_room_begin(&u->tight);
+        set_tight(s, u);
+    }
     u->full_ns = s->now_ns;
 }
 
@@ -185,7 +199,8 @@ void wh_udp_tick(wh_switch *s)
     struct wh_udp *u = s->udp;
     if (!u || !u->full_ns || s->egress.blocked || s->now_ns < u->full_ns + CALM_NS)
         return;
-    set_send_buffer(u->fd, BUFFER_BYTES);
+    set_send_buffer(u->fd, SEND_BYTES);
+    s->egress.share = 0;
     u->full_ns = 0;
 }
 
@@ -214,7 +229,18 @@ void wh_udp_flush(wh_switch *s)
 
 bool wh_udp_retry(wh_switch *s)
 {
-    flush(s, s->udp);
+    struct wh_udp *u = s->udp;
+    int holds = 0;
+    if (ioctl(u->fd, SIOCOUTQ, &holds) == 0 && holds >= 0) {
+        /* Half empty is when epoll says that it takes more; before that it is not filled up. */
+        if ((uint32_t)holds > u->tight.limit / 2) {
+            s->egress.at_ns = s->now_ns + FULL_NS;
+            return false;
+        }
+        if (wh_room_look(&u->tight, (uint32_t)holds))
+            set_tight(s, u);
+    }
+    flush(s, u);
     return !s->egress.blocked;
 }
 
