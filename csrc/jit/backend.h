@@ -5,9 +5,9 @@
  * it, which hold for both. Code grows upward from 0, the cache's own records downward from the end.
  *
  * What translated code keeps, in every implementation:
- *  - The charge. A block's head takes the number of its instructions from the slice's budget; who leaves early gives
- * back what was not executed. Thus at any exit h->budget is exact, and a head whose charge would overshoot takes
- * nothing and leaves with WH_LEAVE_BUDGET.
+ *  - The charge. A block's head takes the number of its instructions from the slice's budget, or those of one way
+ * through it; who leaves early gives back what was not executed, who goes another way pays the difference. Thus at any
+ * exit h->budget is exact, and a head whose charge would overshoot takes nothing and leaves with WH_LEAVE_BUDGET.
  *  - h->vpage is the virtual page that the code runs in.
  *  - In calls of C and after leaving, all guest registers are in h->x and h->f (fp_live false) and h->pc is right. */
 #ifndef WH_JIT_BACKEND_H

@@ -69,17 +69,17 @@ void wh_x86_internal_jump(wh_x86 *e, unsigned from, unsigned to)
 {
     wh_asm *a = &e->a;
     if (to > from) {
-        wh_x86_adjust_budget(e, to - from - 1);
+        wh_x86_charge_edge(e, from, to);
         if (e->label[to] != NULL)
             x_jmp_to(a, e->label[to]);
         else
             wh_x86_defer(e, x_jmp(a), &e->ir->op[to], late_label);
         return;
     }
-    x_alu_ri(a, X_SUB, true, BUDGET, (int32_t)(from + 1 - to));
-    x_jcc_to(a, CC_NS, e->label[to]);
+    unsigned enough = wh_x86_charge_back(e, from, to);
+    x_jcc_to(a, enough, e->label[to]);
     wh_x86_late *l = wh_x86_defer(e, x_jmp(a), &e->ir->op[from], wh_x86_budget_stub);
-    l->v[0] = e->ir->count - to;
+    l->v[0] = e->due[to];
     l->v[1] = e->ir->op[to].at;
 }
 
@@ -90,29 +90,18 @@ static void late_taken(wh_x86 *e, const wh_x86_late *l)
     if (l->op->jump >= 0) {
         wh_x86_internal_jump(e, i, (unsigned)l->op->jump);
     } else {
-        wh_x86_adjust_budget(e, e->ir->count - i - 1);
+        wh_x86_adjust_budget(e, wh_x86_charge(e, l->op) - 1);
         wh_x86_exit_to(e, l->op->target);
     }
-}
-
-enum { NEAR_SKIP = 12 };
-
-/* Over a few instructions, which either way may go: what is given back for them is taken again where they are executed
- * (lea changes no flags), which is cheaper than a jump to a stub and one back. */
-static void skip_branch(wh_x86 *e, const wh_jit_op *o, unsigned cc, unsigned skipped)
-{
-    wh_asm *a = &e->a;
-    x_rm(a, X_LEA, true, BUDGET, x_at(BUDGET, skipped));
-    wh_x86_defer(e, x_jcc(a, cc), &e->ir->op[o->jump], late_label);
-    x_rm(a, X_LEA, true, BUDGET, x_at(BUDGET, -(int32_t)skipped));
 }
 
 /* Flags are set; the branch is taken on cc. */
 static void take_branch(wh_x86 *e, const wh_jit_op *o, unsigned cc)
 {
     unsigned i = wh_x86_index(e, o);
-    if (o->jump > (int)i + 1 && o->jump <= (int)i + 1 + NEAR_SKIP) {
-        skip_branch(e, o, cc, (unsigned)o->jump - i - 1);
+    if (wh_x86_is_skip(e, o)) {
+        wh_x86_defer(e, x_jcc(&e->a, cc), &e->ir->op[o->jump], late_label);
+        wh_x86_charge_edge(e, i, i + 1);
         return;
     }
     if (o->jump >= 0 && (unsigned)o->jump <= i) {

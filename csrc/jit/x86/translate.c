@@ -105,23 +105,12 @@ static void emit_op(wh_x86 *e, const wh_jit_op *o)
     }
 }
 
-/* Seven bytes, whatever the count: wh_backend_divert writes a jump over them. */
-static void emit_head(wh_x86 *e)
-{
-    x_head(&e->a, 0x81, true, 0, 0, BUDGET, false);
-    x_byte(&e->a, 0xc0 | X_SUB >> 3 << 3 | (BUDGET & 7));
-    x_imm32(&e->a, e->ir->count);
-    wh_x86_late *l = wh_x86_defer(e, x_jcc(&e->a, CC_S), e->ir->op, wh_x86_budget_stub);
-    l->v[0] = e->ir->count;
-    l->v[1] = e->ir->op[0].at;
-    l->back = NULL;
-    wh_x86_swap_in(e);
-}
-
 static void emit_block(wh_x86 *e)
 {
     const wh_jit_ir *ir = e->ir;
-    emit_head(e);
+    wh_x86_plan_charges(e);
+    wh_x86_charge_head(e);
+    wh_x86_swap_in(e);
     for (unsigned i = 0; i < ir->count && !e->a.full; i++) {
         const wh_jit_op *o = &ir->op[i];
         if (o->flags & WH_JIT_TARGET) {

@@ -85,6 +85,7 @@ typedef struct wh_x86 {
     bool fp_ready;  /* every way here has passed wh_x86_need_fp */
     uint32_t boxed; /* f registers known to hold a NaN-boxed single (emit_fp.c) */
     uint8_t *label[WH_JIT_MAX_OPS];
+    int16_t due[WH_JIT_MAX_OPS], extra[WH_JIT_MAX_OPS]; /* charge.c */
     wh_x86_late late[WH_X86_MAX_LATE];
     unsigned lates;
     struct wh_x86_group group[4]; /* the addend of each is in h->keep */
@@ -117,12 +118,21 @@ static inline unsigned wh_x86_index(const wh_x86 *e, const wh_jit_op *o)
 /* What is to give back when o, and everything behind it, is not executed. */
 static inline unsigned wh_x86_charge(const wh_x86 *e, const wh_jit_op *o)
 {
-    return e->ir->count - wh_x86_index(e, o);
+    return (unsigned)e->due[wh_x86_index(e, o)];
 }
 static inline const uint8_t *wh_x86_thunk_at(const wh_x86 *e, enum wh_x86_thunk t)
 {
     return e->arena->rw + e->arena->thunk[t];
 }
+
+/* charge.c */
+void wh_x86_plan_charges(wh_x86 *e);
+void wh_x86_charge_head(wh_x86 *e);
+void wh_x86_charge_edge(wh_x86 *e, unsigned from, unsigned to); /* op[from] is done, op[to] is next; keeps the flags */
+/* The same backwards; returns the condition for that the budget suffices. */
+unsigned wh_x86_charge_back(wh_x86 *e, unsigned from, unsigned to);
+/* A branch over a few instructions: taking it costs nothing, and the edge to the next op what it skips. */
+bool wh_x86_is_skip(const wh_x86 *e, const wh_jit_op *o);
 
 /* loops.c: a block with a loop may have its own mapping. Everything that leaves a block, or calls C, must be in the
  * usual one. */
