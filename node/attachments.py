@@ -183,6 +183,7 @@ class Attachments:
     def _set_up(self, number: int, wish: Attachment) -> None:
         try:
             self._networks.rules.port_added(number, wish.id, wish.vni, guarded=wish.kind == "tap")
+            self._switch.enable_port(number, True)
         except CoreError:
             self._switch.remove_port(number)
             raise

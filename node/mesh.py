@@ -63,7 +63,7 @@ class Mesh:
 
     def __init__(self, node: int, udp: socket.socket | None, state: Path | None = None) -> None:
         self.node = node
-        self.switch = Switch(node, udp)
+        self.switch = Switch(node, udp, ports_off=True)
         rules = Rules(state / "rules.msgpack" if state else None, self.switch)
         networks = Networks(self.switch, self, rules)
         self.ports = GuestPorts(self.switch, self, networks)

@@ -157,16 +157,24 @@ def address_family(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> in
 
 
 class Switch:
-    """One switch. ``udp`` (bound) becomes the switch's own when the constructor returns; None: no tunnels."""
+    """One switch. ``udp`` (bound) becomes the switch's own when the constructor returns; None: no tunnels.
+    ``ports_off``: new ports carry nothing before :meth:`enable_port`."""
 
     def __init__(
-        self, node: int, udp: socket.socket | None = None, *, fdb_age_s: int = 300, fdb_max: int = 65536
+        self,
+        node: int,
+        udp: socket.socket | None = None,
+        *,
+        fdb_age_s: int = 300,
+        fdb_max: int = 65536,
+        ports_off: bool = False,
     ) -> None:
         self._lib = switch_library()
         self._handle: Any = None
         fd = os.dup(udp.fileno()) if udp is not None else -1
         config = ffi.new(
-            "wh_switch_config *", {"node_id": node, "fdb_age_s": fdb_age_s, "fdb_max": fdb_max, "udp_fd": fd}
+            "wh_switch_config *",
+            {"node_id": node, "fdb_age_s": fdb_age_s, "fdb_max": fdb_max, "udp_fd": fd, "ports_off": ports_off},
         )
         out, err = ffi.new("wh_switch **"), new_error()
         try:

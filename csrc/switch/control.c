@@ -80,6 +80,7 @@ static int claim_if_free(wh_switch *s, struct wh_port *p)
 static int port_add(wh_switch *s, struct wh_port *p, uint32_t vni, wh_error *err)
 {
     wh_switch_lock(s);
+    p->enabled = !s->ports_off;
     p->net = network_of(s, vni);
     int status = p->net ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "vni", "no network %u", vni);
     if (!status && wh_idmap_put(&s->ports, p->id, p))

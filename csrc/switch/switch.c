@@ -190,6 +190,7 @@ static int configure(wh_switch *s, const wh_switch_config *c, wh_error *err)
     if (c->fdb_max > WH_FDB_LIMIT)
         return wh_fail(err, WH_E_INVAL, "fdb_max", "%u is more than %u", c->fdb_max, WH_FDB_LIMIT);
     s->node_id = c->node_id;
+    s->ports_off = c->ports_off != 0;
     s->fdb_max = c->fdb_max ? c->fdb_max : FDB_DEFAULT;
     s->fdb_age_ns = (c->fdb_age_s ? c->fdb_age_s : AGE_S_DEFAULT) * 1000000000ull;
     s->now_ns = wh_now_ns();

@@ -43,6 +43,7 @@ struct wh_packs;
 struct wh_switch {
     uint32_t node_id;
     uint32_t fdb_max;
+    bool ports_off; /* new ports are */
     uint64_t fdb_age_ns;
     uint64_t hash_seed;
 

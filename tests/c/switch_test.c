@@ -61,6 +61,28 @@ static void off_and_announced(void)
     nic_close(&a), nic_close(&b);
 }
 
+/* So that what a port lets through is set before its first frame. */
+static void off_at_first(void)
+{
+    struct nic a, b;
+    uint8_t frame[WH_FRAME_MAX];
+    uint32_t len = 0;
+    wh_switch *sw;
+    wh_switch_config config = {.node_id = 1, .udp_fd = -1, .ports_off = 1};
+    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    nic_open(&a, 1), nic_open(&b, 2);
+    CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
+    CHECK(wh_switch_port_enable(sw, 2, 1) == WH_OK);
+    nic_send(&a, b.mac, 1);
+    WAIT_FOR(port_counters(sw, 1).drop_disabled == 1);
+    CHECK(wh_switch_port_enable(sw, 1, 1) == WH_OK);
+    nic_send(&a, b.mac, 2);
+    nic_take(&b, frame, &len);
+    CHECK(!memcmp(frame + 6, a.mac, 6) && port_counters(sw, 2).tx_frames == 1);
+    wh_switch_free(sw);
+    nic_close(&a), nic_close(&b);
+}
+
 /* The guest process of port 1 turned hostile: the port goes down, its neighbours do not notice. */
 static void lying_ring(void)
 {
@@ -208,6 +230,7 @@ int main(void)
 {
     local_switching();
     off_and_announced();
+    off_at_first();
     lying_ring();
     lying_consumer();
     full_ring();
