@@ -7,7 +7,8 @@
 
 #define ROOM         (WH_HEADROOM + WH_RING_MAX_FRAME)
 #define PACKET_MAX   65535u
-#define UDP_SEGMENTS 64u /* what receivers of UDP_GRO are prepared for */
+#define REOPEN_LEAST 512u /* frames from this length on are worth a sum */
+#define UDP_SEGMENTS 64u  /* what receivers of UDP_GRO are prepared for */
 
 static void send_off(wh_switch *s, struct wh_flow *flow)
 {
@@ -82,6 +83,28 @@ static bool same_headers(const struct wh_flow *flow, const struct wh_frame *f, c
     return wh_get32(tcp_b + 4) == flow->next_seq && memcmp(tcp_a + 8, tcp_b + 8, 5) == 0 && !(tcp_b[13] & WH_TCP_CWR) &&
            ((tcp_a[13] ^ tcp_b[13]) & ~ends) == 0 && memcmp(tcp_a + 14, tcp_b + 14, 2) == 0 &&
            memcmp(tcp_a + 18, tcp_b + 18, y->data - y->l4 - 18u) == 0;
+}
+
+/* A frame that came with its checksum filled in, by a sender who leaves none open: if the sum is right it is put back
+ * into the form in which segments are put together, and the receiver need not sum it up either. A wrong one stays. */
+static void reopen(const struct wh_port *p, struct wh_frame *f, const struct wh_layers *y)
+{
+    const uint16_t offset = y->proto == WH_PROTO_TCP ? WH_TCP_CSUM : WH_UDP_CSUM;
+    uint8_t *l4 = f->data + y->l4;
+    uint32_t length = y->end - y->l4, whole = y->ip == 4 ? WH_TAKES_TSO4 : WH_TAKES_TSO6;
+    if (f->gso != WH_GSO_NONE || f->len < REOPEN_LEAST || y->end != f->len ||
+        !(wh_port_takes(p) & (y->proto == WH_PROTO_TCP ? whole : WH_TAKES_USO)))
+        return;
+    if (y->proto == WH_PROTO_UDP && wh_get16(l4 + offset) == 0) /* it has none */
+        return;
+    uint64_t pseudo = wh_csum_pseudo(f->data, y, length);
+    if (f->csum != WH_CSUM_VERIFIED && wh_csum_fold(wh_csum_add(pseudo, l4, length)) != 0xffff)
+        return;
+    uint16_t open = wh_csum_fold(pseudo);
+    memcpy(l4 + offset, &open, 2);
+    f->csum = WH_CSUM_PARTIAL;
+    f->csum_start = y->l4;
+    f->csum_offset = offset;
 }
 
 /* Could it be a part of something larger that this port takes? */
@@ -174,7 +197,7 @@ static bool append(struct wh_flow *flow, const struct wh_frame *f, const struct 
 void wh_coalesce_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     struct wh_layers y;
-    if (!s->coalesce.open && f->csum != WH_CSUM_PARTIAL) {
+    if (!s->coalesce.open && f->csum != WH_CSUM_PARTIAL && f->len < REOPEN_LEAST) {
         wh_port_deliver(s, p, f);
         return;
     }
@@ -183,6 +206,8 @@ void wh_coalesce_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
         wh_port_deliver(s, p, f);
         return;
     }
+    if (f->csum != WH_CSUM_PARTIAL)
+        reopen(p, f, &y);
     struct wh_flow *flow = s->coalesce.open ? find(s, p, f, &y) : NULL;
     bool segment = is_segment(p, f, &y);
     if (flow && (!segment || !append(flow, f, &y))) {

@@ -2,9 +2,9 @@
  * take the whole packet: one pass through ring, driver and guest instead of forty.
  *
  * Only what wh_cut would make out of the result is put together: same headers, sequence without a gap, all segments of
- * one size but the last, IPv4 ids in a row, CWR in the first and FIN and PSH in the last one, checksums left open.
- * Anything else of a flow sends off what was collected of it first, so that each flow keeps its order. Nothing waits
- * for longer than the batch. */
+ * one size but the last, IPv4 ids in a row, CWR in the first and FIN and PSH in the last one, checksums left open or,
+ * of long enough frames, filled in and right. Anything else of a flow sends off what was collected of it first, so that
+ * each flow keeps its order. Nothing waits for longer than the batch. */
 #ifndef WH_SWITCH_COALESCE_H
 #define WH_SWITCH_COALESCE_H
 
