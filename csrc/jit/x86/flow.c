@@ -1,11 +1,11 @@
 /* flow: jumps of every kind, and how control leaves a block. */
 #include "jit/x86/x86.h"
 
-/* The jump cache (mmu.h): an entry is for one virtual pc in one fetch context. Clobbers rcx and rdx. */
-void wh_x86_jump_in_rax(wh_x86 *e)
+/* The jump cache (mmu.h): an entry is for one virtual pc in one fetch context. Clobbers rcx and rdx. In line each time:
+ * a jump of one's own is one that the host predicts. */
+static void look_and_jump(wh_x86 *e)
 {
     wh_asm *a = &e->a;
-    wh_x86_to_usual(e);
     x_rr(a, X_MOV, false, RCX, RAX);
     x_shift_ri(a, X_SHR, false, RCX, WH_JUMP_MIX);
     x_rr(a, X_XOR, false, RCX, RAX);
@@ -23,6 +23,12 @@ void wh_x86_jump_in_rax(wh_x86 *e)
     x_jmp_reg(a, RCX);
 }
 
+void wh_x86_jump_in_rax(wh_x86 *e)
+{
+    wh_x86_to_usual(e);
+    look_and_jump(e);
+}
+
 /* A target in this page: a jump that begins by falling into the stub behind it and is linked when its target has been
  * translated. Its displacement is aligned, so that linking is one atomic store. */
 void wh_x86_exit_to(wh_x86 *e, int32_t target)
@@ -32,7 +38,7 @@ void wh_x86_exit_to(wh_x86 *e, int32_t target)
     if (target < 0 || target >= (int32_t)WH_PAGE_SIZE) {
         x_rm(a, X_MOV, true, RAX, H(vpage));
         x_alu_ri(a, X_ADD, true, RAX, target);
-        x_jmp_to(a, wh_x86_thunk_at(e, THUNK_JUMP));
+        look_and_jump(e);
         return;
     }
     x_align(a, 4, 1);
