@@ -118,7 +118,7 @@ typedef struct wh_mmu {
     wh_tlb_entry *load, *store, *fetch; /* arrays of the current mode */
     uint64_t data_context, fetch_context;
     wh_jump *jumps;                     /* of the translator, WH_JUMPS of them; NULL without one */
-    uint32_t code_context;              /* context number and privilege of fetches */
+    uint32_t code_context;              /* context number and privilege of fetches, and jump_generation */
     wh_tlb_entry *code;                 /* of the translator, as fetch: addend is its page record */
     wh_sites *sites;                    /* of the translator, the current mode's; NULL without one */
     uint32_t tired;                     /* 1 + the slot whose next look is to be watched; 0: none */
@@ -148,7 +148,9 @@ typedef struct wh_mmu {
     wh_tlb_entry stores[WH_TLB_MODES][WH_TLB_ENTRIES];
     wh_tlb_entry fetches[WH_FTLB_MODES][WH_FTLB_ENTRIES];
     wh_tlb_entry codes[WH_FTLB_MODES][WH_FTLB_ENTRIES];
-    uint64_t jump_pages[WH_JUMPS / 64]; /* bit page modulo WH_JUMPS: jumps may lead there */
+    wh_tlb_entry executables[WH_FTLB_MODES][WH_FTLB_ENTRIES]; /* behind both: where pages are; FENCE.I leaves it */
+    uint32_t jump_generation;                                 /* jumps of an older one are forgotten */
+    uint64_t jump_pages[WH_JUMPS / 64];                       /* bit page modulo WH_JUMPS: jumps may lead there */
 } wh_mmu;
 
 void wh_mmu_init(wh_mmu *m, wh_ram *ram); /* again and again; the first time *m is zeros, or opened */

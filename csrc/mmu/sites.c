@@ -176,7 +176,8 @@ bool wh_sites_watch(wh_mmu *m, uint64_t va)
     if (++s->looks[slot] < LOOKS)
         return false;
     bool restless = s->moves[slot] > MOVES;
-    s->left[slot] = (int16_t)(WH_SITE_PATIENCE << s->grade[slot]);
+    /* Who is restless has no slot from now on; what of it still runs shall not come again. */
+    s->left[slot] = restless ? INT16_MAX : (int16_t)(WH_SITE_PATIENCE << s->grade[slot]);
     s->grade[slot] += s->grade[slot] < GRADES;
     s->looks[slot] = s->moves[slot] = 0;
     return restless;

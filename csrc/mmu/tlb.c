@@ -8,6 +8,7 @@
 #define KEY_GLOBAL    0xfffffffdu
 #define CONTEXT_LIMIT 4096u
 #define CONTEXT_SHIFT 52
+#define JUMP_SHIFT    14 /* of the generation in a jump's context, above number and privilege */
 #define CONTEXT_SLOTS WH_ARRAY_LEN(((wh_mmu *)0)->contexts)
 
 static void forget_contexts(wh_mmu *m)
@@ -24,6 +25,7 @@ static void clear_arrays(wh_mmu *m)
 {
     memset(m->loads, 0, sizeof(m->loads));
     memset(m->stores, 0, sizeof(m->stores));
+    memset(m->executables, 0, sizeof(m->executables));
     wh_far_drop_all(m);
     wh_sites_drop_all(m);
     wh_mmu_drop_fetches(m);
@@ -40,6 +42,8 @@ void wh_mmu_init(wh_mmu *m, wh_ram *ram)
     m->jumps = jumps;
     m->far = far;
     m->site_sets = sites;
+    if (jumps != NULL) /* its generations begin again */
+        memset(jumps, 0, WH_JUMPS * sizeof(*jumps));
     m->ram = ram;
     m->adue = true;
     clear_arrays(m);
@@ -69,13 +73,19 @@ static uint32_t key_of(const wh_mmu *m, enum wh_priv priv, bool of_kernel)
     return of_kernel && !m->local ? KEY_GLOBAL : (uint32_t)(m->satp >> 44) & 0xffff;
 }
 
+static void select_code_context(wh_mmu *m)
+{
+    m->code_context =
+        m->jump_generation << JUMP_SHIFT | (uint32_t)(m->fetch_context >> CONTEXT_SHIFT) << 2 | (uint32_t)m->priv;
+}
+
 static void select_contexts(wh_mmu *m)
 {
     if (m->next_context + 2 > CONTEXT_LIMIT)
         clear_arrays(m);
     m->data_context = context_of(m, key_of(m, m->data_priv, m->data_priv == WH_PRIV_S && !m->sum));
     m->fetch_context = context_of(m, key_of(m, m->priv, m->priv == WH_PRIV_S));
-    m->code_context = (uint32_t)(m->fetch_context >> CONTEXT_SHIFT) << 2 | m->priv;
+    select_code_context(m);
     wh_sites_select(m);
 }
 
@@ -163,6 +173,9 @@ void wh_mmu_flush_page(wh_mmu *m, uint64_t va)
         wh_tlb_entry *c = &m->codes[mode][page % WH_FTLB_ENTRIES];
         if ((c->tag & mask) == page)
             c->tag = 0;
+        wh_tlb_entry *x = &m->executables[mode][page % WH_FTLB_ENTRIES];
+        if ((x->tag & mask) == page)
+            x->tag = 0;
     }
     if (m->jump_pages[page % WH_JUMPS / 64] >> page % 64 & 1)
         wh_mmu_drop_jumps(m);
@@ -199,12 +212,16 @@ void wh_mmu_drop_decoded(wh_mmu *m)
     memset(m->fetches, 0, sizeof(m->fetches));
 }
 
+/* Guests that patch their code fence for each place, so this must not cost what clearing does. */
 void wh_mmu_drop_jumps(wh_mmu *m)
 {
     if (m->jumps == NULL)
         return;
-    memset(m->jumps, 0, WH_JUMPS * sizeof(*m->jumps));
     memset(m->jump_pages, 0, sizeof(m->jump_pages));
+    m->jump_generation = (m->jump_generation + 1) % (1u << (32 - JUMP_SHIFT));
+    if (m->jump_generation == 0)
+        memset(m->jumps, 0, WH_JUMPS * sizeof(*m->jumps));
+    select_code_context(m);
 }
 
 static void note_superpage(wh_mmu *m, uint64_t va, unsigned shift)
@@ -262,6 +279,14 @@ int wh_mmu_data(wh_mmu *m, uint64_t va, unsigned size, enum wh_access access, ui
 int wh_mmu_fetch(wh_mmu *m, uint64_t va, unsigned size, uint64_t *pa, uint8_t **host, bool *whole)
 {
     wh_translation t;
+    const size_t mode = (size_t)(m->fetch - m->fetches[0]) / WH_FTLB_ENTRIES;
+    wh_tlb_entry *known = &m->executables[mode][(va >> WH_PAGE_SHIFT) % WH_FTLB_ENTRIES];
+    if (known->tag == ((va >> WH_PAGE_SHIFT) | m->fetch_context)) {
+        *host = (uint8_t *)(uintptr_t)(va + known->addend);
+        *pa = WH_RAM_BASE + (uint64_t)(*host - m->ram->host);
+        *whole = true;
+        return 0;
+    }
     m->misses++;
     int cause = wh_mmu_walk(m, va, WH_FETCH, m->priv, &t);
     if (cause != 0)
@@ -276,6 +301,8 @@ int wh_mmu_fetch(wh_mmu *m, uint64_t va, unsigned size, uint64_t *pa, uint8_t **
     if (*whole) {
         settle_context(m, &m->fetch_context, &t);
         note_superpage(m, va, t.shift);
+        known->tag = (va >> WH_PAGE_SHIFT) | m->fetch_context;
+        known->addend = (uint64_t)(uintptr_t)*host - va;
     }
     return 0;
 }

@@ -414,6 +414,81 @@ static void fetches_of_address_spaces(void)
     CHECK(m->fetch_context != first && m->fetch_context != shared && m->code_context != code);
 }
 
+/* FENCE.I is about what stands in pages, not about where they are. */
+static void fetches_again(void)
+{
+    const uint64_t satp = 8ull << 60 | TABLES >> 12, va = 0x7000;
+    uint64_t pa = 0;
+    wh_mmu *m = fresh(3, WH_PRIV_U);
+    uint64_t leaf = map(3, va, TARGET, 0, V | R | X | U | A);
+    CHECK_EQ(walks_of(m, va, WH_FETCH, 0), 1);
+    wh_mmu_drop_fetches(m);
+    CHECK_EQ(walks_of(m, va + 4, WH_FETCH, 0), 0);
+    CHECK_EQ(access_va(m, va + 4, WH_FETCH, &pa), 0);
+    CHECK_EQ(pa, TARGET + 4);
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, satp);
+    CHECK_EQ(walks_of(m, va, WH_FETCH, WH_CAUSE_FETCH_PAGE), 1);
+    wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, satp | 1ull << 44);
+    CHECK_EQ(walks_of(m, va, WH_FETCH, 0), 1);
+    poke64(&b, leaf, 0);
+    wh_mmu_flush_page(m, va + 0x1000);
+    CHECK_EQ(walks_of(m, va, WH_FETCH, 0), 0);
+    wh_mmu_flush_page(m, va);
+    CHECK_EQ(walks_of(m, va, WH_FETCH, WH_CAUSE_FETCH_PAGE), 1);
+    for (int how = 0; how < 3; how++) {
+        poke64(&b, leaf, TARGET >> 12 << 10 | V | R | X | U | A);
+        wh_mmu_flush_all(m);
+        CHECK_EQ(walks_of(m, va, WH_FETCH, 0), 1);
+        poke64(&b, leaf, 0);
+        if (how == 0)
+            wh_mmu_flush_asid(m, 1);
+        else if (how == 1)
+            wh_mmu_flush_all(m);
+        else
+            for (int n = 0; n < 5000; n++) /* numbers run out */
+                wh_mmu_flush_asid(m, 1);
+        CHECK_EQ(walks_of(m, va, WH_FETCH, WH_CAUSE_FETCH_PAGE), 1);
+    }
+}
+
+static bool leads(const wh_mmu *m, uint64_t va)
+{
+    const wh_jump *j = wh_mmu_jump_slot(m, va);
+    return j->va == va && j->context == m->code_context && j->context != 0;
+}
+
+/* A jump that was dropped never leads anywhere again, however often others are. */
+static void jumps(void)
+{
+    wh_mmu *m = &b.hart->mmu;
+    wh_jump *own = calloc(WH_JUMPS, sizeof(*own));
+    m->jumps = own;
+    fresh(3, WH_PRIV_S);
+    wh_mmu_fill_jump(m, 0x7004, 1);
+    CHECK(leads(m, 0x7004));
+    wh_mmu_context(m, WH_PRIV_U, WH_PRIV_U, false, false, m->satp);
+    CHECK(!leads(m, 0x7004));
+    wh_mmu_context(m, WH_PRIV_S, WH_PRIV_S, false, false, m->satp);
+    CHECK(leads(m, 0x7004));
+    wh_mmu_flush_page(m, 0x8000);
+    CHECK(leads(m, 0x7004));
+    wh_mmu_flush_page(m, 0x7000);
+    CHECK(!leads(m, 0x7004));
+    wh_mmu_fill_jump(m, 0x7004, 1);
+    for (unsigned i = 0; i < 600000; i++) { /* more often than generations can be told apart */
+        wh_mmu_drop_jumps(m);
+        CHECK(!leads(m, 0x7004));
+        if (i % 65536 == 0)
+            wh_mmu_fill_jump(m, 0x9004, 2);
+    }
+    wh_mmu_fill_jump(m, 0x7004, 1);
+    wh_mmu_init(m, &b.ram); /* as for a guest that is reset */
+    fresh(3, WH_PRIV_S);
+    CHECK(!leads(m, 0x7004));
+    m->jumps = NULL;
+    free(own);
+}
+
 /* As translated code fills a slot. */
 static wh_tlb_entry *fill_site(wh_mmu *m, unsigned index, uint64_t page)
 {
@@ -576,7 +651,7 @@ static void watched_sites(void)
             CHECK(s->left[slot] == 0 || i == 31);
         }
         CHECK_EQ(restless, every < 3);
-        CHECK_EQ(s->left[slot], WH_SITE_PATIENCE);
+        CHECK_EQ(s->left[slot], restless ? INT16_MAX : WH_SITE_PATIENCE);
         CHECK_EQ(s->grade[slot], 1);
     }
     for (unsigned i = 0; i < 320; i++) {
@@ -591,6 +666,8 @@ int main(void)
 {
     bench_open(&b, false);
     second_level();
+    fetches_again();
+    jumps();
     sites_are_flushed();
     sites_of_address_spaces();
     sites_of_the_kernel();
