@@ -258,6 +258,7 @@ class Mesh:
             match effect:
                 case macs.SetRemote(vni, mac, node):
                     self._need_peer(node)
+                    self._vids.pop((vni, mac), None)  # its entries were learned ones, and are gone
                     self._try(self.switch.set_mac, vni, mac, node)
                 case macs.DelRemote(vni, mac):
                     self._try(self.switch.remove_mac, vni, mac)

@@ -287,12 +287,19 @@ class MacTable:
             if advert.node == event.node and self._store(advert):
                 touched[(advert.vni, advert.mac)] = None
         self._vnis[event.node] = frozenset(event.notice.vnis)
+        # What was learned here and is elsewhere now is withdrawn, so that it is news when it comes back (RFC 7432, 15).
+        lost = [own for key in touched if self._lost(key) and (own := self._withdraw(key, learned_only=True))]
         effects: Effects = []
         for key in touched:
             effects += self._refresh(key)
+        effects += [e for i in range(0, len(lost), BATCH) for e in self._announce(lost[i : i + BATCH])]
         return effects + self._refresh_peers()
 
     # ---- helpers
+
+    def _lost(self, key: Key) -> bool:
+        best = self._best(key)
+        return best is not None and best.node != self.node
 
     def _store(self, advert: MacAdvert) -> bool:
         """Keep a claim unless its node has made a newer one."""

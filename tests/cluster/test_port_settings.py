@@ -44,9 +44,10 @@ class Stations:
     def send(self, name: str, frame: bytes) -> None:
         self.sockets[name].sendto(frame, str(self.folder / name))
 
-    def broadcast(self, name: str, body: bytes, vid: int = 0) -> None:
+    def broadcast(self, name: str, body: bytes, vid: int = 0, who: int = 0) -> None:
+        """``who``: another station than ``name``."""
         tag = struct.pack("!HH", 0x8100, vid) if vid else b""
-        source = bytes([2, 0, 0, 0, 0, STATIONS[name]])
+        source = bytes([2, 0, 0, 0, 0, who or STATIONS[name]])
         self.send(name, b"\xff" * 6 + source + tag + b"\x88\xb5" + body.ljust(50, b"\0"))
 
     def got(self, name: str) -> list[bytes]:
@@ -76,13 +77,12 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         yield made
 
 
-async def reaches(stations: Stations, sender: str, vid: int, *receivers: str) -> None:
+async def reaches(stations: Stations, sender: str, vid: int, *receivers: str, who: int = 0) -> None:
     """Broadcasts of ``sender``, repeated until all ``receivers`` have one of them."""
-    waiting, count = set(receivers), 0
+    waiting = set(receivers)
     with trio.fail_after(30):
         while waiting:
-            count += 1
-            stations.broadcast(sender, bytes([vid]), vid if sender == "t" else 0)
+            stations.broadcast(sender, bytes([vid]), vid if sender == "t" else 0, who)
             await trio.sleep(0.05)
             waiting -= {name for name in waiting if stations.got(name)}
 
@@ -140,6 +140,14 @@ async def test_vlans_separate_stations_of_two_nodes(cluster: Cluster, stations: 
     await cluster.until("the ports are back", both_know)
     await reaches(stations, "a", 10, "b", "t")
     assert stations.got("c") == []
+
+
+async def test_a_station_may_go_to_another_node_and_come_back(cluster: Cluster, stations: Stations) -> None:
+    for name, node in (("a", "n1"), ("b", "n2")):
+        await stations.attach(cluster, name, node)
+    for sender, receiver in ("ab", "ba", "ab"):
+        clear(stations)
+        await reaches(stations, sender, 0, receiver, who=9)
 
 
 async def test_a_guests_vlan_moves_with_it(cluster: Cluster, stations: Stations) -> None:

@@ -56,6 +56,24 @@ def test_a_guest_that_was_committed_away_is_known_to_be_there_before_its_node_sa
     assert macs.DelRemote(VNI, MAC) not in table.handle(macs.NodeGone(2))
 
 
+def test_a_learned_station_that_leaves_is_withdrawn_and_news_when_it_comes_back(table: macs.MacTable) -> None:
+    table.handle(macs.LinkUp(2))
+    table.handle(macs.LocalMac(VNI, MAC))
+    effects = hear(table, 2, claim(2, 0, 1))
+    assert effects[0] == macs.SetRemote(VNI, MAC, 2)
+    (told,) = [e.notice.adverts for e in effects if isinstance(e, macs.SendAdverts)]
+    assert told == [claim(1, 0, 1, withdrawn=True)]
+    back = table.handle(macs.LocalMac(VNI, MAC))
+    assert back[0] == macs.DelRemote(VNI, MAC)
+    (told,) = [e.notice.adverts for e in back if isinstance(e, macs.SendAdverts)]
+    assert told == [claim(1, 0, 2)]
+    assert table.owner(VNI, MAC) == 1
+    # A guest's claim stands although it loses: its node says when it is gone.
+    table.handle(macs.LocalMac(VNI, "02:00:00:00:00:09", "", 5))
+    effects = hear(table, 2, claim(2, 6, mac="02:00:00:00:00:09"))
+    assert not [e for e in effects if isinstance(e, macs.SendAdverts)]
+
+
 def test_what_was_learned_in_a_network_goes_with_it(table: macs.MacTable) -> None:
     table.handle(macs.LinkUp(2))
     table.handle(macs.LocalMac(VNI, MAC))
