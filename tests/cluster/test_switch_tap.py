@@ -148,6 +148,8 @@ async def test_offloads_change_nothing_but_the_work(
         over = made[0].switch.peer_counters(2)
         for counters in (made[0].switch.counters(), made[1].switch.counters()):
             assert counters.drop_invalid == 0
-        # Packets of the sender are larger than a datagram's, those to the receiver are so again if it can take them.
+        # Packets of the sender are larger than a datagram's, those to the receiver are so again if it can take them,
+        # checksums open or not. How many of a sender's own segments come at a time is up to the host.
         assert (over.tx_frames > 3 * sent.rx_frames) == vnet[0]
-        assert (over.tx_frames > 3 * received.tx_frames) == (vnet[1] and open_checksums and vnet[0])
+        if vnet[0] or not vnet[1]:
+            assert (over.tx_frames > 3 * received.tx_frames) == vnet[1]
