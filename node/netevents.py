@@ -32,8 +32,9 @@ MOST_HELD = 256  # told of one port
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    port: int  # 0: at another node
-    station: HeldStation
+    """``at``: the numbers of the ports that have a part in it, with what is to be said there."""
+
+    at: dict[int, HeldStation]
     until: float
 
 
@@ -84,10 +85,14 @@ class Watcher:
             "frames with it from the second are dropped",
             event.vni, event.mac, self._place(event.port, event.node), self._place(other_port, other_node),
         )  # fmt: skip
-        station = HeldStation(mac=event.mac, other_port=self._key(other_port), other_node=other_node)
+        at = {
+            event.port: HeldStation(mac=event.mac, other_port=self._key(other_port), other_node=other_node),
+            other_port: HeldStation(mac=event.mac, here=False, other_port=self._key(event.port), other_node=event.node),
+        }
+        at.pop(0, None)  # at another node
         now = trio.current_time()
         self._held = {key: held for key, held in self._held.items() if held.until > now}
-        self._held[event.vni, event.mac] = _Held(event.port, station, now + HELD_S)
+        self._held[event.vni, event.mac] = _Held(at, now + HELD_S)
         self._tell(
             NetEvent(
                 kind="duplicate",
@@ -96,7 +101,7 @@ class Watcher:
                 mac=event.mac,
                 port=self._key(event.port),
                 node=event.node,
-                other_port=station.other_port,
+                other_port=self._key(other_port),
                 other_node=other_node,
             )
         )
@@ -143,7 +148,7 @@ class Watcher:
 
     def held_at(self, number: int) -> list[HeldStation]:
         now = trio.current_time()
-        return [held.station for held in self._held.values() if held.port == number and held.until > now][:MOST_HELD]
+        return [held.at[number] for held in self._held.values() if number in held.at and held.until > now][:MOST_HELD]
 
     # -- what people do about it
 

@@ -499,9 +499,11 @@ PortRelease.answer = PortReleased
 
 
 class HeldStation(Message, frozen=True, kw_only=True):
-    """A station that is held at a port; where else it was last: at a port of this node or at another node."""
+    """A station that is in two places, at a port and at another (``other_port`` of this node, or ``other_node``).
+    ``here``: it is held at the port of which this is said, else at the other: what comes from here is dropped."""
 
     mac: Mac
+    here: bool = True
     other_port: Annotated[str, Meta(max_length=64)] = ""
     other_node: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0
 

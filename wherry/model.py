@@ -99,7 +99,7 @@ class Network:
 @dataclass(frozen=True)
 class Port:
     """``kind``: guest, tap, unix, udp; ``id``: of an attached one; ``key``: what changes it; ``port``: its number on
-    its node. ``held``: stations that were in two places, as ``mac`` and ``other``."""
+    its node. ``held``: stations in two places: ``mac``, ``here`` (held here, else at the other), ``other``."""
 
     name: str
     kind: str = ""

@@ -60,14 +60,20 @@ def _attached_json(port: AttachedPort, names: _Names, looked: dict[int, NetLooke
 
 def _live_json(status: PortStatus, name: str, names: _Names) -> Json:
     """What a switch says of a port that is there: shut by the guard, stations held at it."""
-    held = [{"mac": h.mac, "other": names.place(h)} for h in status.held]
+    held = [{"mac": h.mac, "here": h.here, "other": names.place(h)} for h in status.held]
     row: Json = {"port": status.port, "mac": status.mac or None, "counters": status.counters, "held": held}
     if status.shut_by:
         row["state"] = "shut"
         row["reason"] = f"a bridge's BPDU came in from {status.shut_by}; to open it: wherry port set {name} --open"
     elif held:
+        first = held[0]
         row["reason"] = (
-            f"{held[0]['mac']} is held here, it is also at {held[0]['other']}"
+            (
+                f"{first['mac']} is held here, it is also at"
+                if first["here"]
+                else f"{first['mac']} is kept out, it is held at"
+            )
+            + f" {first['other']}"
             + (f" (and {len(held) - 1} more)" if len(held) > 1 else "")
             + f"; to let it go: wherry port release {name}"
         )

@@ -296,7 +296,7 @@ async def test_a_shut_port_and_a_held_station_are_shown_and_freed(tmp_path: Path
 
             agent.hooks |= {m.NetLook: look, m.PortRelease: release}
             (port,) = (await control.get("/v1/ports"))["ports"]
-            assert (port["state"], port["held"]) == ("shut", [{"mac": held.mac, "other": "node n1"}])
+            assert (port["state"], port["held"]) == ("shut", [{"mac": held.mac, "here": True, "other": "node n1"}])
             assert "wherry port set tap0 --open" in port["reason"]
             await patch(control, f"/v1/ports/{made['id']}", {"open": True})
             assert [order.port for order in agent.asked_for(m.PortOpen)] == [made["id"]]
@@ -476,8 +476,9 @@ async def test_a_station_in_two_places_is_told_and_let_go(tmp_path: Path, plugs:
             (event,) = link.sent[1].events
             assert (event.kind, event.mac) == ("duplicate", "02:00:00:00:00:09")
             assert {event.port, event.other_port} == {"p-a", "p-b"}
-            (place,) = [p for p in made._look.look().ports if p.held]
-            assert (place.owner, place.held[0].other_port) == (event.port, event.other_port)
+            places = {p.owner: p.held[0] for p in made._look.look().ports if p.held}
+            assert (places[event.port].here, places[event.port].other_port) == (True, event.other_port)
+            assert (places[event.other_port].here, places[event.other_port].other_port) == (False, event.port)
             freed = await made.watcher._release(link, m.PortRelease(vni=0, macs=[event.mac]))
             assert freed.macs == [event.mac]
             assert not any(p.held for p in made._look.look().ports)
