@@ -47,6 +47,7 @@ class Rules:
         self._file = file
         self._switch = switch
         self._told = False
+        self._kept: PortRules | None = None
         self._networks: dict[int, NetworkRule] = {}
         self._settings: dict[str, PortSettings] = {}
         self._ports: dict[int, _Port] = {}
@@ -179,17 +180,20 @@ class Rules:
             kept = msgpack.unpackb(self._file.read_bytes())
             if kept["format"] != FORMAT:
                 raise ValueError(f"format {kept['format']}, {FORMAT} is known")
-            self._take(decode(PortRules, kept["rules"]))
+            self._kept = decode(PortRules, kept["rules"])
+            self._take(self._kept)
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, RemoteProtocolError, msgpack.UnpackException) as error:
             log.error("%s cannot be read: %s", self._file, error)
 
     def _save(self, order: PortRules) -> None:
-        if self._file is None:
+        """The same list again, as at each new session, takes no room on a disk that may be full."""
+        if self._file is None or order == self._kept:
             return
         data = msgpack.packb({"format": FORMAT, "rules": to_builtins(order)})
         try:
             write_atomically(self._file, data, sync=True)
         except OSError as error:
             raise Refused("full", f"{self._file}: {os.strerror(error.errno or 0)}") from error
+        self._kept = order
