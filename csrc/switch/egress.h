@@ -20,7 +20,7 @@
 
 #define WH_EGRESS_WAY_BYTES     (8u << 20)
 #define WH_EGRESS_ALL_BYTES     (64u << 20)
-#define WH_EGRESS_CONTROL_BYTES (64u << 10)
+#define WH_EGRESS_CONTROL_BYTES (512u << 10) /* some 2000 peers probed once */
 #define WH_EGRESS_MOVED_BYTES   (1u << 20)
 #define WH_EGRESS_BURST_NS      4000000ull /* of a rate: what a late wake-up may catch up */
 
