@@ -67,6 +67,11 @@ struct wh_jit {
     uint64_t blocks, instructions, resets, discarded, remade; /* under lock; since the machine was made */
 };
 
+/* arena.c. Lock held; NULL: full. */
+void *wh_jit_record(wh_jit *j, size_t bytes);
+/* Drop everything, once nobody uses it: the caller is not guarded (run.c). Or another hart is doing it. */
+void wh_jit_reset(wh_jit *j);
+
 /* va's page record, now in the hart's code slot; *status is a trap cause, with trap_value set, or 0. NULL with status
  * 0: not a page of RAM that can be executed as a whole. */
 wh_jit_page *wh_jit_enter_page(wh_hart *h, uint64_t va, int *status);
@@ -77,8 +82,6 @@ wh_jit_block *wh_jit_find(wh_jit *j, const wh_jit_page *page, uint32_t offset);
  * page behind; NULL: nothing is made of an instruction that goes on there. */
 wh_jit_block *wh_jit_make(wh_hart *h, wh_jit_page *page, wh_jit_page *next, uint32_t offset);
 void wh_jit_link(wh_hart *h, uint32_t site, uint32_t page_ref, const wh_jit_block *to);
-/* Drop everything, once nobody uses it: the caller is not guarded (run.c). Or another hart is doing it. */
-void wh_jit_reset(wh_jit *j);
 
 /* The access at pc goes to another page too often to remember one: what is translated of it is made anew. Guarded. */
 void wh_jit_make_restless(wh_hart *h, uint64_t pc);
