@@ -1,0 +1,130 @@
+"""Migrations: coordinator to agent, and between the two agents."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from protocol.messages.base import Bytes, Generation, Id, Message, NodeId, Request, StreamOpen, Text
+from protocol.messages.data import GuestSpec, NodeInfo
+from protocol.messages.reports import MigrationResult
+
+
+class MigrationParams(Message, frozen=True, kw_only=True):
+    max_blackout_ms: Annotated[float, Meta(gt=0, le=60000)] = 30.0
+    max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 30
+    bandwidth: Bytes = 0  # bytes/s; 0: unlimited
+    deadline_s: Annotated[float, Meta(gt=0, le=86400)] = 600.0
+    verify: bool = False  # checksum all RAM on both ends before COMMIT
+
+
+class MigrationStart(Request, frozen=True, kw_only=True):
+    """To the source. Answered when PREPARE succeeded; progress and result follow as notices."""
+
+    method: ClassVar[str] = "migration.start"
+    migration: Id
+    guest: Id
+    generation: Generation
+    target: NodeInfo
+    params: MigrationParams = MigrationParams()
+
+
+class MigrationCancel(Request, frozen=True, kw_only=True):
+    method: ClassVar[str] = "migration.cancel"
+    migration: Id
+
+
+class MigrationLookup(Request, frozen=True, kw_only=True):
+    method: ClassVar[str] = "migration.lookup"
+    answer: ClassVar[type[Message]] = MigrationResult
+    migration: Id
+
+
+class Settle(Request, frozen=True, kw_only=True):
+    """The store's word pushed to both ends as soon as it is known, so that nobody waits for a dead peer."""
+
+    method: ClassVar[str] = "migration.settle"
+    migration: Id
+    guest: Id
+    decision: Literal["committed", "aborted"]
+    generation: Generation
+    owner: NodeId
+
+
+class MigrationPrepare(Request, frozen=True, kw_only=True):
+    """Source to target: reserve memory, make the guest process, map its RAM."""
+
+    method: ClassVar[str] = "migration.prepare"
+    migration: Id
+    spec: GuestSpec
+    generation: Generation  # the present one; after COMMIT it is this + 1
+    source: NodeId
+
+
+class Prepared(Message, frozen=True, kw_only=True):
+    state_version: int
+
+
+MigrationPrepare.answer = Prepared
+
+
+class MigrationPages(StreamOpen, frozen=True, kw_only=True):
+    """Page batches (api.cdef wh_ramview_pack), each behind a big-endian u32 length. An empty batch ends a round and is
+    answered with one byte once everything before it lies in RAM. The last round, of the paused guest, ends with the
+    stream's end; ``migration.state`` is answered when its pages are in place too."""
+
+    method: ClassVar[str] = "migration.pages"
+    migration: Id
+
+
+class MigrationWarm(Request, frozen=True, kw_only=True):
+    """COPY, once after the first round: what the source's translator found hot, so that the target translates it before
+    the switch. A hint: nothing depends on it, and a target that does not know it answers unsupported. Answered when it
+    is done, after 250 ms at the latest."""
+
+    method: ClassVar[str] = "migration.warm"
+    migration: Id
+    hot: Annotated[bytes, Meta(max_length=128 << 10)]  # api.cdef wh_machine_hot_list; opaque here
+
+
+class Warmed(Message, frozen=True, kw_only=True):
+    blocks: int = 0
+
+
+MigrationWarm.answer = Warmed
+
+
+class MigrationState(Request, frozen=True, kw_only=True):
+    """SWITCH: everything but RAM. Answered when the target could run."""
+
+    method: ClassVar[str] = "migration.state"
+    migration: Id
+    state: Annotated[bytes, Meta(max_length=8 << 20)]
+    paused_at: float  # source CLOCK_REALTIME of its last instruction
+    verify: bool
+
+
+class TargetReady(Message, frozen=True, kw_only=True):
+    checksum: Text = ""
+    verify_ms: float = 0.0
+
+
+MigrationState.answer = TargetReady
+
+
+class MigrationFinish(Request, frozen=True, kw_only=True):
+    """Source to target, after the store's answer. On "committed" the answer tells when the target began to run."""
+
+    method: ClassVar[str] = "migration.finish"
+    migration: Id
+    decision: Literal["committed", "aborted"]
+    generation: Generation
+
+
+class Finished(Message, frozen=True, kw_only=True):
+    resumed_at: float = 0.0  # target CLOCK_REALTIME of its first possible instruction
+    clock: float = 0.0  # target CLOCK_REALTIME when it answered: with the RTT this bounds the offset
+
+
+MigrationFinish.answer = Finished
