@@ -54,16 +54,19 @@ def build_program(name: str) -> Path:
     return target
 
 
-def core_elf(elf: Path) -> list[str]:
-    return [str(CORE), "run", "--elf", str(elf)]
+def interpreter_elf(elf: Path) -> list[str]:
+    return [str(CORE), "run", "--engine", "interpreter", "--elf", str(elf)]
 
 
 def qemu_elf(elf: Path) -> list[str]:
     return [str(qemu()), "-M", "virt", "-nographic", "-bios", str(elf)]
 
 
-def core_linux(kernel: Path, initrd: Path, append: str) -> list[str]:
-    return [str(CORE), "run", "--kernel", str(kernel), "--initrd", str(initrd), "--append", append, "--memory", "256M"]
+def interpreter_linux(kernel: Path, initrd: Path, append: str) -> list[str]:
+    return [
+        *[str(CORE), "run", "--engine", "interpreter", "--memory", "256M"],
+        *["--kernel", str(kernel), "--initrd", str(initrd), "--append", append],
+    ]
 
 
 def qemu_linux(kernel: Path, initrd: Path, append: str) -> list[str]:

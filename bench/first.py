@@ -19,13 +19,13 @@ from bench import core_runs as core
 from bench.harness import ROOT, Row, measure_pairs, write_report
 
 METHOD = """Method. boot: wall seconds from process start to the line that init prints, same kernel, initrd, command
-line and 256 MiB, one hart, wherry-core against QEMU, A B A B. interp_integer: the same bare-metal binary
+line and 256 MiB, one hart, wherry-core's interpreter against QEMU, A B A B. interp_integer: the same bare-metal binary
 (bench/programs/integer.c) on both, iterations per second of the guest's own clock, start-up left out. The other rows
 are of two 256 MiB Debian guests on two nodes of a loopback cluster: guest_overhead_mib is private memory of an idle
 guest process beside guest RAM and rings; rtt_us 200 pings 20 ms apart, each run's median; tcp_gbps one iperf3 stream
 of 5 s; blackout_ms one guest moved to and fro, last instruction on the source to first on the target, as the agents
-measure it. What it does not show: real networks (loopback has no wire), several harts, a JIT (there is none yet),
-guests under load while they move."""
+measure it. What it does not show: real networks (loopback has no wire), several harts, the translator in the first two
+rows (bench-core has it; the other rows' guests run on it), guests under load while they move."""
 
 
 def bench_core(wanted: set[str], pairs: int) -> list[Row]:
@@ -40,14 +40,14 @@ def bench_core(wanted: set[str], pairs: int) -> list[Row]:
         files = {file.role: library.blob(file.sha256) for file in image.files}
         guest = (files["kernel"], files["initrd"], "console=ttyS0")
         row = Row("boot", "s", "lower", peer=peer)
-        ours, theirs = core.core_linux(*guest), core.qemu_linux(*guest)
+        ours, theirs = core.interpreter_linux(*guest), core.qemu_linux(*guest)
         other = (lambda: core.seconds_to_marker(theirs)) if peer else None
         rows.append(measure_pairs(row, pairs, lambda: core.seconds_to_marker(ours), other))
     if "interp_integer" in wanted:
         elf = core.build_program("integer")
         row = Row("interp_integer", "it/s", "higher", peer=peer)
         other = (lambda: core.integer_rate(core.qemu_elf(elf))) if peer else None
-        rows.append(measure_pairs(row, pairs, lambda: core.integer_rate(core.core_elf(elf)), other))
+        rows.append(measure_pairs(row, pairs, lambda: core.integer_rate(core.interpreter_elf(elf)), other))
     return rows
 
 
