@@ -23,6 +23,7 @@ from wherry.image.store import Library
 
 IMAGE = "debian-bench"
 MEMORY = 256 << 20
+_PRIVATE = ("Private_Clean:", "Private_Dirty:")
 _RAM_NAME = re.compile(r"memfd:wherry-(ram|share|ring)")
 
 
@@ -86,12 +87,12 @@ def private_kib(pid: int) -> int:
     """Memory that only this process has, guest RAM and the shared rings left out: KiB.
 
     Sum of Private_Clean and Private_Dirty over the mappings in /proc/PID/smaps whose file is not one of the guest's
-    memfds.
+    memfds. The translator's code is mapped twice, which smaps calls shared: of that, Pss, which adds up to one copy.
     """
-    total, counted = 0, True
+    total, counted = 0, _PRIVATE
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
-            counted = _RAM_NAME.search(line) is None
-        elif counted and line.startswith(("Private_Clean:", "Private_Dirty:")):
+            counted = () if _RAM_NAME.search(line) else ("Pss:",) if "memfd:wherry-code" in line else _PRIVATE
+        elif line.startswith(counted):
             total += int(line.split()[1])
     return total
