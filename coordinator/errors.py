@@ -3,7 +3,7 @@
 ::
 
     CoordinatorError            one refusal with a code, a message and, if one input is to blame, its field
-      Invalid NotFound Exists Conflict Fenced Unavailable Full Forbidden Unauthorized
+      Invalid NotFound Exists Conflict Fenced Unavailable Full Unsupported Forbidden Unauthorized
     StartError                  the daemon cannot start; printed as one line, exit code 1
       StateVersionError         the state folder was written by a newer version
 
@@ -53,6 +53,10 @@ class Unavailable(CoordinatorError):
 
 class Full(CoordinatorError):
     code = "full"
+
+
+class Unsupported(CoordinatorError):
+    code = "unsupported"
 
 
 class Forbidden(CoordinatorError):

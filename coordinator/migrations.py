@@ -19,7 +19,7 @@ import trio
 
 from coordinator.background import Errands
 from coordinator.cluster import Cluster
-from coordinator.errors import Cancelled, Conflict, Failed, Full, Unavailable
+from coordinator.errors import Cancelled, Conflict, Failed, Full, Unavailable, Unsupported
 from coordinator.hold import hold
 from coordinator.model import Guest, Migration, Operation
 from coordinator.narrow import tell_guest
@@ -41,6 +41,7 @@ from protocol.messages import (
     Settle,
     to_builtins,
 )
+from protocol.migration.modes import refusal
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ class Migrations:
 
     async def migrate(self, name: str, *, to: str | None, params: MigrationParams) -> Operation:
         """Decide a target and journal the migration; nothing is sent yet."""
+        refused = refusal(params)
+        if refused is not None:
+            raise Unsupported(refused[1], field=refused[0])
 
         def decide(tx: Tx) -> Operation:
             guest = guests.by_name(tx, name)

@@ -20,6 +20,7 @@ from wherry.commands import (
     guests,
     images,
     info,
+    moves,
     net,
     networks,
     nodes,
@@ -51,7 +52,7 @@ def cli(ctx: click.Context, api: str, token: str) -> None:
     ctx.obj = {"api": api, "token": token}
 
 
-for _module in (images, daemons, guests, nodes, networks, net, attach, port, tokens, ca, info, doctor, gdb, top):
+for _module in (images, daemons, guests, moves, nodes, networks, net, attach, port, tokens, ca, info, doctor, gdb, top):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -30,6 +30,7 @@ from protocol.messages import (
     Settle,
 )
 from protocol.migration import CancelAsked, Source, Start, StoreAnswered, Target
+from protocol.migration.modes import refusal
 from protocol.transport import Handlers, Link, LinkStream
 
 log = logging.getLogger("wherry.node.migration")
@@ -114,6 +115,9 @@ class Migrations:
     async def _start(self, link: Link, order: MigrationStart) -> None:
         driver = self._sources.get(order.migration)
         if driver is None:
+            refused = refusal(order.params)
+            if refused is not None:
+                raise Refused("unsupported", refused[1], field=refused[0])
             guest = self._host.guests.get(order.guest)
             async with guest.lock:
                 self._host.guests.fence(guest, order.generation)

@@ -10,8 +10,18 @@ from protocol.messages.base import Bytes, Generation, Id, Message, NodeId, Reque
 from protocol.messages.data import GuestSpec, NodeInfo
 from protocol.messages.reports import MigrationResult
 
+MigrationMode = Literal["auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold"]
+OnStall = Literal["abort", "throttle", "postcopy"]
+
 
 class MigrationParams(Message, frozen=True, kw_only=True):
+    """How a guest is to be moved; ``protocol.migration.modes`` says what is refused. ``on_stall``: what is done when
+    pre-copy alone would not end; modes without pre-copy take no notice of it."""
+
+    mode: MigrationMode = "auto"
+    on_stall: OnStall = "throttle"
+    streams: Annotated[int, Meta(ge=1, le=16)] = 1
+    protect: bool = False  # post-copy: the source keeps a whole image until the target has all pages
     max_blackout_ms: Annotated[float, Meta(gt=0, le=60000)] = 30.0
     max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 30
     bandwidth: Bytes = 0  # bytes/s; 0: unlimited

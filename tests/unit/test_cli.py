@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from wherry import cli, client, paths, units
-from wherry.commands import console, daemons, doctor, guests
+from wherry.commands import console, daemons, doctor, moves
 from wherry.errors import UsageProblem, WherryError
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -241,8 +241,8 @@ def test_raw_mode_comes_back() -> None:
 
 
 def test_summary_leaves_out_what_is_not_there() -> None:
-    assert guests.summary({}) == []
-    assert guests.summary({"rounds": 1}) == [("rounds", "1")]
+    assert moves.summary({}) == []
+    assert moves.summary({"rounds": 1}) == [("rounds", "1")]
 
 
 def test_doctor_tells_each_check(run: Run) -> None:

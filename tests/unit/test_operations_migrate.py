@@ -381,3 +381,13 @@ async def test_a_blob_is_served_from_an_offset(tmp_path: Path) -> None:
         assert got == b"of tiny"
         with pytest.raises(LinkError):
             await (await n1.link.open_stream(m.BlobOpen(sha256="0" * 64))).receive_some()
+
+
+async def test_a_wish_that_nobody_can_fulfil_is_refused_with_its_field(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (c, n1, _):
+        for wish in ({"streams": 16}, {"protect": True}):
+            answer = await c.post("/v1/guests/web/migrate", {"to": "n2", **wish}, status=422)
+            assert answer["error"]["code"] == "unsupported"
+            assert answer["error"]["field"] == next(iter(wish))
+        assert not n1.asked_for(m.MigrationStart)
+        assert (await c.guest("web"))["state"] == "running"

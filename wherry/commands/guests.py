@@ -1,4 +1,4 @@
-"""The life of guests: run, ps, stop, start, rm, migrate, exec, log, console."""
+"""The life of guests: run, ps, stop, start, rm, exec, log, console."""
 
 from __future__ import annotations
 
@@ -185,73 +185,6 @@ def rm(ctx: click.Context, names: tuple[str, ...], force: bool) -> None:
     with_client(ctx, work)
 
 
-@click.command(epilog=example("wherry migrate web --to n2"))
-@click.argument("name")
-@click.option("--to", help="The target node; else the coordinator picks one.")
-@click.option(
-    "--max-blackout", default="30ms", show_default=True, help="Keep copying until the pause would be this short."
-)
-@click.option("--bandwidth", default="", help="Bytes per second at most, as in 20M.")
-@click.option("--verify", is_flag=True, help="Compare checksums of all RAM on both ends before the switch.")
-@json_option
-@click.pass_context
-def migrate(
-    ctx: click.Context, name: str, to: str | None, max_blackout: str, bandwidth: str, verify: bool, as_json: bool
-) -> None:
-    """Move a running guest to another node."""
-    request: dict[str, Any] = {
-        "max_blackout_ms": units.parse_seconds(max_blackout, "--max-blackout") * 1000,
-        "verify": verify,
-    }
-    if to:
-        request["to"] = to
-    if bandwidth:
-        request["bandwidth"] = units.parse_size(bandwidth, "--bandwidth")
-
-    async def work(client: Client) -> tuple[Operation, Guest]:
-        with ui.bar(f"migrate {name}") as bar:
-            operation = await client.guest_action(name, "migrate", **request)
-            done = await client.finish(operation, lambda op: _show_copy(bar, name, op.progress or {}))
-        return done, await client.guest(name)
-
-    operation, guest = with_client(ctx, work)
-    if as_json:
-        ui.print_json(operation)
-    else:
-        click.echo(f"{name}: now on {guest.node}, generation {guest.generation}")
-        ui.table(("figure", "value"), summary(operation.result or {}))
-
-
-def _show_copy(bar: ui.Bar, name: str, progress: dict[str, Any]) -> None:
-    sent, remaining = progress.get("bytes_sent", 0), progress.get("remaining", 0)
-    total = sent + remaining
-    text = (
-        f"migrate {name}: {progress.get('phase', 'waiting')}, round {progress.get('round', 0)}, {units.size(sent)} sent"
-    )
-    bar.update(100.0 * sent / total if total else 0.0, 100.0, text)
-
-
-def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """A migration's result as rows; what the result lacks is left out."""
-    shown: list[tuple[str, str]] = []
-    for key, label, form in (
-        ("rounds", "rounds", "{}"),
-        ("pages_sent", "pages sent", "{}"),
-        ("zero_pages", "zero pages skipped", "{}"),
-        ("bytes_sent", "bytes sent", "size"),
-        ("total_ms", "total", "{:.0f} ms"),
-        ("blackout_ms", "blackout", "{:.1f} ms"),
-        ("blackout_error_ms", "blackout error", "± {:.1f} ms"),
-    ):
-        if key in result:
-            value = result[key]
-            shown.append((label, units.size(value) if form == "size" else form.format(value)))
-    if result.get("source_checksum"):
-        same = result["source_checksum"] == result.get("target_checksum")
-        shown.append(("RAM checksums", "equal" if same else "DIFFERENT"))
-    return shown
-
-
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog=example("wherry exec web -- ping -c1 10.0.0.3"),
@@ -298,4 +231,4 @@ def console(ctx: click.Context, name: str) -> None:
 
 
 exec_.name = "exec"
-COMMANDS = (run, ps, stop, start, rm, migrate, exec_, log, console)
+COMMANDS = (run, ps, stop, start, rm, exec_, log, console)

@@ -1,0 +1,24 @@
+"""What a migration may be asked for, and what of it exists. The coordinator and the source's agent both look here, so
+that a wish that nobody can fulfil is refused before anything moves, and with the same words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from protocol.messages import MigrationParams
+
+BUILT: Final = frozenset({"auto", "precopy"})
+MOST_STREAMS: Final = 1
+
+
+def refusal(params: MigrationParams) -> tuple[str, str] | None:
+    """(field, message) of the first wish that is not built; None: it can be done. The error's code is "unsupported"."""
+    if params.mode not in BUILT:
+        return "mode", f"mode {params.mode} is not built yet; there are: {', '.join(sorted(BUILT))}"
+    if params.on_stall == "postcopy" and "hybrid" not in BUILT:
+        return "on_stall", "post-copy is not built yet; a migration that stalls can be throttled or given up"
+    if params.streams > MOST_STREAMS:
+        return "streams", f"{params.streams} streams are not built yet; at most {MOST_STREAMS}"
+    if params.protect:
+        return "protect", "a protected post-copy is not built yet"
+    return None

@@ -1,0 +1,97 @@
+"""``wherry migrate``: move guests, and say how it went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from wherry import ui, units
+from wherry.client import Client
+from wherry.commands.common import example, json_option, with_client
+from wherry.model import Guest, Operation
+
+MODES = ("auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold")
+
+
+@click.command(epilog=example("wherry migrate web --to n2"))
+@click.argument("name")
+@click.option("--to", help="The target node; else the coordinator picks one.")
+@click.option("--mode", type=click.Choice(MODES), help="auto unless given: chosen from how fast the guest writes.")
+@click.option(
+    "--on-stall",
+    type=click.Choice(("abort", "throttle", "postcopy")),
+    help="When copying alone would not end; throttle unless given.",
+)
+@click.option(
+    "--max-blackout", default="30ms", show_default=True, help="Keep copying until the pause would be this short."
+)
+@click.option("--bandwidth", default="", help="Bytes per second at most, as in 20M.")
+@click.option("--deadline", default="", help="Be done by then, as in 90s; 600s unless given.")
+@click.option("--streams", type=click.IntRange(1, 16), help="Page streams at a time.")
+@click.option("--protect", is_flag=True, help="Post-copy: the source keeps a whole image until the target has it all.")
+@click.option("--verify", is_flag=True, help="Compare checksums of all RAM on both ends before the switch.")
+@json_option
+@click.pass_context
+def migrate(ctx: click.Context, /, name: str, to: str | None, as_json: bool, **wish: Any) -> None:
+    """Move a running guest to another node."""
+    request = _request(to=to, **wish)
+
+    async def work(client: Client) -> tuple[Operation, Guest]:
+        with ui.bar(f"migrate {name}") as bar:
+            operation = await client.guest_action(name, "migrate", **request)
+            done = await client.finish(operation, lambda op: _show_copy(bar, name, op.progress or {}))
+        return done, await client.guest(name)
+
+    operation, guest = with_client(ctx, work)
+    if as_json:
+        ui.print_json(operation)
+    else:
+        click.echo(f"{name}: now on {guest.node}, generation {guest.generation}")
+        ui.table(("figure", "value"), summary(operation.result or {}))
+
+
+def _request(*, max_blackout: str, bandwidth: str, deadline: str, **wish: Any) -> dict[str, Any]:
+    """The body of the call; what was not given is left to the coordinator."""
+    request: dict[str, Any] = {
+        "max_blackout_ms": units.parse_seconds(max_blackout, "--max-blackout") * 1000,
+        "verify": wish.pop("verify"),
+    }
+    if bandwidth:
+        request["bandwidth"] = units.parse_size(bandwidth, "--bandwidth")
+    if deadline:
+        request["deadline_s"] = units.parse_seconds(deadline, "--deadline")
+    return {**request, **{key: value for key, value in wish.items() if value}}
+
+
+def _show_copy(bar: ui.Bar, name: str, progress: dict[str, Any]) -> None:
+    sent, remaining = progress.get("bytes_sent", 0), progress.get("remaining", 0)
+    total = sent + remaining
+    text = (
+        f"migrate {name}: {progress.get('phase', 'waiting')}, round {progress.get('round', 0)}, {units.size(sent)} sent"
+    )
+    bar.update(100.0 * sent / total if total else 0.0, 100.0, text)
+
+
+def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """A migration's result as rows; what the result lacks is left out."""
+    shown: list[tuple[str, str]] = []
+    for key, label, form in (
+        ("rounds", "rounds", "{}"),
+        ("pages_sent", "pages sent", "{}"),
+        ("zero_pages", "zero pages skipped", "{}"),
+        ("bytes_sent", "bytes sent", "size"),
+        ("total_ms", "total", "{:.0f} ms"),
+        ("blackout_ms", "blackout", "{:.1f} ms"),
+        ("blackout_error_ms", "blackout error", "± {:.1f} ms"),
+    ):
+        if key in result:
+            value = result[key]
+            shown.append((label, units.size(value) if form == "size" else form.format(value)))
+    if result.get("source_checksum"):
+        same = result["source_checksum"] == result.get("target_checksum")
+        shown.append(("RAM checksums", "equal" if same else "DIFFERENT"))
+    return shown
+
+
+COMMANDS = (migrate,)
