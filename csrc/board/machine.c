@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 static int check_config(const wh_machine_config *c, wh_error *err)
 {
@@ -120,6 +122,8 @@ static int build(wh_machine *m, wh_error *err)
         status = fill_seed(m, err);
     if (!status && wh_events_init(&m->events))
         status = wh_fail(err, WH_E_IO, "events", "eventfd: %s", strerror(errno));
+    if (!status && (m->wanted_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+        status = wh_fail(err, WH_E_IO, "memory", "eventfd: %s", strerror(errno));
     if (!status)
         status = wh_run_init(m, err);
     if (!status)
@@ -145,8 +149,8 @@ int wh_machine_new(const wh_machine_config *config, wh_machine **out, wh_error *
     if (!m)
         return wh_fail(err, WH_E_NOMEM, "machine", "no memory");
     m->config = *config;
-    m->inputs.fd = m->ram.ram_fd = m->ram.share_fd = m->events.fd = m->debug.event_fd = m->io_epoll = m->io_event =
-        m->io_timer = -1;
+    m->inputs.fd = m->ram.ram_fd = m->ram.share_fd = m->events.fd = m->debug.event_fd = m->wanted_fd = m->io_epoll =
+        m->io_event = m->io_timer = -1;
     pthread_mutex_init(&m->lock, NULL);
     wh_clock_freeze(m);
     wh_clock_set(m, 0);
@@ -179,6 +183,8 @@ void wh_machine_free(wh_machine *m)
     wh_events_destroy(&m->events);
     wh_restore_free(m);
     wh_ram_free(&m->ram);
+    if (m->wanted_fd >= 0)
+        close(m->wanted_fd);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }
@@ -186,6 +192,11 @@ void wh_machine_free(wh_machine *m)
 int wh_machine_ram_fd(wh_machine *m)
 {
     return m->ram.ram_fd;
+}
+
+int wh_machine_wanted_fd(wh_machine *m)
+{
+    return m->wanted_fd;
 }
 
 int wh_machine_share_fd(wh_machine *m)
@@ -324,6 +335,8 @@ void wh_machine_get_stats(wh_machine *m, wh_machine_stats *out)
     wh_door_stats door;
     wh_ram_door_stats(&m->ram, &door);
     out->pages_restored = door.named;
+    out->fault_wait_ns = door.wait_ns;
+    out->fault_wait_max_ns = door.wait_max_ns;
     out->pages_faulted = door.faulted;
     out->pages_absent = door.absent;
     add_translator_stats(m, out);

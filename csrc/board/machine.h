@@ -206,6 +206,7 @@ struct wh_machine {
     _Atomic bool io_sleeping; /* in epoll_wait */
     unsigned hart_threads;    /* how many of hart[] have a thread */
     pthread_t io_thread;
+    int wanted_fd; /* rings when somebody waits for a page of a migration */
     int io_epoll, io_event, io_timer;
     _Atomic uint32_t input_waiting; /* bit per channel: input, or room for output that was refused */
     _Atomic bool go;                /* RUNNING and not stopped by a debugger: what a thread looks at without the lock */

@@ -151,7 +151,7 @@ static void *filler_main(void *ctx)
 int wh_restore_start(wh_machine *m)
 {
     wh_restore *r = &m->restore;
-    if (r->filling || !atomic_load(&m->ram.share->absent_pages))
+    if (r->filling || wh_ram_is_remote(&m->ram) || !atomic_load(&m->ram.share->absent_pages))
         return 0;
     sigset_t all, old; /* signals are for the process's main thread */
     sigfillset(&all);
@@ -183,6 +183,24 @@ void wh_restore_free(wh_machine *m)
     m->restore.file = NULL;
     wh_buf_free(m->restore.hot);
     m->restore.hot = NULL;
+}
+
+/* ---- pages of a migration */
+
+int wh_machine_expect_pages(wh_machine *m, const uint8_t *bitmap, size_t len, wh_error *err)
+{
+    const uint64_t pages = m->ram.bytes >> WH_PAGE_SHIFT, words = (pages + 63) / 64; /* RAM is a multiple of 64 pages */
+    if (m->run_state != WH_NEW || m->restore.file || m->ram.door)
+        return wh_fail(err, WH_E_STATE, "machine", "pages are expected by a new machine only");
+    if (len != words * sizeof(uint64_t))
+        return wh_fail(err, WH_E_FORMAT, "absent", "%zu bytes do not name the pages of this machine", len);
+    uint64_t *aligned = malloc(len);
+    if (!aligned)
+        return wh_fail(err, WH_E_NOMEM, "absent", "no memory for %zu bytes", len);
+    memcpy(aligned, bitmap, len);
+    int status = wh_ram_set_remote(&m->ram, aligned, m->wanted_fd, err);
+    free(aligned);
+    return status;
 }
 
 /* ---- restoring */

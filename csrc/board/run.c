@@ -118,6 +118,7 @@ int wh_machine_stop(wh_machine *m)
     wh_run_set_state(m, WH_STOPPED);
     wh_run_make_all_look(m, true);
     wh_debug_tell(m);
+    wh_ram_remote_cancel(&m->ram); /* behind the new state: nobody takes a lost page for the guest's end */
     unsigned harts = m->hart_threads;
     bool io = m->io_made;
     m->io_made = false;

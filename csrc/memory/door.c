@@ -21,8 +21,9 @@ enum { CANCELLED = 2 }; /* of wh_share.wanted, beside 0 and 1 */
 
 struct wh_door {
     wh_page_source source;
+    int bell; /* the other process brings the pages, and watches this; -1: the source does */
     uint64_t pages, named;
-    _Atomic uint64_t faulted;
+    _Atomic uint64_t faulted, wait_ns, wait_max_ns;
     atomic_bool losing;                                /* a fill failed, and the owner is being told */
     _Alignas(WH_CACHE_LINE) _Atomic uint32_t finished; /* futex; fills that ended, well or not */
     _Atomic uint32_t waiters;
@@ -108,9 +109,42 @@ static uint64_t claim_run(const wh_ram *ram, uint64_t first, uint64_t most)
     return n;
 }
 
+/* `arrived` is read before the absent bit is looked at, so that no wake is lost between. */
+static int wait_for_other(const wh_ram *ram, uint64_t pfn)
+{
+    struct wh_share *s = ram->share;
+    for (;;) {
+        uint32_t seq = atomic_load(&s->arrived);
+        if (!is_absent(ram, pfn))
+            return WH_OK;
+        if (wh_ram_lost(ram))
+            return WH_E_IO;
+        atomic_fetch_add(&s->waiting, 1);
+        syscall(SYS_futex, &s->arrived, FUTEX_WAIT, seq, NULL, NULL, 0);
+        atomic_fetch_sub(&s->waiting, 1);
+    }
+}
+
+static int bring_from_other(const wh_ram *ram, uint64_t pfn)
+{
+    wh_door *d = ram->door;
+    const uint64_t bit = 1ull << pfn % 64, one = 1, began = wh_now_ns();
+    atomic_fetch_add_explicit(&d->faulted, 1, memory_order_relaxed);
+    if (!(atomic_fetch_or(&wh_share_wanted(ram->share, d->pages)[pfn / 64], bit) & bit))
+        (void)!write(d->bell, &one, sizeof one); /* full means that it rings already */
+    int status = wait_for_other(ram, pfn);
+    uint64_t took = wh_now_ns() - began, most = atomic_load_explicit(&d->wait_max_ns, memory_order_relaxed);
+    atomic_fetch_add_explicit(&d->wait_ns, took, memory_order_relaxed);
+    while (took > most && !atomic_compare_exchange_weak(&d->wait_max_ns, &most, took))
+        ;
+    return status;
+}
+
 static int bring(const wh_ram *ram, uint64_t pfn)
 {
     wh_door *d = ram->door;
+    if (d->bell >= 0)
+        return bring_from_other(ram, pfn);
     for (;;) {
         uint32_t seq = atomic_load(&d->finished);
         if (!is_absent(ram, pfn))
@@ -138,7 +172,7 @@ int wh_ram_fetch(const wh_ram *ram, uint64_t pa, uint64_t len)
     return WH_OK;
 }
 
-int wh_ram_set_absent(wh_ram *ram, const uint64_t *bitmap, const wh_page_source *source, wh_error *err)
+static int set_absent(wh_ram *ram, const uint64_t *bitmap, const wh_page_source *source, int bell, wh_error *err)
 {
     uint64_t pages = ram->bytes >> WH_PAGE_SHIFT, words = (pages + 63) / 64, named = 0;
     wh_door *d = NULL;
@@ -148,7 +182,9 @@ int wh_ram_set_absent(wh_ram *ram, const uint64_t *bitmap, const wh_page_source 
     if (posix_memalign((void **)&d, WH_CACHE_LINE, (bytes + WH_CACHE_LINE - 1) & ~(size_t)(WH_CACHE_LINE - 1)))
         return wh_fail(err, WH_E_NOMEM, "memory", "no memory for its absent pages");
     memset(d, 0, bytes);
-    d->source = *source;
+    if (source)
+        d->source = *source;
+    d->bell = bell;
     d->pages = pages;
     _Atomic uint64_t *absent = wh_share_absent(ram->share, pages);
     for (uint64_t i = 0; i < words; i++) {
@@ -161,6 +197,31 @@ int wh_ram_set_absent(wh_ram *ram, const uint64_t *bitmap, const wh_page_source 
     return WH_OK;
 }
 
+int wh_ram_set_absent(wh_ram *ram, const uint64_t *bitmap, const wh_page_source *source, wh_error *err)
+{
+    return set_absent(ram, bitmap, source, -1, err);
+}
+
+int wh_ram_set_remote(wh_ram *ram, const uint64_t *bitmap, int bell, wh_error *err)
+{
+    return set_absent(ram, bitmap, NULL, bell, err);
+}
+
+bool wh_ram_is_remote(const wh_ram *ram)
+{
+    return ram->door && ram->door->bell >= 0;
+}
+
+void wh_ram_remote_cancel(const wh_ram *ram)
+{
+    struct wh_share *s = ram->share;
+    if (!wh_ram_is_remote(ram) || !atomic_load(&s->absent_pages))
+        return;
+    atomic_store(&s->lost, 1);
+    atomic_fetch_add(&s->arrived, 1);
+    syscall(SYS_futex, &s->arrived, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
 void wh_door_free(wh_door *door)
 {
     free(door);
@@ -169,7 +230,7 @@ void wh_door_free(wh_door *door)
 int wh_ram_fill(const wh_ram *ram, uint64_t *cursor, uint64_t most)
 {
     wh_door *d = ram->door;
-    while (d && *cursor < d->pages && atomic_load(&ram->share->absent_pages)) {
+    while (d && d->bell < 0 && *cursor < d->pages && atomic_load(&ram->share->absent_pages)) {
         if (wh_ram_lost(ram))
             return WH_E_IO;
         uint64_t pfn = *cursor, word = atomic_load(&wh_share_absent(ram->share, d->pages)[pfn / 64]) >> pfn % 64;
@@ -218,5 +279,7 @@ void wh_ram_door_stats(const wh_ram *ram, wh_door_stats *out)
     if (d) {
         out->named = d->named;
         out->faulted = atomic_load_explicit(&d->faulted, memory_order_relaxed);
+        out->wait_ns = atomic_load_explicit(&d->wait_ns, memory_order_relaxed);
+        out->wait_max_ns = atomic_load_explicit(&d->wait_max_ns, memory_order_relaxed);
     }
 }

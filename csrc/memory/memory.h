@@ -19,6 +19,11 @@
  * and nobody else waits for anything. The caller may hold locks (DMA holds the board's), so a source may take none of
  * the machine's.
  *
+ * Or the other process brings them (post-copy, wh_ram_set_remote): then it alone clears absent bits and counts. Who
+ * needs such a page sets its wanted bit in the share page, rings the other process's bell and sleeps on `arrived`,
+ * which the bringer raises behind the bits that it has cleared. Wanted bits stay set, so that a successor of a bringer
+ * that died finds what is waited for. There is no end to the wait but the page or wh_ram_remote_cancel.
+ *
  * Plain atomics (decision 14): with one hart, its atomics may be a load and a store of the host, which other threads
  * can see between, and order no store before a later load. Others write no word that the hart does atomics on; who has
  * stored something and decides by a load that the guest need not, or did not, react, calls wh_ram_settle between. */
@@ -43,15 +48,23 @@ struct wh_share { /* start of the share memfd; layout is private to one build of
     _Atomic uint32_t wanted;       /* futex: the other process asks for all pages, see wh_ram_fill_wait */
     _Atomic uint32_t lost;         /* an absent page could not be had: none of them will come any more */
     _Atomic uint64_t absent_pages; /* zero once every page is present */
+    _Atomic uint32_t arrived;      /* futex: raised by the other process when it has brought pages */
+    _Atomic uint32_t waiting;      /* how many sleep on it */
     _Alignas(WH_CACHE_LINE) _Atomic uint64_t round;
     struct wh_hart_share hart[WH_MAX_HARTS];
-    _Alignas(WH_CACHE_LINE) _Atomic uint64_t dirty[]; /* one bit per page; behind them as many absent bits */
+    _Alignas(WH_CACHE_LINE) _Atomic uint64_t dirty[]; /* one bit per page; then as many absent bits, then wanted bits */
 };
 
 /* The absent bits: bit set with relaxed before anyone else looks, cleared with release behind the page's content. */
 static inline _Atomic uint64_t *wh_share_absent(struct wh_share *s, uint64_t pages)
 {
     return s->dirty + (pages + 63) / 64;
+}
+
+/* The wanted bits: set by who waits for a page that the other process is to bring. */
+static inline _Atomic uint64_t *wh_share_wanted(struct wh_share *s, uint64_t pages)
+{
+    return s->dirty + (pages + 63) / 64 * 2;
 }
 
 /* Where absent pages are. Called from any thread, by several at once, whatever locks they hold. */
@@ -113,6 +126,13 @@ static inline bool wh_ram_lost(const wh_ram *ram)
 /* Name the absent pages: one bit per page, at least one set, those pages never touched so far. Before any other thread
  * uses the RAM. The source must live until wh_ram_free. */
 int wh_ram_set_absent(wh_ram *ram, const uint64_t *bitmap, const wh_page_source *source, wh_error *err);
+/* The same for pages that the other process brings; bell is an eventfd that it watches, borrowed. */
+int wh_ram_set_remote(wh_ram *ram, const uint64_t *bitmap, int bell, wh_error *err);
+/* Pages are to come, or came, from the other process: there is nothing to fill here. */
+bool wh_ram_is_remote(const wh_ram *ram);
+/* The machine ends: who waits for the other process waits no longer, its page is lost. Harmless when nothing is
+ * missing. */
+void wh_ram_remote_cancel(const wh_ram *ram);
 /* Bring in the next absent pages at or after *cursor, at most so many; *cursor moves on. WH_E_AGAIN: nothing is left to
  * do at or after it. Any one thread besides those that fault. */
 int wh_ram_fill(const wh_ram *ram, uint64_t *cursor, uint64_t most);
@@ -123,6 +143,7 @@ void wh_ram_fill_cancel(const wh_ram *ram);
 /* Pages that were absent first; that a toucher had to wait for; that are absent now. */
 typedef struct wh_door_stats {
     uint64_t named, faulted, absent;
+    uint64_t wait_ns, wait_max_ns; /* of those that waited for the other process: together, the longest */
 } wh_door_stats;
 void wh_ram_door_stats(const wh_ram *ram, wh_door_stats *out);
 

@@ -11,10 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BATCH_HEADER 5u
-/* The most that one entry takes: array header, pfn, count, bin header, page. */
-#define ENTRY_MAX (1u + 9u + 9u + 3u + WH_PAGE_SIZE)
-
 bool wh_page_is_zero(const uint8_t *page)
 {
     for (unsigned i = 0; i < WH_PAGE_SIZE; i += 256) {
@@ -28,8 +24,7 @@ bool wh_page_is_zero(const uint8_t *page)
     return true;
 }
 
-/* First page at or after pfn in the round set, or `pages`. */
-static uint64_t next_set(const wh_ramview *v, uint64_t pfn)
+uint64_t wh_view_next_set(const wh_ramview *v, uint64_t pfn)
 {
     uint64_t word = pfn / 64;
     if (word >= v->words)
@@ -43,12 +38,7 @@ static uint64_t next_set(const wh_ramview *v, uint64_t pfn)
     return word * 64 + (uint64_t)__builtin_ctzll(bits);
 }
 
-/* What is known of the file around the page that is looked at: [from, first) is a hole, [first, end) is there. */
-struct extent {
-    uint64_t from, first, end;
-};
-
-static bool is_hole(const wh_ramview *v, struct extent *x, uint64_t pfn)
+static bool is_hole(const wh_ramview *v, struct wh_extent *x, uint64_t pfn)
 {
     if (pfn < x->from || pfn >= x->end) {
         x->from = pfn;
@@ -58,7 +48,7 @@ static bool is_hole(const wh_ramview *v, struct extent *x, uint64_t pfn)
     return pfn < x->first;
 }
 
-static bool reads_zero(const wh_ramview *v, struct extent *x, uint64_t pfn)
+bool wh_page_reads_zero(const wh_ramview *v, struct wh_extent *x, uint64_t pfn)
 {
     return is_hole(v, x, pfn) || wh_page_is_zero(v->host + (pfn << WH_PAGE_SHIFT));
 }
@@ -70,7 +60,7 @@ static void take_bit(wh_ramview *v, uint64_t pfn)
     v->cursor = pfn + 1;
 }
 
-static void put_entry(wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page)
+void wh_batch_put(wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page)
 {
     wh_put_array(w, 3);
     wh_put_uint(w, pfn);
@@ -81,7 +71,7 @@ static void put_entry(wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t 
         wh_put_nil(w);
 }
 
-static void put_count(uint8_t *header, uint32_t entries)
+void wh_batch_put_count(uint8_t *header, uint32_t entries)
 {
     header[0] = 0xdd;
     for (unsigned i = 0; i < 4; i++)
@@ -98,33 +88,33 @@ int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
         return status;
     wh_writer w;
     wh_writer_fixed(&w, buf, cap);
-    w.len = BATCH_HEADER;
-    struct extent x = {0, 0, 0};
+    w.len = WH_BATCH_HEADER;
+    struct wh_extent x = {0, 0, 0};
     uint32_t entries = 0;
-    uint64_t pfn = next_set(v, v->cursor);
-    while (pfn < v->pages && cap - w.len >= ENTRY_MAX) {
-        if (reads_zero(v, &x, pfn)) {
+    uint64_t pfn = wh_view_next_set(v, v->cursor);
+    while (pfn < v->pages && cap - w.len >= WH_ENTRY_MAX) {
+        if (wh_page_reads_zero(v, &x, pfn)) {
             uint64_t first = pfn;
             do
                 take_bit(v, pfn++);
-            while (pfn < v->pages && next_set(v, pfn) == pfn && reads_zero(v, &x, pfn));
-            put_entry(&w, first, pfn - first, NULL);
+            while (pfn < v->pages && wh_view_next_set(v, pfn) == pfn && wh_page_reads_zero(v, &x, pfn));
+            wh_batch_put(&w, first, pfn - first, NULL);
             out->zero_pages += pfn - first;
         } else {
             take_bit(v, pfn);
-            put_entry(&w, pfn, 1, v->host + (pfn << WH_PAGE_SHIFT));
+            wh_batch_put(&w, pfn, 1, v->host + (pfn << WH_PAGE_SHIFT));
             out->data_pages++;
         }
         entries++;
-        pfn = next_set(v, v->cursor);
+        pfn = wh_view_next_set(v, v->cursor);
     }
-    put_count(buf, entries);
+    wh_batch_put_count(buf, entries);
     out->bytes = w.len;
     out->more = pfn < v->pages;
     return w.status;
 }
 
-static int put_zero(wh_ramview *v, uint64_t pfn, uint64_t count)
+int wh_page_put_zero(wh_ramview *v, uint64_t pfn, uint64_t count)
 {
     uint64_t end = pfn + count, first, stop;
     while (pfn < end && wh_extent_next(v->ram_fd, v->pages, pfn, &first, &stop) && first < end) {
@@ -139,7 +129,7 @@ static int put_zero(wh_ramview *v, uint64_t pfn, uint64_t count)
 
 /* Writing a new page through the file is 1.3 to 2 times as fast as faulting it in, which would clear it first; a page
  * that is there takes a plain copy. The extent may be older than what this batch did: that costs time, never data. */
-static int put_data(wh_ramview *v, struct extent *x, uint64_t pfn, const uint8_t *page)
+static int put_data(wh_ramview *v, struct wh_extent *x, uint64_t pfn, const uint8_t *page)
 {
     if (!is_hole(v, x, pfn))
         memcpy(v->host + (pfn << WH_PAGE_SHIFT), page, WH_PAGE_SIZE);
@@ -148,24 +138,32 @@ static int put_data(wh_ramview *v, struct extent *x, uint64_t pfn, const uint8_t
     return WH_OK;
 }
 
-static int unpack_entry(wh_ramview *v, wh_reader *r, struct extent *x, bool apply, wh_batch_info *out)
+int wh_batch_get(const wh_ramview *v, wh_reader *r, wh_page_entry *e)
 {
     if (wh_get_array(r) != 3)
         return WH_E_FORMAT;
-    uint64_t pfn = wh_get_uint(r), count = wh_get_uint(r);
+    e->pfn = wh_get_uint(r);
+    e->count = wh_get_uint(r);
     size_t len = 0;
     bool zero = wh_get_nil(r);
-    const uint8_t *page = zero ? NULL : wh_get_bin(r, &len);
-    if (r->status || !count || pfn >= v->pages || count > v->pages - pfn)
+    e->page = zero ? NULL : wh_get_bin(r, &len);
+    if (r->status || !e->count || e->pfn >= v->pages || e->count > v->pages - e->pfn)
         return WH_E_FORMAT;
-    if (!zero && (count != 1 || len != WH_PAGE_SIZE))
-        return WH_E_FORMAT;
-    *(zero ? &out->zero_pages : &out->data_pages) += count;
+    return zero || (e->count == 1 && len == WH_PAGE_SIZE) ? WH_OK : WH_E_FORMAT;
+}
+
+static int unpack_entry(wh_ramview *v, wh_reader *r, struct wh_extent *x, bool apply, wh_batch_info *out)
+{
+    wh_page_entry e;
+    int status = wh_batch_get(v, r, &e);
+    if (status)
+        return status;
+    *(e.page ? &out->data_pages : &out->zero_pages) += e.count;
     if (!apply)
         return WH_OK;
-    if (zero)
-        return put_zero(v, pfn, count);
-    return put_data(v, x, pfn, page);
+    if (!e.page)
+        return wh_page_put_zero(v, e.pfn, e.count);
+    return put_data(v, x, e.pfn, e.page);
 }
 
 /* Twice over the batch: a damaged one must leave no page changed. */
@@ -174,7 +172,7 @@ int wh_ramview_unpack(wh_ramview *v, const uint8_t *buf, size_t len, wh_batch_in
     for (int apply = 0; apply < 2; apply++) {
         memset(out, 0, sizeof *out);
         out->bytes = len;
-        struct extent x = {0, 0, 0};
+        struct wh_extent x = {0, 0, 0};
         wh_reader r;
         wh_reader_init(&r, buf, len);
         uint32_t entries = wh_get_array(&r);

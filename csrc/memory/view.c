@@ -22,7 +22,7 @@
 
 uint64_t wh_share_bytes(uint64_t pages)
 {
-    uint64_t bytes = offsetof(struct wh_share, dirty) + (pages + 63) / 64 * 16;
+    uint64_t bytes = offsetof(struct wh_share, dirty) + (pages + 63) / 64 * 24;
     return (bytes + WH_PAGE_SIZE - 1) & ~(uint64_t)(WH_PAGE_SIZE - 1);
 }
 
@@ -107,6 +107,7 @@ void wh_ramview_close(wh_ramview *v)
     if (v->ram_fd >= 0)
         close(v->ram_fd);
     free(v->set);
+    free(v->asked);
     free(v);
 }
 
