@@ -9,6 +9,7 @@ _CHASE, _ATOMIC = Target(1, None, near_native=(1.3, 0)), Target(1.2, None, near_
 
 GUEST = (  # what bench/programs/core prints, in its order
     Spec("integer", "it/s", "higher", _CODE),
+    Spec("branchy", "it/s", "higher", None),
     Spec("calls", "M/s", "higher", _CODE),
     Spec("indirect", "M/s", "higher", _CODE),
     Spec("linpack", "MFLOPS", "higher", _FLOAT),

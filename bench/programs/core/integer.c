@@ -2,7 +2,10 @@
  * `wherry-core run --stats` counts them), and a CRC of what they gave, as in a small embedded program. One time sorts a
  * linked list of 32 nodes by two orders through a function pointer, searches and reverses it eight times, multiplies
  * 10x10 matrices (16-bit in, 32-bit sums; the size is not known when it is compiled), scans 640 bytes of numbers with a
- * state machine, and folds lists, products and counts into a CRC-16.
+ * state machine, and folds lists, products and counts into a CRC-16. Like CoreMark, each time works on the same data.
+ *
+ * Row `branchy`: the same, but each time leaves its data changed for the next, so that after a while the text is noise,
+ * and no branch predictor can learn the branches that look at it. A mispredicted branch costs every emulator the same.
  *
  * Rows `calls` (recursion) and `indirect` (calls through a table that data chooses). */
 #include "bench.h"
@@ -14,11 +17,16 @@ struct node {
     int16_t key, place;
 };
 
-static struct node nodes[NODES], *list;
-static int16_t left[MOST * MOST], right[MOST * MOST];
-static int32_t product[MOST * MOST];
+static struct data {
+    struct node nodes[NODES], *list;
+    int16_t left[MOST * MOST], right[MOST * MOST];
+    int32_t product[MOST * MOST];
+    char text[TEXT];
+    struct node *rekeyed; /* what one time changed last, and what it was */
+    int16_t old_key;
+    char *rewritten, old_char;
+} d;
 static volatile int size = 10;
-static char text[TEXT];
 
 static uint16_t crc16(uint16_t sum, uint32_t v)
 {
@@ -83,16 +91,18 @@ static struct node *reverse(struct node *head)
 static uint32_t lists(uint32_t seed)
 {
     uint32_t found = 0;
-    list = sort(list, by_key);
+    d.list = sort(d.list, by_key);
     for (int16_t wanted = (int16_t)(seed & 7); wanted < 64; wanted += 8) {
-        struct node *n = list;
+        struct node *n = d.list;
         while (n != NULL && n->key != wanted)
             n = n->next;
         found = found * 3 + (n != NULL ? (uint32_t)n->place : 1);
-        list = reverse(list);
+        d.list = reverse(d.list);
     }
-    nodes[seed % NODES].key = (int16_t)(seed >> 3 & 63);
-    list = sort(list, by_place);
+    d.rekeyed = &d.nodes[seed % NODES];
+    d.old_key = d.rekeyed->key;
+    d.rekeyed->key = (int16_t)(seed >> 3 & 63);
+    d.list = sort(d.list, by_place);
     return found;
 }
 
@@ -104,12 +114,12 @@ static uint32_t matrices(int16_t add)
         for (int j = 0; j < n; j++) {
             int32_t cell = add;
             for (int k = 0; k < n; k++)
-                cell += left[i * n + k] * right[k * n + j];
-            product[i * n + j] = cell;
+                cell += d.left[i * n + k] * d.right[k * n + j];
+            d.product[i * n + j] = cell;
         }
     for (int i = 0; i < n * n; i++) {
-        sum += (uint32_t)product[i] >> (i & 3);
-        left[i] = (int16_t)(left[i] + (product[i] & 3) - 1);
+        sum += (uint32_t)d.product[i] >> (i & 3);
+        d.left[i] = (int16_t)(d.left[i] + (d.product[i] & 3) - 1);
     }
     return sum;
 }
@@ -121,7 +131,7 @@ static uint32_t states(uint32_t seed)
     uint32_t counts[6] = {0};
     enum state s = START;
     for (int i = 0; i < TEXT; i++) {
-        char c = text[i];
+        char c = d.text[i];
         bool digit = c >= '0' && c <= '9';
         switch (s) {
         case START:
@@ -144,7 +154,9 @@ static uint32_t states(uint32_t seed)
         }
         counts[s]++;
     }
-    text[seed % TEXT] = "0123456789,.-+e,x"[seed % 17];
+    d.rewritten = &d.text[seed % TEXT];
+    d.old_char = *d.rewritten;
+    *d.rewritten = "0123456789,.-+e,x"[seed % 17];
     return counts[0] | counts[1] << 4 | counts[2] << 8 | counts[3] << 16 | counts[4] << 20 | counts[5] << 24;
 }
 
@@ -152,20 +164,20 @@ static bool integer_prepare(void)
 {
     static const char numbers[] = "12,-345.6e7,+8.90,x1.,77e8,";
     for (int i = 0; i < NODES; i++)
-        nodes[i] = (struct node){i + 1 < NODES ? &nodes[i + 1] : NULL, (int16_t)(i * 29 & 63), (int16_t)i};
-    list = nodes;
+        d.nodes[i] = (struct node){i + 1 < NODES ? &d.nodes[i + 1] : NULL, (int16_t)(i * 29 & 63), (int16_t)i};
+    d.list = d.nodes;
     for (int i = 0; i < TEXT; i++)
-        text[i] = numbers[(unsigned)i % (sizeof numbers - 1)];
+        d.text[i] = numbers[(unsigned)i % (sizeof numbers - 1)];
     for (int i = 0; i < MOST * MOST; i++) {
-        left[i] = (int16_t)(i * 7 % 31 - 15);
-        right[i] = (int16_t)(i * 5 % 23 - 11);
+        d.left[i] = (int16_t)(i * 7 % 31 - 15);
+        d.right[i] = (int16_t)(i * 5 % 23 - 11);
     }
     return true;
 }
 
 static uint16_t crc_of_list(uint16_t sum)
 {
-    for (const struct node *n = list; n != NULL; n = n->next)
+    for (const struct node *n = d.list; n != NULL; n = n->next)
         sum = crc16(sum, (uint16_t)n->key);
     return sum;
 }
@@ -173,20 +185,42 @@ static uint16_t crc_of_list(uint16_t sum)
 static uint16_t crc_of_products(uint16_t sum)
 {
     for (int i = 0; i < size * size; i++)
-        sum = crc16(sum, (uint32_t)product[i]);
+        sum = crc16(sum, (uint32_t)d.product[i]);
     return sum;
+}
+
+static uint16_t one_time(uint16_t sum)
+{
+    sum = crc16(sum, lists(sum));
+    sum = crc_of_list(sum);
+    sum = crc16(sum, matrices((int16_t)(sum & 15)));
+    sum = crc_of_products(sum);
+    return crc16(sum, states(sum));
+}
+
+static void undo(void)
+{
+    d.rekeyed->key = d.old_key;
+    *d.rewritten = d.old_char;
+    for (int i = 0; i < size * size; i++)
+        d.left[i] = (int16_t)(d.left[i] - (d.product[i] & 3) + 1);
 }
 
 static uint64_t integer_run(uint64_t n)
 {
-    uint16_t sum = 0xffff;
+    uint64_t sums = 0;
     for (uint64_t i = 0; i < n; i++) {
-        sum = crc16(sum, lists(sum));
-        sum = crc_of_list(sum);
-        sum = crc16(sum, matrices((int16_t)(sum & 15)));
-        sum = crc_of_products(sum);
-        sum = crc16(sum, states(sum));
+        sums = sums * 3 + one_time(0xffff);
+        undo();
     }
+    return sums;
+}
+
+static uint64_t branchy_run(uint64_t n)
+{
+    uint16_t sum = 0xffff;
+    for (uint64_t i = 0; i < n; i++)
+        sum = one_time(sum);
     return sum;
 }
 
@@ -260,6 +294,7 @@ static uint64_t indirect_run(uint64_t n)
 
 const struct row rows_integer[] = {
     {"integer", "it/s", integer_prepare, NULL, integer_run, 200, 1, true},
+    {"branchy", "it/s", integer_prepare, NULL, branchy_run, 200, 1, true},
     {"calls", "M/s", NULL, NULL, calls_run, 2, TREE_CALLS / 1e6, true},
     {"indirect", "M/s", NULL, NULL, indirect_run, 10000, 1e-6, true},
     {0},
