@@ -49,6 +49,7 @@ class Guest:
         self.sampled = 0.0
         self.resident = 0
         self.migration = record.migration
+        self.pulling = False  # it runs here, and pages of it are at its migration's source
         self.ended = trio.Event()
         self._agent: GuestAgent | None = None
 

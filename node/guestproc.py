@@ -84,7 +84,7 @@ class GuestProcess(Loop):
 
     def op_hello(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         """Who this is, and the descriptors of RAM, share page and rings, in the order of the answer's ``fds``."""
-        fds = {"ram": self.machine.ram_fd, "share": self.machine.share_fd}
+        fds = {"ram": self.machine.ram_fd, "share": self.machine.share_fd, "wanted": self.machine.wanted_fd}
         for index in range(len(self.spec["spec"]["nics"])):
             nic = self.machine.nic_fds(index)
             fds |= {f"nic{index}.ring": nic.ring, f"nic{index}.to_switch": nic.to_switch}
@@ -135,6 +135,15 @@ class GuestProcess(Loop):
         """Everything but RAM, and the kept console: it belongs to the guest, not to the process."""
         self._need("paused")
         return {"state": msgpack.packb([SAVE_FORMAT, self.machine.save(), self._kept(CH_UART)])}
+
+    def op_expect(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
+        """Post-copy, before ``load``: the pages of ``absent`` will be brought by the agent while the guest runs."""
+        self._need("incoming")
+        absent = request.get("absent")
+        if not isinstance(absent, bytes):
+            raise BadRequest(INVALID, "absent", "bytes are wanted")
+        self.machine.expect_pages(absent)
+        return {}
 
     def op_load(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         self._need("incoming")

@@ -94,7 +94,7 @@ class Guests:
     async def refresh(self) -> None:
         """Take the figures of the running guests anew, for a report. Not of migrating ones: their pause is short."""
         for guest in self:
-            if guest.handle is not None and guest.state == "running" and not guest.migration:
+            if guest.handle is not None and guest.state == "running" and (guest.pulling or not guest.migration):
                 try:
                     answer = await guest.handle.call("status")
                 except (GuestGone, CoreError):
@@ -139,7 +139,7 @@ class Guests:
             self.fence(guest, generation)
             if guest.handle is None:
                 return guest.status()
-            if guest.migration:
+            if guest.migration and not guest.pulling:
                 raise Refused("conflict", f"guest {guest.record.spec.name} is migrating", migration=guest.migration)
             self.changed(guest, "stopping")
             if not force:

@@ -149,6 +149,16 @@ class Machine:
         err = new_error()
         check(self._lib.wh_machine_load(self._m, state, len(state), err), err)
 
+    def expect_pages(self, bitmap: bytes) -> None:
+        """Before :meth:`load`: these pages come through a RAM view, while the machine runs; who needs one waits."""
+        err = new_error()
+        check(self._lib.wh_machine_expect_pages(self._m, bitmap, len(bitmap), err), err)
+
+    @property
+    def wanted_fd(self) -> int:
+        """Rings when somebody waits for such a page. Borrowed."""
+        return int(self._lib.wh_machine_wanted_fd(self._m))
+
     def snapshot(self, fd: int, extra: bytes = b"") -> None:
         """The whole machine, RAM too, into the empty file ``fd``, which is synced then. The machine is paused."""
         err = new_error()

@@ -48,6 +48,7 @@ class Peers:
         self._links: dict[int, Link] = {}
         self._tasks: dict[int, trio.CancelScope] = {}
         self._changed = trio.Event()
+        self._hurry: dict[int, trio.Event] = {}
 
     def nodes(self) -> dict[int, NodeInfo]:
         return dict(self._known)
@@ -62,6 +63,11 @@ class Peers:
                 await self._changed.wait()
             return self._links[node]
         raise LinkClosed(f"there is no link to node {node}")
+
+    def hurry(self, node: int) -> None:
+        """Somebody waits for this link: if we are the one that dials, try again now."""
+        if node in self._hurry:
+            self._hurry[node].set()
 
     def update(self, nodes: list[NodeInfo], nursery: trio.Nursery) -> None:
         """Take over a directory: start and stop diallers."""
@@ -109,7 +115,9 @@ class Peers:
                     pause = await self._dial(node, pause)
                 except (WherryError, OSError, trio.BrokenResourceError, trio.TooSlowError, ValueError) as error:
                     log.info("node=%d cannot be linked: %s", node, error)
-                await trio.sleep(pause * random.uniform(0.5, 1.0))
+                self._hurry[node] = trio.Event()
+                with trio.move_on_after(pause * random.uniform(0.5, 1.0)):
+                    await self._hurry[node].wait()
                 pause = min(pause * 2, BACKOFF_LAST)
 
     async def _dial(self, node: int, pause: float) -> float:

@@ -6,11 +6,13 @@ thread; a view is used by one thread at a time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from node.core import check, core, ffi, new_error
 
 PAGE = 4096
+WANTED_MOST = 64
 
 
 class Batch(NamedTuple):
@@ -32,6 +34,7 @@ class RamView:
         self._v: Any = out[0]
         self._info = ffi.new("wh_batch_info *")
         self._count = ffi.new("uint64_t *")
+        self._pages = ffi.new("uint64_t[]", WANTED_MOST)
 
     def close(self) -> None:
         if self._v is not None:
@@ -79,6 +82,54 @@ class RamView:
         err = new_error()
         source = ffi.from_buffer("uint8_t[]", batch)
         check(self._lib.wh_ramview_unpack(self._v, source, len(batch), self._info, err), err)
+        return self._batch()
+
+    # -- post-copy, the source's end
+
+    @property
+    def _bitmap_bytes(self) -> int:
+        return (self.pages + 63) // 64 * 8
+
+    def left(self) -> bytes:
+        """The pages of the round's set: one bit each, in u64 words."""
+        out = bytearray(self._bitmap_bytes)
+        check(self._lib.wh_ramview_left(self._v, ffi.from_buffer("uint8_t[]", out, require_writable=True), len(out)))
+        return bytes(out)
+
+    def owe(self, bitmap: bytes) -> None:
+        """What the other end lacks becomes the set. Raises CoreDataError when it is not of this memory's size."""
+        err = new_error()
+        check(self._lib.wh_ramview_owe(self._v, ffi.from_buffer("uint8_t[]", bitmap), len(bitmap), err), err)
+
+    def serve(self, buffer: bytearray, offset: int, wanted: Sequence[int], most: int) -> Batch:
+        """Pages of the set into ``buffer``: each that is wanted and those behind it, ``most`` data pages each; without
+        any the next ones, ``most`` in all. Room for ``most`` times ``wanted`` entries is the caller's to have."""
+        target = ffi.from_buffer("uint8_t[]", buffer, require_writable=True) + offset
+        pages = ffi.new("uint64_t[]", list(wanted))
+        room = len(buffer) - offset
+        check(self._lib.wh_ramview_serve(self._v, pages, len(wanted), most, target, room, self._info))
+        return self._batch()
+
+    # -- post-copy, the target's end
+
+    def pull_begin(self) -> tuple[bytes, int]:
+        """What is absent, as a bitmap and a number; everything that is waited for is to be asked for anew."""
+        out = bytearray(self._bitmap_bytes)
+        raw = ffi.from_buffer("uint8_t[]", out, require_writable=True)
+        check(self._lib.wh_ramview_pull_begin(self._v, raw, len(out), self._count))
+        return bytes(out), int(self._count[0])
+
+    def wanted(self) -> list[int]:
+        """Absent pages that somebody has begun to wait for since the last call; WANTED_MOST at most."""
+        count = ffi.new("uint32_t *")
+        check(self._lib.wh_ramview_wanted(self._v, self._pages, WANTED_MOST, count))
+        return list(ffi.unpack(self._pages, count[0])) if count[0] else []
+
+    def place(self, batch: bytes | bytearray | memoryview) -> Batch:
+        """Place a batch under the running guest; ``more``: pages are still absent. CoreDataError, CoreHostError."""
+        err = new_error()
+        source = ffi.from_buffer("uint8_t[]", batch)
+        check(self._lib.wh_ramview_place(self._v, source, len(batch), self._info, err), err)
         return self._batch()
 
     def checksum(self) -> bytes:

@@ -38,6 +38,7 @@ _METHODS: Final[dict[str, frozenset[str]]] = {
     "migration.pages": _EVERY_NODE,
     "migration.warm": _EVERY_NODE,
     "migration.state": _EVERY_NODE,
+    "migration.pull": _EVERY_NODE,
     "migration.finish": _EVERY_NODE,
     "link.relay": _EVERY_NODE,
     "link.relayed": _COORDINATOR,

@@ -163,6 +163,7 @@ class Driver:
                 "generation": record.generation,
                 "peer": record.peer,
                 "phase": record.phase,
+                "postcopy": record.postcopy,
             },
         )
 
@@ -207,6 +208,7 @@ def record_of(note: dict[str, Any]) -> Record:
             int(note["generation"]),
             int(note["peer"]),
             str(note["phase"]),
+            bool(note.get("postcopy", False)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Refused("internal", f"migration.msgpack is damaged: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TypeVar
 
 import trio
@@ -23,6 +24,7 @@ from protocol.messages import (
     MigrationPages,
     MigrationParams,
     MigrationPrepare,
+    MigrationPull,
     MigrationResult,
     MigrationStart,
     MigrationState,
@@ -38,6 +40,14 @@ log = logging.getLogger("wherry.node.migration")
 _RETRY_S = 1.0
 _KEPT = 256  # finished migrations that are still known
 D = TypeVar("D", bound=Driver)
+
+
+def _absent(guest: Guest) -> int:
+    view = guest.live.open_view()
+    try:
+        return view.absent
+    finally:
+        view.close()
 
 
 class Migrations:
@@ -58,6 +68,7 @@ class Migrations:
         handlers.on_request(MigrationState, self._state)
         handlers.on_request(MigrationFinish, self._finish)
         handlers.on_stream(MigrationPages, self._pages)
+        handlers.on_stream(MigrationPull, self._pull)
 
     def recover(self) -> None:
         """Take up what an earlier agent left: the store is asked about each."""
@@ -74,8 +85,12 @@ class Migrations:
         if record is None:
             return
         if record.role == "target" and guest.record.role == "run":
-            save_note(guest.folder, None)  # it was started here, only the note was left
-            return
+            if guest.handle is not None:
+                self._host.guests.running(guest)  # it was started here
+            if guest.handle is None or (record.phase != "pull" and not _absent(guest)):
+                save_note(guest.folder, None)
+                return
+            record = replace(record, phase="pull")
         guest.migration = record.migration
         now = self._host.now()
         log.info("%s migration=%s is taken up again as %s", guest.tag, record.migration, record.role)
@@ -180,6 +195,14 @@ class Migrations:
 
     async def _finish(self, link: Link, request: MigrationFinish) -> Message:
         return await self._target(link, request.migration).finish(request)
+
+    async def _pull(self, link: Link, opening: MigrationPull, stream: LinkStream) -> None:
+        driver = self._sources.get(opening.migration)
+        if driver is None or driver.finished.is_set():
+            raise Refused("not_found", f"migration {opening.migration} is not known here")
+        if driver.machine.target != link.peer.node:
+            raise Refused("forbidden", f"migration {opening.migration} is another node's")
+        await driver.pull(stream)
 
     async def _pages(self, link: Link, opening: MigrationPages, stream: LinkStream) -> None:
         await self._target(link, opening.migration).pages(stream)

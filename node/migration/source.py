@@ -15,9 +15,11 @@ import trio
 
 from node.core import CoreError, CoreStateError
 from node.guest import GuestGone
+from node.guestcopy import Guest
 from node.host import Host
 from node.migration.driver import Driver
 from node.migration.pages import PageSender, limiter
+from node.migration.serve import PageServer
 from node.ramview import RamView
 from protocol.errors import LinkError, Refused, RemoteError
 from protocol.messages import (
@@ -29,6 +31,7 @@ from protocol.messages import (
     MigrationResult,
     MigrationState,
     MigrationWarm,
+    Prepared,
     Warmed,
 )
 from protocol.messages import TargetReady as Ready
@@ -39,9 +42,11 @@ from protocol.migration import (
     FinishTarget,
     FreeGuest,
     LastRoundDone,
+    LeavePages,
     Paused,
     PauseGuest,
     PrepareTarget,
+    Pulled,
     ReportProgress,
     ResumeGuest,
     RoundDone,
@@ -49,6 +54,8 @@ from protocol.migration import (
     SendLastRound,
     SendRound,
     SendState,
+    Served,
+    ServePages,
     Source,
     SourcePhase,
     StateSaved,
@@ -70,6 +77,7 @@ FINISH_TIMEOUT = 10.0
 WARM_TIMEOUT = 1.0
 SHORTEST_HOT = 8  # bytes: a shorter list names no block
 _CLOCK_SAMPLES = 4
+_PARKED_MS = 2000  # harts that are paused acknowledge a round at once
 
 
 class SourceDriver(Driver):
@@ -91,7 +99,10 @@ class SourceDriver(Driver):
         self._telling = False
         self._told = trio.Event()  # the target has answered FinishTarget, or will not
         self._state = b""
+        self._absent = b""
         self._paused_at = 0.0
+        self._server: PageServer | None = None
+        self._gone = False  # the ports of this copy are the target's
 
     async def run(self) -> None:
         try:
@@ -103,6 +114,9 @@ class SourceDriver(Driver):
             self.prepared.set()
             if self._stream is not None:
                 self._stream.abort("cancelled", "the migration is over")
+            if self._server is not None:
+                with trio.CancelScope(shield=True):
+                    await self._server.close()
             if self._view is not None:
                 self._view.close()
 
@@ -125,6 +139,8 @@ class SourceDriver(Driver):
                 self.start(self._pause, effect)
             case SendLastRound():
                 self.start(self._send_last_round, effect)
+            case LeavePages():
+                self.start(self._leave_pages, effect)
             case SaveState():
                 self.start(self._save, effect)
             case ComputeChecksum():
@@ -138,6 +154,10 @@ class SourceDriver(Driver):
                 self.start(self._finish, effect)
             case ResumeGuest():
                 await self._resume()
+            case ServePages():
+                if self._server is not None:
+                    self._server.poke()
+                self.start(self._serve_pages, effect)
             case FreeGuest():
                 await self._free()
             case ReportProgress(progress):
@@ -174,7 +194,7 @@ class SourceDriver(Driver):
             if (await guest.live.call("status")).get("debugger"):
                 raise CoreStateError(-4, "debugger", "a debugger is attached to the guest: detach it first")
             link = self._link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
-            await link.call(
+            prepared: Prepared = await link.call(
                 MigrationPrepare(
                     migration=self.machine.migration,
                     spec=guest.record.spec,
@@ -183,6 +203,11 @@ class SourceDriver(Driver):
                 ),
                 timeout=PREPARE_TIMEOUT,
             )
+            if not prepared.postcopy and (
+                self.params.mode in ("postcopy", "hybrid") or self.params.on_stall == "postcopy"
+            ):
+                self.feed(TargetLost("the target node's software knows no post-copy"))
+                return
             self._stream = await link.open_stream(MigrationPages(migration=self.machine.migration))
             self._view = guest.live.open_view()
             self._view.track(True)
@@ -260,6 +285,15 @@ class SourceDriver(Driver):
             return
         self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size))
 
+    async def _leave_pages(self, effect: LeavePages) -> None:
+        assert self._view is not None
+        assert self._stream is not None
+        left = self._view.round(_PARKED_MS)
+        self._absent = self._view.left()
+        self._server = self._page_server(self._view)
+        await self._stream.send_eof()
+        self.feed(LastRoundDone(0, 0, 0, left))
+
     async def _save(self, effect: SaveState) -> None:
         self._state = (await self.guest.live.call("save"))["state"]
         self.feed(StateSaved())
@@ -276,7 +310,8 @@ class SourceDriver(Driver):
                     migration=self.machine.migration,
                     state=self._state,
                     paused_at=self._paused_at,
-                    verify=self.params.verify,
+                    verify=self.params.verify and not self._absent,
+                    absent=self._absent,
                 ),
                 timeout=STATE_TIMEOUT,
             )
@@ -328,14 +363,55 @@ class SourceDriver(Driver):
         self.host.guests.changed(guest, "running")
         self.host.guests.probe(guest)
 
+    async def _give_ports(self, guest: Guest) -> None:
+        """Its ports are the target's from now on."""
+        if self._gone:
+            return
+        self._gone = True
+        if self._telling:
+            with trio.move_on_after(FINISH_TIMEOUT):  # frames that waited are to find it running, and its port open
+                await self._told.wait()
+        self.host.guests.ports.moved(guest, self.machine.target, self.machine.generation + 1)
+
+    # -- post-copy
+
+    def _page_server(self, view: RamView) -> PageServer:
+        return PageServer(
+            view,
+            push=lambda: self.machine.phase in (SourcePhase.FINISH, SourcePhase.SERVE),
+            tell=lambda *figures: self.feed(Served(*figures)),
+            pulled=lambda: self.feed(Pulled()),
+        )
+
+    async def pull(self, stream: LinkStream) -> None:
+        """Handler of the target's pull stream: ends with it. Memory that may still change is not given out."""
+        if self.machine.phase not in (SourcePhase.SWITCH, SourcePhase.COMMIT, SourcePhase.FINISH, SourcePhase.SERVE):
+            raise Refused("not_found", f"migration {self.machine.migration} is {self.machine.phase.value} here")
+        guest = self.guest
+        if guest.handle is None:
+            raise Refused("not_found", "the guest's process has ended")
+        if self._server is None:  # after a restart
+            if (await guest.live.call("status"))["state"] != "paused":
+                raise Refused("conflict", "the guest is not paused here")
+            self._view = self._view or guest.live.open_view()
+            self._server = self._server or self._page_server(self._view)
+        await self._server.serve(stream)
+
+    async def _serve_pages(self, effect: ServePages) -> None:
+        guest = self.guest
+        if guest.handle is None:
+            raise Refused("not_found", "its process has ended")
+        await self._give_ports(guest)
+        self.host.guests.ports.detach(guest)
+        self.host.guests.changed(guest, "migrating", f"node {self.machine.target} pulls its memory")
+
     async def _free(self) -> None:
         try:
             guest = self.guest
         except Refused:
             return
-        if self._telling:
-            with trio.move_on_after(FINISH_TIMEOUT):  # frames that waited are to find it running, and its port open
-                await self._told.wait()
-        self.host.guests.ports.moved(guest, self.machine.target, self.machine.generation + 1)
+        await self._give_ports(guest)
+        if self._server is not None:
+            await self._server.close()
         async with guest.lock:
             await self.host.guests.discard(guest)

@@ -16,6 +16,7 @@ from node.guestcopy import Guest
 from node.host import Host
 from node.migration.driver import Driver
 from node.migration.pages import PageReceiver, limiter
+from node.migration.pull import Puller
 from node.ramview import RamView
 from node.record import Record as GuestRecord
 from protocol.errors import Refused
@@ -24,6 +25,7 @@ from protocol.messages import (
     GuestSpec,
     Message,
     MigrationFinish,
+    MigrationPull,
     MigrationResult,
     MigrationState,
     MigrationWarm,
@@ -41,6 +43,8 @@ from protocol.migration import (
     GuestStarted,
     LoadState,
     PrepareAsked,
+    PullDone,
+    PullPages,
     RefuseSource,
     Reserve,
     Reserved,
@@ -57,6 +61,7 @@ log = logging.getLogger("wherry.node.migration")
 
 STATE_VERSION = 1
 WARM_MS = 250
+LINK_TIMEOUT = 1.0  # then the one who dials is told to hurry again
 
 
 class Slot:
@@ -92,6 +97,9 @@ class TargetDriver(Driver):
         self._slot: Slot | None = None
         self._view: RamView | None = None
         self._state = b""
+        self._absent = b""  # post-copy: what the source has not sent
+        self._pull_begun = False
+        self._expecting = trio.Event()  # the guest process knows what is absent
         self._pages: trio.CancelScope | None = None
         self._pages_ended = trio.Event()
         self._whole = False  # the page stream came to its proper end
@@ -141,8 +149,8 @@ class TargetDriver(Driver):
         await self._pages_ended.wait()
         if not self._whole:
             raise Refused("conflict", "the pages did not arrive whole")
-        self._state = request.state
-        self.feed(StateArrived(request.verify))
+        self._state, self._absent = request.state, request.absent
+        self.feed(StateArrived(request.verify, int.from_bytes(request.absent, "little").bit_count()))
         return await self._wait("state")
 
     async def finish(self, request: MigrationFinish) -> Message:
@@ -195,7 +203,11 @@ class TargetDriver(Driver):
             case Reserve():
                 self.start(self._reserve, effect)
             case AnswerPrepared():
-                self._answer(Prepared(state_version=STATE_VERSION))
+                self._answer(Prepared(state_version=STATE_VERSION, postcopy=True))
+            case PullPages():
+                if not self._pull_begun:
+                    self._pull_begun = True
+                    self.start(self._pull, effect)
             case LoadState():
                 self.start(self._load, effect)
             case AnswerReady(checksum, verify_ms):
@@ -214,6 +226,10 @@ class TargetDriver(Driver):
 
     async def done(self, result: MigrationResult) -> None:
         await self.hold("done")
+        guest = self.host.guests.find(self.machine.guest)
+        if guest is not None and guest.pulling and guest.migration == self.machine.migration:
+            guest.migration, guest.pulling = "", False
+            self.host.report_soon()
         log.info("%s generation=%d %s %s", self.tag, self.machine.generation, result.outcome, result.reason)
 
     async def _reserve(self, effect: Reserve) -> None:
@@ -243,6 +259,8 @@ class TargetDriver(Driver):
 
     async def _load(self, effect: LoadState) -> None:
         await self.hold("switch")
+        if self._absent:
+            await self._expecting.wait()
         await self.guest.live.call("load", state=self._state)
         self._state = b""
         checksum, began = "", time.perf_counter()
@@ -268,9 +286,62 @@ class TargetDriver(Driver):
         record = guest.record
         guest.record = GuestRecord(record.spec, effect.generation, "run", record.files)
         guest.record.save(guest.folder)
-        guest.migration = ""
+        absent = self._open_view().absent
+        guest.pulling = absent > 0 or self._pull_begun
+        guest.migration = guest.migration if guest.pulling else ""
         self.host.report_soon()
-        self.feed(GuestStarted(at))
+        self.feed(GuestStarted(at, absent))
+
+    def _open_view(self) -> RamView:
+        if self._view is None:
+            self._view = self.guest.live.open_view()
+        return self._view
+
+    # -- post-copy
+
+    async def _pull(self, effect: PullPages) -> None:
+        guest = self.guest
+        view = self._open_view()
+        if self._absent:
+            await guest.live.call("expect", absent=self._absent)
+            self._absent = b""
+            self._expecting.set()
+        else:  # after a restart
+            guest.pulling = True
+            self.host.nursery.start_soon(self._watch_guest, guest)
+        await self.hold("pull")
+        puller = Puller(
+            view,
+            guest.live.fds["wanted"],
+            self._open_pull,
+            give_up=self._give_up_link,
+            trouble=lambda text: self._trouble(guest, text),
+        )
+        began = trio.current_time()
+        await puller.run()
+        log.info(
+            "%s all pages are here after %.3f s and %d connections",
+            self.tag,
+            trio.current_time() - began,
+            puller.connections,
+        )
+        self._trouble(guest, "")
+        self.feed(PullDone())
+
+    async def _open_pull(self) -> LinkStream:
+        self.host.peers.hurry(self.machine.source)
+        link = await self.host.peers.link(self.machine.source, LINK_TIMEOUT)
+        return await link.open_stream(MigrationPull(migration=self.machine.migration))
+
+    def _give_up_link(self) -> None:
+        """The next connection is to use a new link: this one is broken, or may be and does not know."""
+        link = self.host.peers.links().get(self.machine.source)
+        if link is not None:
+            self.host.nursery.start_soon(link.aclose)
+
+    def _trouble(self, guest: Guest, text: str) -> None:
+        if guest.handle is not None and guest.state == "running":
+            self.host.guests.changed(guest, "running", f"degraded: {text}" if text else "")
 
     async def _destroy(self) -> None:
         self._given_up = True

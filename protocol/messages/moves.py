@@ -74,6 +74,7 @@ class MigrationPrepare(Request, frozen=True, kw_only=True):
 
 class Prepared(Message, frozen=True, kw_only=True):
     state_version: int
+    postcopy: bool = False  # it can pull pages after the switch
 
 
 MigrationPrepare.answer = Prepared
@@ -82,7 +83,8 @@ MigrationPrepare.answer = Prepared
 class MigrationPages(StreamOpen, frozen=True, kw_only=True):
     """Page batches (api.cdef wh_ramview_pack), each behind a big-endian u32 length. An empty batch ends a round and is
     answered with one byte once everything before it lies in RAM. The last round, of the paused guest, ends with the
-    stream's end; ``migration.state`` is answered when its pages are in place too."""
+    stream's end; ``migration.state`` is answered when its pages are in place too. In post-copy the last round is empty:
+    ``migration.state`` names what is missing."""
 
     method: ClassVar[str] = "migration.pages"
     migration: Id
@@ -113,6 +115,19 @@ class MigrationState(Request, frozen=True, kw_only=True):
     state: Annotated[bytes, Meta(max_length=8 << 20)]
     paused_at: float  # source CLOCK_REALTIME of its last instruction
     verify: bool
+    absent: Annotated[bytes, Meta(max_length=2 << 20)] = b""  # post-copy: pages not sent; u64 LE words, bit = page
+
+
+class MigrationPull(StreamOpen, frozen=True, kw_only=True):
+    """Target to source, from the state's arrival until every page is there; again after each break. Frames behind a
+    big-endian u32 length. The target's are msgpack arrays: first ["absent", bitmap as in ``migration.state``], then
+    ["wanted", page numbers as u64 LE] for pages that somebody waits for, ["got", bytes] for frames it has placed, and
+    ["done"] when nothing is missing. The source's are batches as in ``migration.pages``: what was wanted, at once, with
+    pages behind it; after COMMIT the others too, of which little may be under way at a time. It ends the stream when it
+    has taken note of "done". Refused with not_found: this source has no such pages (any more)."""
+
+    method: ClassVar[str] = "migration.pull"
+    migration: Id
 
 
 class TargetReady(Message, frozen=True, kw_only=True):

@@ -77,7 +77,7 @@ class MigrationProgress(Notice, frozen=True, kw_only=True):
 
     method: ClassVar[str] = "migration.progress"
     migration: Id
-    phase: Literal["prepare", "copy", "switch", "commit", "done", "aborted"]
+    phase: Literal["prepare", "copy", "switch", "commit", "pull", "done", "aborted"]
     round: int
     pages_sent: int
     zero_pages: int
@@ -102,6 +102,8 @@ class MigrationResult(Notice, frozen=True, kw_only=True):
     total_ms: float = 0.0
     blackout_ms: float = 0.0  # source's last instruction to target's first, clock offset bounded by RTT (SPEC.md)
     blackout_error_ms: float = 0.0
+    postcopy: bool = False  # pages were left to be pulled after the switch
+    pull_ms: float = 0.0  # from COMMIT until the target had the last of them
     verify_ms: float = 0.0
     source_checksum: Text = ""
     target_checksum: Text = ""

@@ -18,12 +18,26 @@
         │ ◄─ result ──────────────── │ ◄──────────────────────────── Finished ─│
         │                            │ free                                    │
 
+Post-copy: the source keeps back some pages at the switch, or all of them. COMMIT is the same; behind it the source's
+copy stays, paused for ever, until the target has everything (SERVE, PULL):
+
+        │                            │ pause                                   │
+        │                            │ ── migration.state, what is absent ───► │ opens migration.pull
+        │                            │ ◄══ wanted: pages ════════════════════► │ load; from here on, any time
+        │   ... COMMIT as above ...  │ ── migration.finish(committed) ───────► │ run: whoever needs a page waits for it
+        │                            │ ◄══ wanted / pages, more of them ═════► │
+        │ ◄─ result ──────────────── │ ◄═══════════════════════ done ═════════ │ all pages are there
+        │                            │ free                                    │
+
 The rule. Only the source asks for "commit", only after TargetReady, only while its guest is paused. Source, target and
 coordinator may ask for "abort" at any time. The store keeps the first of the two for ever. Hence:
 
 - Until the source has asked for "commit" nobody can have committed: it may resume its guest at once, on any failure.
 - After it has asked, it stays paused and asks again until the store answers, whatever happens.
 - The target runs its copy only after it has heard "committed", from the source, by ``settle`` or by asking.
+- A source that has left pages frees them only when the target has said that it has all, or when nobody needs them any
+  more (the guest was deleted, has ended or has gone on: the coordinator says so). A target that lacks pages and cannot
+  reach the source asks again for ever: its guest waits where it needs a page, and is lost only with that page.
 - An agent that restarts treats its migrations as "has asked": it asks for "abort" first, and obeys the answer.
   :class:`Persist` comes before the effects that follow it in a list, so the record is never behind the guest.
 
@@ -49,10 +63,12 @@ from protocol.migration.effects import (
     FinishTarget,
     Forget,
     FreeGuest,
+    LeavePages,
     LoadState,
     PauseGuest,
     Persist,
     PrepareTarget,
+    PullPages,
     Record,
     RefuseSource,
     ReportProgress,
@@ -62,6 +78,7 @@ from protocol.migration.effects import (
     SendLastRound,
     SendRound,
     SendState,
+    ServePages,
     StartGuest,
     StopCopy,
 )
@@ -76,8 +93,11 @@ from protocol.migration.events import (
     LastRoundDone,
     Paused,
     PrepareAsked,
+    PullDone,
+    Pulled,
     Reserved,
     RoundDone,
+    Served,
     SourceLost,
     Start,
     StateArrived,
@@ -117,12 +137,16 @@ __all__ = [
     "FreeGuest",
     "GuestStarted",
     "LastRoundDone",
+    "LeavePages",
     "LoadState",
     "PauseGuest",
     "Paused",
     "Persist",
     "PrepareAsked",
     "PrepareTarget",
+    "PullDone",
+    "PullPages",
+    "Pulled",
     "Record",
     "RefuseSource",
     "ReportProgress",
@@ -134,6 +158,8 @@ __all__ = [
     "SendLastRound",
     "SendRound",
     "SendState",
+    "ServePages",
+    "Served",
     "Source",
     "SourceLost",
     "SourcePhase",

@@ -13,8 +13,8 @@ from protocol.messages import MigrationProgress, MigrationResult
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What survives an agent's restart. ``phase`` is "copy", "switch" or "committed" for a source, "incoming" or
-    "committed" for a target."""
+    """What survives an agent's restart. ``phase`` is "copy", "switch", "serve" or "committed" for a source, "incoming",
+    "committed" or "pull" for a target. ``postcopy``: a source has left pages to be pulled after the switch."""
 
     role: Literal["source", "target"]
     migration: str
@@ -22,6 +22,7 @@ class Record:
     generation: int
     peer: int  # node id of the other end
     phase: str
+    postcopy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,12 @@ class SendLastRound:
 
 
 @dataclass(frozen=True, slots=True)
+class LeavePages:
+    """S → LastRoundDone. Post-copy, in place of SendLastRound: end the page stream, and name with the state what the
+    target lacks. From here on its pulls are answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class SaveState:
     """S → StateSaved."""
 
@@ -108,6 +115,12 @@ class FinishTarget:
 @dataclass(frozen=True, slots=True)
 class ResumeGuest:
     """S. Let the guest run (again); harmless when it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServePages:
+    """S → Served ..., Pulled. The guest lives elsewhere: take its ports from this copy, which stays paused for ever,
+    and keep its memory for the target's pulls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +153,12 @@ class LoadState:
     """T → StateLoaded. The guest must not run. ``verify``: checksum of RAM too."""
 
     verify: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PullPages:
+    """T → PullDone. Bring what is absent from the source, what the guest waits for first, by as many connections as it
+    takes; then tell the source that it may let go. Harmless when it is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +206,18 @@ Effect = (
     | StopCopy
     | PauseGuest
     | SendLastRound
+    | LeavePages
     | SaveState
     | ComputeChecksum
     | SendState
     | FinishTarget
     | ResumeGuest
+    | ServePages
     | FreeGuest
     | ReportProgress
     | Reserve
     | AnswerPrepared
+    | PullPages
     | LoadState
     | AnswerReady
     | StartGuest

@@ -91,11 +91,12 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class LastRoundDone:
-    """S. The round after the pause; fields as in RoundDone."""
+    """S. The round after the pause; fields as in RoundDone. ``left``: pages that are to be pulled (LeavePages)."""
 
     pages: int
     zero_pages: int
     bytes: int
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,21 @@ class TargetFinished:
     received_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """S. Pulls were answered: pages and bytes since the last of these, and how many pages the target lacks now."""
+
+    pages: int
+    zero_pages: int
+    bytes: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """S. The target has all pages."""
+
+
 # ---- target ---------------------------------------------------------------------------------------------------------
 
 
@@ -144,9 +160,10 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class StateArrived:
-    """T. The source handed over everything (the driver keeps the state for LoadState)."""
+    """T. The source handed over everything (the driver keeps the state for LoadState) but ``left`` pages."""
 
     verify: bool = False
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +189,15 @@ class FinishAsked:
 
 @dataclass(frozen=True, slots=True)
 class GuestStarted:
-    """T. ``at``: CLOCK_REALTIME of its first possible instruction here."""
+    """T. ``at``: CLOCK_REALTIME of its first possible instruction here. ``absent``: pages still at the source."""
 
     at: float
+    absent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PullDone:
+    """T. Every page is here, and the source knows it (or is not needed any more)."""
 
 
 SourceEvent = (
@@ -189,6 +212,8 @@ SourceEvent = (
     | Checksummed
     | TargetReady
     | TargetFinished
+    | Served
+    | Pulled
     | StoreAnswered
     | StoreUnreachable
     | CoordinatorLost
@@ -205,6 +230,7 @@ TargetEvent = (
     | SourceLost
     | FinishAsked
     | GuestStarted
+    | PullDone
     | StoreAnswered
     | StoreUnreachable
     | CoordinatorLost

@@ -7,7 +7,7 @@ from typing import Final
 
 from protocol.messages import MigrationParams
 
-BUILT: Final = frozenset({"auto", "precopy"})
+BUILT: Final = frozenset({"auto", "precopy", "postcopy", "hybrid"})
 MOST_STREAMS: Final = 1
 
 
@@ -19,6 +19,8 @@ def refusal(params: MigrationParams) -> tuple[str, str] | None:
         return "on_stall", "post-copy is not built yet; a migration that stalls can be throttled or given up"
     if params.streams > MOST_STREAMS:
         return "streams", f"{params.streams} streams are not built yet; at most {MOST_STREAMS}"
+    if params.verify and (params.mode in ("postcopy", "hybrid") or params.on_stall == "postcopy"):
+        return "verify", "pages that come after the switch cannot be compared before it: verify goes with precopy"
     if params.protect:
         return "protect", "a protected post-copy is not built yet"
     return None

@@ -7,6 +7,7 @@ PREPARE ──► COPY ◄──► HOLD (converged, but no coordinator)
    │        COMMIT  asked; in doubt until the store answers: stays paused
    │          ├── aborted ──► resumes, DONE
    │          └── committed ─► FINISH: frees, waits for the target's times ──► DONE
+   │                             └── post-copy: SERVE, keeps the memory until the target has it; frees ──► DONE
    └── failure ──► ABORT: guest runs, the store is told until it has noted it ──► DONE
 """
 
@@ -41,12 +42,19 @@ class SourcePhase(Enum):
     SWITCH = "switch"
     COMMIT = "commit"
     FINISH = "finish"
+    SERVE = "serve"
     ABORT = "abort"
     DONE = "done"
 
 
 _P = SourcePhase
-_REPORTED: Final[dict[SourcePhase, Any]] = {_P.HOLD: "copy", _P.FINISH: "done", _P.ABORT: "aborted", _P.IDLE: "prepare"}
+_REPORTED: Final[dict[SourcePhase, Any]] = {
+    _P.HOLD: "copy",
+    _P.FINISH: "done",
+    _P.SERVE: "pull",
+    _P.ABORT: "aborted",
+    _P.IDLE: "prepare",
+}
 
 
 class Source:
@@ -72,6 +80,11 @@ class Source:
         self._checksums = ["", ""]  # source's, target's
         self._verify_ms = 0.0
         self._dirty = 0  # pages that the round before left
+        self.postcopy = False  # pages stay here at the switch
+        self.left = 0  # how many the target lacks
+        self._pulled = False  # it has all
+        self._switched = 0.0
+        self._pull_ms = 0.0
         self._paused_at = 0.0
         self._blackout = (0.0, 0.0)  # milliseconds, error
         self._reason = ""
@@ -82,6 +95,10 @@ class Source:
         """After the agent's restart. The guest process, running or paused, is left as it is until the store spoke."""
         source = cls(record.migration, record.guest, record.generation, record.peer, MigrationParams())
         source._started = now
+        source.postcopy = record.postcopy
+        if record.phase == "serve":
+            source.phase = _P.SERVE
+            return source, [fx.ServePages()]
         if record.phase == "committed":
             source.phase = _P.FINISH
             return source, [fx.FreeGuest(), *source._end("committed")]
@@ -117,6 +134,8 @@ class Source:
 
     def _on_prepared(self, event: ev.TargetPrepared, now: float) -> Effects:
         self.phase = _P.COPY
+        if self.params.mode == "postcopy":
+            return self._switch(now, leave=True) if self._coordinator else self._hold()
         return self._next_round(now)
 
     def _next_round(self, now: float) -> Effects:
@@ -136,6 +155,8 @@ class Source:
         worth = self.predicted_ms > SMALL_MS and smaller and self.rounds < self.params.max_rounds
         if self.predicted_ms <= self.params.max_blackout_ms and not worth:
             return progress + (self._switch(now) if self._coordinator else self._hold())
+        if self.params.mode == "hybrid" and not (smaller and self.rounds < self.params.max_rounds):
+            return progress + (self._switch(now, leave=True) if self._coordinator else self._hold())
         if self.rounds >= self.params.max_rounds:
             reason = (
                 f"does not converge: after {self.rounds} rounds a blackout of {self.predicted_ms:.0f} ms is predicted, "
@@ -149,22 +170,31 @@ class Source:
         return []
 
     def _on_restored_hold(self, event: ev.CoordinatorRestored, now: float) -> Effects:
+        if self.params.mode == "postcopy":
+            return self._switch(now, leave=True)
         return self._next_round(now)  # what was dirtied meanwhile may be much
 
     # ---- SWITCH
 
-    def _switch(self, now: float) -> Effects:
+    def _switch(self, now: float, *, leave: bool = False) -> Effects:
+        """``leave``: go over to post-copy; what is dirty then stays here to be pulled."""
         self.phase = _P.SWITCH
+        self.postcopy = leave
         self._deadline = now + SWITCH_TIMEOUT
         self._awaited = {ev.LastRoundDone, ev.StateSaved}
-        if self.params.verify:
+        if self._verify:
             self._awaited.add(ev.Checksummed)
         return [self._persist("switch"), fx.PauseGuest()]
 
     def _on_paused(self, event: ev.Paused, now: float) -> Effects:
         self._paused_at = event.at
-        verify: Effects = [fx.ComputeChecksum()] if self.params.verify else []
-        return [fx.SendLastRound(), fx.SaveState(), *verify]
+        verify: Effects = [fx.ComputeChecksum()] if self._verify else []
+        return [fx.LeavePages() if self.postcopy else fx.SendLastRound(), fx.SaveState(), *verify]
+
+    @property
+    def _verify(self) -> bool:
+        """Pages that are not there yet have no checksum."""
+        return self.params.verify and not self.postcopy
 
     def _on_part(self, event: ev.LastRoundDone | ev.StateSaved | ev.Checksummed, now: float) -> Effects:
         if type(event) not in self._awaited:
@@ -172,6 +202,7 @@ class Source:
         self._awaited.discard(type(event))
         if isinstance(event, ev.LastRoundDone):
             self._count(event)
+            self.left = event.left
         if isinstance(event, ev.Checksummed):  # both ends compute at the same time
             self._checksums[0] = event.checksum
             return self._confirmed(now)
@@ -187,7 +218,7 @@ class Source:
     def _confirmed(self, now: float) -> Effects:
         if not self._ready or self._awaited:
             return []
-        if self.params.verify and self._checksums[0] != self._checksums[1]:
+        if self._verify and self._checksums[0] != self._checksums[1]:
             return self._abort(f"RAM differs: source {self._checksums[0]}, target {self._checksums[1]}", now)
         self.phase = _P.COMMIT
         self._deadline = None
@@ -201,7 +232,7 @@ class Source:
 
     def _on_store(self, event: ev.StoreAnswered, now: float) -> Effects:
         self._question.answered(event.decision, now)
-        if self.phase in (_P.DONE, _P.FINISH) or event.decision == "pending":
+        if self.phase in (_P.DONE, _P.FINISH, _P.SERVE) or event.decision == "pending":
             return []
         if event.decision == "committed":
             return self._committed(event.generation, now)
@@ -220,6 +251,9 @@ class Source:
         self.phase = _P.FINISH
         self._question.drop()
         self._deadline = now + FINISH_TIMEOUT
+        self._switched = now
+        if self.postcopy:
+            return [fx.FinishTarget("committed", generation), self._persist("serve"), fx.ServePages()]
         return [fx.FinishTarget("committed", generation), self._persist("committed"), fx.FreeGuest()]
 
     def _on_finished(self, event: ev.TargetFinished, now: float) -> Effects:
@@ -229,16 +263,53 @@ class Source:
         error = abs(event.received_at - event.sent_at) / 2
         blackout = event.resumed_at - offset - self._paused_at
         self._blackout = (max(blackout, 0.0) * 1000, error * 1000)
+        if self.postcopy:
+            return self._serve(now)
         return [self._progress(now, 0, "done"), *self._end("committed", now)]
 
     def _on_unfinished(self, event: ev.TargetLost | ev.StepFailed, now: float) -> Effects:
+        if isinstance(event, ev.StepFailed) and self.postcopy and event.step == "guest":
+            return self._on_lost_pages(event, now)
         if isinstance(event, ev.StepFailed) and event.step not in ("FinishTarget", "FreeGuest"):
             return []
         if isinstance(event, ev.StepFailed) and event.step == "FreeGuest":
             self._reason = event.reason
             return []  # the coordinator fences what is left of it
+        if self.postcopy:
+            return self._serve(now)
         self._reason = f"committed; the target did not say when it began: {event.reason}"
         return self._end("committed", now)
+
+    # ---- SERVE
+
+    def _serve(self, now: float) -> Effects:
+        self.phase = _P.SERVE
+        self._deadline = None
+        if self._pulled:
+            return self._all_pulled(now)
+        return [self._progress(now, self.left)]
+
+    def _on_served(self, event: ev.Served, now: float) -> Effects:
+        self._count(event)
+        self.left = event.left
+        return [self._progress(now, self.left)] if self.phase is _P.SERVE else []
+
+    def _on_pulled(self, event: ev.Pulled, now: float) -> Effects:
+        """Before COMMIT it says nothing about who may run; it is remembered."""
+        self._pulled = True
+        return self._all_pulled(now) if self.phase is _P.SERVE else []
+
+    def _all_pulled(self, now: float) -> Effects:
+        self.left = 0
+        self._pull_ms = 1000 * (now - self._switched) if self._switched else 0.0
+        return [fx.FreeGuest(), self._progress(now, 0, "done"), *self._end("committed", now)]
+
+    def _on_lost_pages(self, event: ev.StepFailed, now: float) -> Effects:
+        """The paused process is gone, and with it what the target lacks; or the coordinator had it removed."""
+        if event.step != "guest":
+            return []
+        self._reason = f"committed; {event.reason}; {self.left} pages had not been pulled"
+        return [fx.FreeGuest(), *self._end("committed", now)]
 
     # ---- ABORT
 
@@ -268,6 +339,8 @@ class Source:
     def _on_tick(self, event: ev.Tick, now: float) -> Effects:
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
+            if self.phase is _P.FINISH and self.postcopy:
+                return self._serve(now)
             if self.phase is _P.FINISH:
                 self._reason = "committed; the target did not say in time when it began"
                 return self._end("committed", now)
@@ -280,13 +353,14 @@ class Source:
 
     # ---- helpers
 
-    def _count(self, stats: ev.RoundDone | ev.LastRoundDone) -> None:
+    def _count(self, stats: ev.RoundDone | ev.LastRoundDone | ev.Served) -> None:
         self.pages += stats.pages
         self.zero_pages += stats.zero_pages
         self.bytes += stats.bytes
 
     def _persist(self, phase: str) -> fx.Persist:
-        return fx.Persist(fx.Record("source", self.migration, self.guest, self.generation, self.target, phase))
+        record = fx.Record("source", self.migration, self.guest, self.generation, self.target, phase, self.postcopy)
+        return fx.Persist(record)
 
     def _progress(self, now: float, dirty: int, phase: str = "") -> fx.ReportProgress:
         return fx.ReportProgress(
@@ -322,6 +396,8 @@ class Source:
             verify_ms=self._verify_ms,
             source_checksum=self._checksums[0],
             target_checksum=self._checksums[1],
+            postcopy=self.postcopy,
+            pull_ms=self._pull_ms,
         )
         return [fx.Forget(), fx.Done(result)]
 
@@ -345,6 +421,8 @@ _TABLE: Final[dict[SourcePhase, dict[type, Action]]] = {
         ev.StateSaved: Source._on_part,
         ev.Checksummed: Source._on_part,
         ev.TargetReady: Source._on_ready,
+        ev.Served: Source._on_served,
+        ev.Pulled: Source._on_pulled,
         ev.CoordinatorLost: Source._on_lost_in_switch,
     },
     _P.COMMIT: {
@@ -353,12 +431,22 @@ _TABLE: Final[dict[SourcePhase, dict[type, Action]]] = {
         ev.StepFailed: Source._on_doubt,
         ev.Tick: Source._on_tick,
         ev.CoordinatorRestored: Source._on_restored,
+        ev.Served: Source._on_served,
+        ev.Pulled: Source._on_pulled,
     },
     _P.FINISH: {
         ev.TargetFinished: Source._on_finished,
+        ev.Served: Source._on_served,
+        ev.Pulled: Source._on_pulled,
         ev.TargetLost: Source._on_unfinished,
         ev.StepFailed: Source._on_unfinished,
         ev.Tick: Source._on_tick,
+    },
+    _P.SERVE: {
+        ev.Served: Source._on_served,
+        ev.Pulled: Source._on_pulled,
+        ev.TargetFinished: Source._on_finished,
+        ev.StepFailed: Source._on_lost_pages,
     },
     _P.ABORT: {
         ev.Tick: Source._on_tick,

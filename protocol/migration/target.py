@@ -1,6 +1,7 @@
 """The end that receives a guest. Theory, diagram and rules: :mod:`protocol.migration`.
 
     RESERVE ──► RECEIVE ──► LOAD ──► READY ── "committed" ──► START ──► DONE
+                                                                └─ pages are absent ──► PULL ──► DONE
        └───────────┴──────────┴────────┴───── "aborted" ────────────► DONE (destroyed)
 
 Before READY nobody can have asked for "commit", so a failure destroys the copy at once; the store is told "abort" by
@@ -33,6 +34,7 @@ class TargetPhase(Enum):
     LOAD = "load"
     READY = "ready"
     START = "start"
+    PULL = "pull"
     ASK = "ask"
     DONE = "done"
 
@@ -55,11 +57,15 @@ class Target:
         self._committed_generation = 0
         self._started_at = 0.0
         self._ready: fx.AnswerReady | None = None
+        self._pulling = False
 
     @classmethod
     def recover(cls, record: fx.Record, loaded: bool, now: float) -> tuple[Target, Effects]:
         """After the agent's restart. ``loaded``: the incoming guest process is there and has loaded its state."""
         target = cls(record.migration, record.guest, record.generation, record.peer)
+        if record.phase == "pull":
+            target.phase = _P.PULL
+            return target, [fx.PullPages()]
         if record.phase == "committed":
             target._committed_generation = record.generation + 1
             target.phase = _P.START
@@ -110,7 +116,9 @@ class Target:
 
     def _on_state(self, event: ev.StateArrived, now: float) -> Effects:
         self.phase = _P.LOAD
-        return [fx.LoadState(event.verify)]
+        self._pulling = event.left > 0
+        pull: Effects = [fx.PullPages()] if self._pulling else []  # loading looks at pages already
+        return [*pull, fx.LoadState(event.verify)]
 
     def _on_loaded(self, event: ev.StateLoaded, now: float) -> Effects:
         self.phase = _P.READY
@@ -158,7 +166,7 @@ class Target:
         return [*self._question.tick(now)]
 
     def _on_finish(self, event: ev.FinishAsked, now: float) -> Effects:
-        if self.phase is _P.DONE:
+        if self.phase in (_P.DONE, _P.PULL):
             return [fx.AnswerFinished(self._started_at)]
         if event.decision == "committed" and self.phase not in (_P.READY, _P.START):
             return [fx.RefuseSource("conflict", f"committed, but this copy is in phase {self.phase.value}")]
@@ -166,7 +174,7 @@ class Target:
         return self._decided(event.decision, event.generation, now) + answer
 
     def _decided(self, decision: Literal["pending", "committed", "aborted"], generation: int, now: float) -> Effects:
-        if decision == "pending" or self.phase in (_P.DONE, _P.START):
+        if decision == "pending" or self.phase in (_P.DONE, _P.START, _P.PULL):
             return []
         self._question.drop()
         self._give_up = None
@@ -186,11 +194,28 @@ class Target:
 
     def _on_started(self, event: ev.GuestStarted, now: float) -> Effects:
         self._started_at = event.at
+        if event.absent or self._pulling:
+            self.phase = _P.PULL
+            record = fx.Record("target", self.migration, self.guest, self.generation, self.source, "pull")
+            return [fx.AnswerFinished(event.at), fx.PullPages(), fx.Persist(record)]
         return [fx.AnswerFinished(event.at), *self._end("committed")]
 
     def _on_start_failed(self, event: ev.StepFailed, now: float) -> Effects:
         self._reason = f"committed, but the guest did not start: {event.reason}"
         return [fx.RefuseSource("internal", self._reason), *self._end("committed")]
+
+    # ---- PULL
+
+    def _on_pull_done(self, event: ev.PullDone, now: float) -> Effects:
+        self._pulling = False
+        return self._end("committed") if self.phase is _P.PULL else []
+
+    def _on_pull_failed(self, event: ev.StepFailed, now: float) -> Effects:
+        """Only the guest's own end ends it; what it lacked is not needed any more."""
+        if event.step != "guest":
+            return []
+        self._reason = event.reason
+        return self._end("committed")
 
     def _end(self, outcome: Literal["committed", "aborted"]) -> Effects:
         self.phase = _P.DONE
@@ -211,12 +236,18 @@ _TABLE: Final[dict[TargetPhase, dict[type, Action]]] = {
     _P.IDLE: {ev.PrepareAsked: Target._on_prepare},
     _P.RESERVE: {**_EARLY, ev.Reserved: Target._on_reserved},
     _P.RECEIVE: {**_EARLY, ev.PrepareAsked: Target._on_prepare_again, ev.StateArrived: Target._on_state},
-    _P.LOAD: {**_EARLY, ev.StateLoaded: Target._on_loaded},
+    _P.LOAD: {**_EARLY, ev.StateLoaded: Target._on_loaded, ev.PullDone: Target._on_pull_done},
     _P.READY: {
         ev.SourceLost: Target._on_source_lost_ready,
         ev.StateArrived: Target._on_state_again,
         ev.CancelAsked: Target._on_abort_wish,
         ev.StepFailed: Target._on_abort_wish,
+        ev.PullDone: Target._on_pull_done,
     },
-    _P.START: {ev.GuestStarted: Target._on_started, ev.StepFailed: Target._on_start_failed},
+    _P.START: {
+        ev.GuestStarted: Target._on_started,
+        ev.StepFailed: Target._on_start_failed,
+        ev.PullDone: Target._on_pull_done,
+    },
+    _P.PULL: {ev.PullDone: Target._on_pull_done, ev.StepFailed: Target._on_pull_failed},
 }

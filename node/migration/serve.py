@@ -1,0 +1,200 @@
+"""The source's end of a pull (protocol.messages.MigrationPull): a paused guest's memory, given out page by page.
+
+What the target's guest waits for goes at once, with the pages behind it; in between the rest is pushed, in pieces, of
+which only so much may be under way as keeps the link busy: the wire's own content (rate times round trip, both as they
+were measured) and 64 KiB more. A page that is waited for thus has at most 64 KiB of others in front of it that the link
+has not begun to carry. The target says which bytes it has; nothing else bounds the buffers between.
+
+The memory does not change, so that a broken connection costs nothing but what was on its way: the next one begins with
+what the target lacks then. One connection at a time: a new one ends the old one, which nobody reads any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import msgpack
+import trio
+
+from node.core import CoreDataError
+from node.migration.first import first_to_end
+from node.migration.frames import FrameReader
+from node.ramview import RamView
+
+AHEAD = 64 << 10
+AROUND = 8  # data pages that go with one that is waited for, itself included
+ASKED = 2  # pages that are waited for in one batch
+PIECE = 8  # data pages pushed at a time
+ENTRY = 4096 + 22  # bytes of a data page in a batch
+MOST_WINDOW = 4 << 20
+MOST_FRAME = (2 << 20) + 64  # the bitmap of the largest guest
+TELL_S = 0.25
+_RATE_OVER = 0.02  # seconds that a look at the rate takes at least
+
+
+class Window:
+    """How many bytes may be under way. Pure: times and acknowledgements come in."""
+
+    def __init__(self) -> None:
+        self.flying = 0
+        self._sent: deque[tuple[int, float]] = deque()  # end of a frame in bytes of the connection, when it left
+        self._total = self._got = self._since_bytes = 0
+        self._since = math.nan
+        self._round_trip = math.inf
+        self._rate = 0.0
+
+    @property
+    def size(self) -> float:
+        carried = self._rate * self._round_trip if self._rate else 0.0
+        return min(AHEAD + carried, MOST_WINDOW)
+
+    @property
+    def open(self) -> bool:
+        return self.flying < self.size
+
+    def sent(self, size: int, now: float) -> None:
+        if not self.flying:
+            self._since, self._since_bytes = now, self._got  # a pause before says nothing about the rate
+        self._total += size
+        self.flying += size
+        self._sent.append((self._total, now))
+
+    def got(self, size: int, now: float) -> None:
+        """Raises CoreDataError when more was got than sent."""
+        if size > self.flying:
+            raise CoreDataError(-5, "got", f"{size} bytes, {self.flying} are under way")
+        self.flying -= size
+        self._got += size
+        while self._sent and self._sent[0][0] <= self._got:
+            self._round_trip = min(self._round_trip, now - self._sent.popleft()[1])
+        if now - self._since >= _RATE_OVER:
+            self._rate = max((self._got - self._since_bytes) / (now - self._since), self._rate * 0.5)
+            self._since, self._since_bytes = now, self._got
+
+
+class PageServer:
+    """``push()``: may pages go that nobody asked for? ``tell(pages, zero_pages, bytes, left)`` comes now and then,
+    ``pulled()`` once the target says that it has all."""
+
+    def __init__(
+        self,
+        view: RamView,
+        *,
+        push: Callable[[], bool],
+        tell: Callable[[int, int, int, int], None],
+        pulled: Callable[[], None],
+    ) -> None:
+        self._view = view
+        self._push = push
+        self._tell = tell
+        self._pulled = pulled
+        self._connection: trio.CancelScope | None = None
+        self._idle = trio.Event()
+        self._idle.set()
+        self._buffer = bytearray(4 + 5 + ASKED * AROUND * ENTRY)
+        self._work = trio.Event()
+
+    def poke(self) -> None:
+        """What ``push`` says may have changed."""
+        self._work.set()
+
+    async def close(self) -> None:
+        """End the connection; nobody is in the view when this returns."""
+        if self._connection is not None:
+            self._connection.cancel()
+        await self._idle.wait()
+
+    async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """One connection, to its end. Raises CoreDataError for what no target sends, trio.BrokenResourceError."""
+        while self._connection is not None:
+            self._connection.cancel()
+            await self._idle.wait()
+        self._connection, self._idle = trio.CancelScope(), trio.Event()
+        try:
+            with self._connection:
+                await self._serve(stream)
+        finally:
+            self._connection = None
+            self._idle.set()
+
+    async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        reader = FrameReader(stream, MOST_FRAME)
+        kind, lacks = await _message(reader)
+        if kind != "absent" or not isinstance(lacks, bytes):
+            raise CoreDataError(-5, "pull", "it begins with what is absent")
+        self._view.owe(lacks)
+        self._left = int.from_bytes(lacks, "little").bit_count()
+        self._window = Window()
+        self._wanted: list[int] = []
+        self._pages = self._zero = self._bytes = 0
+        self._told = trio.current_time()
+        try:
+            await first_to_end(lambda: self._send(stream), lambda: self._receive(reader))
+        finally:
+            self._report()
+        await stream.send_eof()
+
+    async def _receive(self, reader: FrameReader) -> None:
+        while True:
+            kind, value = await _message(reader)
+            if kind == "done":
+                self._pulled()
+                return
+            if kind == "got" and isinstance(value, int) and value >= 0:
+                self._window.got(value, trio.current_time())
+            elif kind == "wanted" and isinstance(value, bytes) and len(value) % 8 == 0:
+                self._wanted += memoryview(value).cast("Q").tolist()
+            elif kind == "":
+                raise trio.BrokenResourceError("the target closed the pull")
+            else:
+                raise CoreDataError(-5, "pull", f"{kind!r} makes no sense here")
+            self._work.set()
+
+    async def _send(self, stream: trio.abc.SendStream) -> None:
+        more = True
+        while True:
+            if self._wanted:
+                asked, self._wanted = self._wanted[:ASKED], self._wanted[ASKED:]
+                more = await self._send_batch(stream, asked, AROUND)
+            elif more and self._window.open and self._push():
+                more = await self._send_batch(stream, (), PIECE)
+            else:
+                self._work = trio.Event()
+                await self._work.wait()
+
+    async def _send_batch(self, stream: trio.abc.SendStream, wanted: tuple[int, ...] | list[int], most: int) -> bool:
+        batch = self._view.serve(self._buffer, 4, wanted, most)
+        if not batch.data_pages and not batch.zero_pages:
+            return batch.more  # they are on their way already
+        self._buffer[:4] = batch.size.to_bytes(4, "big")
+        size = 4 + batch.size
+        self._window.sent(size, trio.current_time())
+        await stream.send_all(memoryview(self._buffer)[:size])
+        self._pages += batch.data_pages
+        self._zero += batch.zero_pages
+        self._bytes += size
+        self._left -= batch.data_pages + batch.zero_pages
+        if trio.current_time() - self._told >= TELL_S:
+            self._report()
+        return batch.more
+
+    def _report(self) -> None:
+        self._tell(self._pages, self._zero, self._bytes, self._left)
+        self._pages = self._zero = self._bytes = 0
+        self._told = trio.current_time()
+
+
+async def _message(reader: FrameReader) -> tuple[str, object]:
+    """Kind and value; ("", None) at the end."""
+    frame = await reader.next()
+    if frame is None:
+        return "", None
+    try:
+        value = msgpack.unpackb(frame, max_array_len=4)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise CoreDataError(-5, "pull", f"a damaged message: {error}") from None
+    if not isinstance(value, list) or not value or not isinstance(value[0], str) or len(value) > 2:
+        raise CoreDataError(-5, "pull", "a message is [kind] or [kind, value]")
+    return value[0], value[1] if len(value) == 2 else None
