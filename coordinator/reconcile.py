@@ -52,6 +52,14 @@ class Missing:
 Action = Observe | Forget | Tell | Stop | Missing
 
 
+def _done_with(migration: Migration, guest: Guest | None) -> bool:
+    """Does nobody pull from a source's paused copy any more? The target says so itself, unless it could not: its guest
+    has ended since, or has gone on, which it can only with all pages."""
+    if migration.decision != "committed":
+        return False
+    return guest is None or guest.generation > migration.generation + 1 or guest.state in ("stopped", "crashed")
+
+
 def reconcile(
     node: int,
     reported: Iterable[GuestStatus],
@@ -77,6 +85,8 @@ def reconcile(
             out.append(Tell(migration))
             if not mine:
                 seen.add(status.guest)  # the decision tells it what to do with its copy
+                if node == migration.source and _done_with(migration, guest):
+                    out.append(Forget(status.guest, status.generation))
                 continue
         if guest is None or guest.node != node or status.generation < guest.generation:
             out.append(Forget(status.guest, status.generation))

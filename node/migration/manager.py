@@ -42,14 +42,6 @@ _KEPT = 256  # finished migrations that are still known
 D = TypeVar("D", bound=Driver)
 
 
-def _absent(guest: Guest) -> int:
-    view = guest.live.open_view()
-    try:
-        return view.absent
-    finally:
-        view.close()
-
-
 class Migrations:
     """Drivers run in the agent's nursery: a link that breaks in the middle of a request tears nothing apart."""
 
@@ -87,7 +79,7 @@ class Migrations:
         if record.role == "target" and guest.record.role == "run":
             if guest.handle is not None:
                 self._host.guests.running(guest)  # it was started here
-            if guest.handle is None or (record.phase != "pull" and not _absent(guest)):
+            if guest.handle is None or (record.phase != "pull" and not record.postcopy):
                 save_note(guest.folder, None)
                 return
             record = replace(record, phase="pull")

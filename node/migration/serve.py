@@ -140,6 +140,7 @@ class PageServer:
         while True:
             kind, value = await _message(reader)
             if kind == "done":
+                self._report()  # before: the result is to have these figures
                 self._pulled()
                 return
             if kind == "got" and isinstance(value, int) and value >= 0:

@@ -287,7 +287,7 @@ class TargetDriver(Driver):
         guest.record = GuestRecord(record.spec, effect.generation, "run", record.files)
         guest.record.save(guest.folder)
         absent = self._open_view().absent
-        guest.pulling = absent > 0 or self._pull_begun
+        guest.pulling = absent > 0 or self.machine.pulls
         guest.migration = guest.migration if guest.pulling else ""
         self.host.report_soon()
         self.feed(GuestStarted(at, absent))

@@ -14,7 +14,8 @@ from protocol.messages import MigrationProgress, MigrationResult
 @dataclass(frozen=True, slots=True)
 class Record:
     """What survives an agent's restart. ``phase`` is "copy", "switch", "serve" or "committed" for a source, "incoming",
-    "committed" or "pull" for a target. ``postcopy``: a source has left pages to be pulled after the switch."""
+    "committed" or "pull" for a target. ``postcopy``: pages are, or may be, left to be pulled after the
+    switch."""
 
     role: Literal["source", "target"]
     migration: str

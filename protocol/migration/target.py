@@ -63,6 +63,7 @@ class Target:
     def recover(cls, record: fx.Record, loaded: bool, now: float) -> tuple[Target, Effects]:
         """After the agent's restart. ``loaded``: the incoming guest process is there and has loaded its state."""
         target = cls(record.migration, record.guest, record.generation, record.peer)
+        target._pulling = record.postcopy
         if record.phase == "pull":
             target.phase = _P.PULL
             return target, [fx.PullPages()]
@@ -82,6 +83,11 @@ class Target:
         """When it wants a Tick."""
         times = [t for t in (self._give_up, self._question.retry_at) if t is not None]
         return min(times) if times and self.phase is not _P.DONE else None
+
+    @property
+    def pulls(self) -> bool:
+        """Pages are to be pulled, or the source waits for the word that none are."""
+        return self._pulling
 
     def handle(self, event: ev.TargetEvent, now: float) -> Effects:
         """One event; gives the effects to carry out, in order."""
@@ -104,8 +110,7 @@ class Target:
 
     def _on_prepare(self, event: ev.PrepareAsked, now: float) -> Effects:
         self.phase = _P.RESERVE
-        record = fx.Record("target", self.migration, self.guest, self.generation, self.source, "incoming")
-        return [fx.Persist(record), fx.Reserve()]
+        return [self._persist("incoming"), fx.Reserve()]
 
     def _on_prepare_again(self, event: ev.PrepareAsked, now: float) -> Effects:
         return [fx.AnswerPrepared()]
@@ -117,7 +122,8 @@ class Target:
     def _on_state(self, event: ev.StateArrived, now: float) -> Effects:
         self.phase = _P.LOAD
         self._pulling = event.left > 0
-        pull: Effects = [fx.PullPages()] if self._pulling else []  # loading looks at pages already
+        # Loading looks at pages already; and an agent that restarts must know that the source waits for its word.
+        pull: Effects = [self._persist("incoming"), fx.PullPages()] if self._pulling else []
         return [*pull, fx.LoadState(event.verify)]
 
     def _on_loaded(self, event: ev.StateLoaded, now: float) -> Effects:
@@ -187,8 +193,7 @@ class Target:
             return [fx.DestroyIncoming(), *self._end("committed")]
         self.phase = _P.START
         self._committed_generation = generation
-        record = fx.Record("target", self.migration, self.guest, self.generation, self.source, "committed")
-        return [fx.StartGuest(generation), fx.Persist(record)]
+        return [fx.StartGuest(generation), self._persist("committed")]
 
     # ---- START
 
@@ -196,8 +201,7 @@ class Target:
         self._started_at = event.at
         if event.absent or self._pulling:
             self.phase = _P.PULL
-            record = fx.Record("target", self.migration, self.guest, self.generation, self.source, "pull")
-            return [fx.AnswerFinished(event.at), fx.PullPages(), fx.Persist(record)]
+            return [fx.AnswerFinished(event.at), fx.PullPages(), self._persist("pull")]
         return [fx.AnswerFinished(event.at), *self._end("committed")]
 
     def _on_start_failed(self, event: ev.StepFailed, now: float) -> Effects:
@@ -216,6 +220,10 @@ class Target:
             return []
         self._reason = event.reason
         return self._end("committed")
+
+    def _persist(self, phase: str) -> fx.Persist:
+        record = fx.Record("target", self.migration, self.guest, self.generation, self.source, phase, self._pulling)
+        return fx.Persist(record)
 
     def _end(self, outcome: Literal["committed", "aborted"]) -> Effects:
         self.phase = _P.DONE

@@ -2,13 +2,15 @@
 
 Built of the pure machines only. What is modelled here is what the node and the coordinator do with real I/O:
 
+- A copy that lacks pages (post-copy) runs with them missing; each chunk that is pulled is one message there and back.
 - A guest process outlives its agent and carries out what it was told even when the agent has died meanwhile.
 - A link is a FIFO per direction; when it is cut, everything in flight is lost and both ends notice.
 - The store is durable and atomic; the coordinator forgets everything else when it crashes.
 - An agent keeps its records; everything else is gone with it.
 
 The judge looks after every step: never two copies running, generations only grow, a copy that starts has the memory
-with which the other one stopped. :meth:`World.settle` then demands that the guest runs exactly where the store says.
+with which the other one stopped, and what it lacks is at the paused one. :meth:`World.settle` then demands that the guest
+runs exactly where the store says.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protocol.errors import Refused
@@ -24,12 +26,13 @@ from protocol.messages import MigrationParams
 from protocol.migration import effects as fx
 from protocol.migration import events as ev
 from protocol.migration.arbiter import Arbiter, Begin
-from protocol.migration.source import Source
-from protocol.migration.target import Target
+from protocol.migration.source import Source, SourcePhase
+from protocol.migration.target import Target, TargetPhase
 
 COORDINATOR = 0
 MIGRATION = "m1"
 GUEST = "g1"
+CHUNKS = 3  # of pages that a post-copy leaves behind
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Copy:
     state: str  # incoming, loaded, running, paused
     memory: int = 0
     busy_until: float = 0.0
+    absent: int = 0  # chunks that are at the source yet
 
 
 @dataclass(order=True)
@@ -99,6 +103,11 @@ class World:
         running = [n for n, copy in self.copies.items() if copy.state == "running"]
         assert len(running) <= 1, f"two copies run: {running}\n" + "\n".join(self.trace)
         generation, _ = self.arbiter.guests[GUEST]
+        for node in running:
+            lacks = self.copies[node].absent
+            whole = any(c.state == "paused" and not c.absent for n, c in self.copies.items() if n != node)
+            if lacks and not whole and not self.dead_hosts:
+                raise AssertionError(f"{lacks} chunks are nowhere\n" + "\n".join(self.trace))
         assert generation >= self.generation, "the generation went back"
         self.generation = generation
 
@@ -111,8 +120,9 @@ class World:
         decision = row.decision if row else "aborted"
         assert decision != "pending", "the store never decided\n" + text
         assert (generation, owner) == ((6, 2) if decision == "committed" else (5, 1)), text
-        if owner in self.dead_hosts:
-            return  # it died with its host, as any guest does
+        if self.dead_hosts and (owner in self.dead_hosts or self.copies[owner].absent):
+            return  # it died with its host, as any guest does, or a part of it
+        assert not self.copies[owner].absent, "pages are missing still\n" + text
         states = {n: copy.state for n, copy in self.copies.items()}
         assert states == {owner: "running"}, f"{states}, owner {owner}\n{text}"
         for agent in self.agents.values():
@@ -231,6 +241,8 @@ class Agent:
         self._calls: dict[int, tuple[int, Any]] = {}  # number: (peer, event when the link dies)
         self._next = 0
         self._waits: dict[str, Callable[[Any], None]] = {}  # how to answer the source
+        self._pulling = False
+        self._left = 0
 
     @property
     def life(self) -> int:
@@ -253,6 +265,12 @@ class Agent:
             else:
                 copy = self.world.copies.get(self.node)
                 loaded = copy is not None and copy.state in ("loaded", "running")
+                if record.phase == "committed" and copy is not None and copy.state == "running":
+                    # As the manager does: it runs, only the record was left behind.
+                    if not copy.absent and not record.postcopy:
+                        self.records.pop("target")
+                        continue
+                    record = replace(record, phase="pull")
                 self.target, effects = Target.recover(record, loaded, self.world.now)
                 self.carry_out(self.target, effects)
 
@@ -373,8 +391,32 @@ class Agent:
         memory = self.world.copies[self.node].memory
         self._to_target(machine, "pages", memory, lambda _: self.feed(machine, ev.LastRoundDone(1, 0, 4096)))
 
+    def _do_LeavePages(self, machine: Source, effect: fx.LeavePages) -> None:
+        self._left = CHUNKS
+        self.feed(machine, ev.LastRoundDone(0, 0, 0, CHUNKS))
+
+    def _do_ServePages(self, machine: Source, effect: fx.ServePages) -> None:
+        copy = self.world.copies.get(self.node)
+        if copy is None:
+            self.feed(machine, ev.StepFailed("guest", "gone"))
+
+    def serve_pull(self, done: bool, answer: Callable[[Any], None]) -> None:
+        """One chunk, or the target's word that it has all."""
+        copy = self.world.copies.get(self.node)
+        phases = (SourcePhase.SWITCH, SourcePhase.COMMIT, SourcePhase.FINISH, SourcePhase.SERVE)
+        if self.source is None or self.source.phase not in phases or copy is None:
+            answer(Refused("not_found", "no pages of it"))
+        elif copy.state != "paused":
+            answer(Refused("conflict", "it is not paused"))
+        elif done:
+            self.feed(self.source, ev.Pulled())
+            answer(None)
+        else:
+            self.feed(self.source, ev.Served(1, 0, 4096, 0))
+            answer(None)
+
     def _do_SendState(self, machine: Source, effect: fx.SendState) -> None:
-        self._to_target(machine, "state", None, lambda value: self.feed(machine, value))
+        self._to_target(machine, "state", self._left, lambda value: self.feed(machine, value))
 
     def _do_FinishTarget(self, machine: Source, effect: fx.FinishTarget) -> None:
         def done(value: float) -> None:
@@ -453,7 +495,9 @@ class Agent:
             answer(Refused("not_found", "no such migration"))
         elif kind == "state":
             self._waits["state"] = answer
-            self.feed(self.target, ev.StateArrived(True))
+            if copy is not None and copy.state == "incoming":
+                copy.absent = payload
+            self.feed(self.target, ev.StateArrived(True, payload))
         else:
             self._waits["finish"] = answer
             self.feed(self.target, ev.FinishAsked(*payload))
@@ -489,10 +533,45 @@ class Agent:
 
         def start() -> None:
             if copy and copy.state == "loaded":
-                assert copy.memory == self.world.stopped_with, "pages were lost"
+                assert copy.absent or copy.memory == self.world.stopped_with, "pages were lost"
                 copy.state = "running"
 
-        self._guest(0.002, start, machine, lambda: ev.GuestStarted(self.world.now))
+        absent = lambda: copy.absent if copy else 0  # noqa: E731
+        self._guest(0.002, start, machine, lambda: ev.GuestStarted(self.world.now, absent()))
+
+    def _do_PullPages(self, machine: Target, effect: fx.PullPages) -> None:
+        if not self._pulling:
+            self._pulling = True
+            self._pull(machine)
+
+    def _pull(self, machine: Target) -> None:
+        """The next chunk, or the word that nothing is missing; again for ever."""
+        world, life = self.world, self.life
+        copy = world.copies.get(self.node)
+        if copy is None or machine.phase is TargetPhase.DONE:
+            return
+        done = not copy.absent
+
+        def again(delay: float) -> None:
+            world.at(delay, lambda: self._pull(machine), lambda: self.life != life)
+
+        def outcome(value: Any) -> None:
+            if isinstance(value, Refused):
+                if done and value.code == "not_found":
+                    self.feed(machine, ev.PullDone())
+                else:
+                    again(2.0)
+            elif done:
+                self.feed(machine, ev.PullDone())
+            else:
+                copy.absent -= 1
+                if not copy.absent and world.stopped_with is not None:
+                    copy.memory = world.stopped_with
+                again(0.0)
+
+        self.call(
+            machine.source, lambda a: world.agents[machine.source].serve_pull(done, a), outcome, lambda: again(0.2)
+        )
 
     def _do_DestroyIncoming(self, machine: Target, effect: fx.DestroyIncoming) -> None:
         copy = self.world.copies.get(self.node)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from protocol.messages import MigrationParams
+from protocol.messages.moves import MigrationMode
 from protocol.migration import CancelAsked
 from tests.sim.world import COORDINATOR, MIGRATION, World
 
@@ -56,10 +57,13 @@ FAULTS: dict[str, Fault] = {
     "aborted by the coordinator": reopen,
     "everything crashes": everything,
     "target's host crashes": lambda w: w.crash(2, 3.0, host=True),
+    "source's host crashes": lambda w: w.crash(1, 3.0, host=True),
 }
 
 
-def migrate(fault: Fault | None = None, at: int = -1, second: Fault | None = None, gap: int = 0) -> World:
+def migrate(
+    fault: Fault | None = None, at: int = -1, second: Fault | None = None, gap: int = 0, mode: MigrationMode = "precopy"
+) -> World:
     world = World()
 
     def strike(step: int) -> None:
@@ -69,12 +73,13 @@ def migrate(fault: Fault | None = None, at: int = -1, second: Fault | None = Non
             second(world)
 
     world.fault = strike
-    world.begin(MigrationParams(max_rounds=10, verify=True))
+    world.begin(MigrationParams(mode=mode, max_rounds=10, verify=mode == "precopy"))
     world.settle()
     return world
 
 
 STEPS = migrate().steps
+POSTCOPY_STEPS = migrate(mode="postcopy").steps
 
 
 def test_without_faults_it_commits() -> None:
@@ -98,6 +103,25 @@ def test_one_fault_at_every_step(name: str) -> None:
         assert outcomes == {"aborted", "committed"}
 
 
+def test_postcopy_without_faults_commits_and_pulls_everything() -> None:
+    world = migrate(mode="postcopy")
+    result = world.agents[1].finished[0]
+    assert (result.outcome, result.rounds, result.postcopy) == ("committed", 0, True)
+    assert result.pull_ms > 0
+    assert 0 < result.blackout_ms < 200
+    assert world.agents[2].finished[0].outcome == "committed"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_postcopy_with_one_fault_at_every_step(name: str) -> None:
+    outcomes = set()
+    for step in range(POSTCOPY_STEPS):
+        world = migrate(FAULTS[name], step, mode="postcopy")
+        outcomes.add(world.arbiter.migrations[MIGRATION].decision)
+    if "crashes" in name and "coordinator" not in name:
+        assert outcomes == {"aborted", "committed"}
+
+
 PAIRS = [
     "source crashes",
     "target crashes",
@@ -111,8 +135,9 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("first", PAIRS)
-def test_two_faults_at_every_step(first: str) -> None:
+@pytest.mark.parametrize("mode", ["precopy", "postcopy"])
+def test_two_faults_at_every_step(mode: MigrationMode, first: str) -> None:
     for second in PAIRS:
-        for step in range(STEPS):
+        for step in range(POSTCOPY_STEPS if mode == "postcopy" else STEPS):
             for gap in (1, 3, 8):
-                migrate(FAULTS[first], step, FAULTS[second], gap)
+                migrate(FAULTS[first], step, FAULTS[second], gap, mode)

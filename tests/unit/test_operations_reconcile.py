@@ -53,6 +53,16 @@ def test_a_copy_that_nobody_owns_must_go() -> None:
     assert act(None, status()) == [Forget("g", 2)]
 
 
+def test_a_copy_that_is_pulled_from_stays_until_nobody_needs_it() -> None:
+    """After a post-copy's COMMIT the source keeps its paused copy; the target says when it is done, if it can."""
+    serving, move = status(2, "migrating", "m"), migration("committed")
+    assert act(guest(node=2, generation=3), serving, move=move) == [Tell(move)]
+    assert act(guest(node=2, generation=3), serving, move=move, busy=True) == [Tell(move)]
+    for later in (None, guest(node=2, generation=3, state="crashed"), guest(node=2, generation=4)):
+        assert act(later, serving, move=move) == [Tell(move), Forget("g", 2)]
+    assert Forget("g", 2) not in act(guest(node=1, generation=2), serving, move=migration("pending"))
+
+
 @pytest.mark.parametrize("known", [guest(node=2), guest(generation=3), guest(node=2, generation=3)])
 def test_a_fenced_copy_must_go(known: Guest) -> None:
     assert Forget("g", 2) in act(known, status())
