@@ -344,11 +344,21 @@ class Migrations:
             with trio.move_on_after(RESULT_GRACE_S):
                 if not watch.late or await self._look_up(migration, watch):
                     await watch.ended.wait()
+            await self._until_pulled(watch)
             if watch.result is None:
                 await self._look_up(migration, watch)
         if watch.result is None:
-            return {"migration": migration.id}
+            missing = watch.progress.get("dirty_pages") if watch.progress.get("phase") == "pull" else None
+            return {"migration": migration.id, **({"postcopy": True, "pages_missing": missing} if missing else {})}
         return to_builtins(watch.result)
+
+    async def _until_pulled(self, watch: _Watch) -> None:
+        """A post-copy has no last word before the target has every page: wait for as long as they come."""
+        seen: dict[str, Any] = {}
+        while watch.result is None and watch.progress.get("phase") == "pull" and watch.progress != seen:
+            seen = dict(watch.progress)
+            with trio.move_on_after(RESULT_GRACE_S):
+                await watch.ended.wait()
 
     async def _look_up(self, migration: Migration, watch: _Watch) -> bool:
         """Ask the source for the result; True if it is worth to wait for it: the source is still at work."""

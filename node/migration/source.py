@@ -102,6 +102,7 @@ class SourceDriver(Driver):
         self._absent = b""
         self._paused_at = 0.0
         self._server: PageServer | None = None
+        self._pushing = False  # pages that nobody asked for may go: the target runs, or will at once
         self._gone = False  # the ports of this copy are the target's
 
     async def run(self) -> None:
@@ -155,8 +156,6 @@ class SourceDriver(Driver):
             case ResumeGuest():
                 await self._resume()
             case ServePages():
-                if self._server is not None:
-                    self._server.poke()
                 self.start(self._serve_pages, effect)
             case FreeGuest():
                 await self._free()
@@ -378,7 +377,7 @@ class SourceDriver(Driver):
     def _page_server(self, view: RamView) -> PageServer:
         return PageServer(
             view,
-            push=lambda: self.machine.phase in (SourcePhase.FINISH, SourcePhase.SERVE),
+            push=lambda: self._pushing,
             tell=lambda *figures: self.feed(Served(*figures)),
             pulled=lambda: self.feed(Pulled()),
         )
@@ -400,7 +399,12 @@ class SourceDriver(Driver):
     async def _serve_pages(self, effect: ServePages) -> None:
         guest = self.guest
         if guest.handle is None:
-            raise Refused("not_found", "its process has ended")
+            self.feed(StepFailed("guest", "the guest's process has ended"))
+            return
+        await self.hold("serve")
+        self._pushing = True
+        if self._server is not None:
+            self._server.poke()
         await self._give_ports(guest)
         self.host.guests.ports.detach(guest)
         self.host.guests.changed(guest, "migrating", f"node {self.machine.target} pulls its memory")

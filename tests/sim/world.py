@@ -9,8 +9,8 @@ Built of the pure machines only. What is modelled here is what the node and the 
 - An agent keeps its records; everything else is gone with it.
 
 The judge looks after every step: never two copies running, generations only grow, a copy that starts has the memory
-with which the other one stopped, and what it lacks is at the paused one. :meth:`World.settle` then demands that the guest
-runs exactly where the store says.
+with which the other one stopped, and what it lacks is at the paused one. :meth:`World.settle` then demands that the
+guest runs exactly where the store says.
 """
 
 from __future__ import annotations

@@ -1,0 +1,149 @@
+"""Post-copy between real daemons: what happens to a guest whose memory is at another node when something breaks.
+
+The guest (tests/guest/programs/ticker.c) writes each number that it says to a page and looks at older pages, so that a
+page that was lost or came twice says "bad". The source is held before it pushes pages by itself (``source.serve``): the
+guest runs with what it touches, most of its memory is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.faults.checks import check_counting, check_crashed, check_one_running_copy, check_tidy
+from tests.faults.cluster import Cluster, running
+from tests.faults.test_migration_faults import (
+    SOURCE,
+    TARGET,
+    check_migrates_again,
+    noticed,
+    repair,
+    strike,
+    watched,
+)
+
+VICTIMS = ["source agent", "target agent", "coordinator", "link", "silent link"]
+
+
+async def begin(cluster: Cluster, name: str) -> tuple[dict[str, Any], str]:
+    """The guest, running at the target with pages missing, and the operation."""
+    await cluster.until("both nodes are alive", cluster.all_alive)
+    guest = await cluster.run_guest(name, SOURCE)
+    cluster.hold("source.serve")
+    operation = await cluster.migrate(name, TARGET, mode="postcopy")
+    await cluster.reached("source.serve")
+
+    async def runs() -> bool:
+        return (await cluster.copies(guest["id"])) == {SOURCE: "paused", TARGET: "running"}
+
+    await cluster.until("it runs at the target, and the source keeps its memory", runs)
+    return guest, operation
+
+
+async def absent(cluster: Cluster, guest: str, node: str = TARGET) -> int:
+    """Pages that this copy lacks."""
+    from node.guest import adopt
+
+    handle = await adopt(cluster.folder / node / "guests" / guest)
+    try:
+        return int((await handle.call("status"))["stats"]["pages_absent"])
+    finally:
+        handle.close()
+
+
+async def remove(cluster: Cluster, guest: str, name: str) -> None:
+    await cluster.finish(await cluster.api.delete(f"/v1/guests/{name}"))
+    assert cluster.processes(guest) == {}
+
+    async def gone() -> bool:
+        return cluster.folders(guest) == []
+
+    await cluster.until("nothing is left of it", gone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("victim", VICTIMS)
+async def test_a_pull_goes_on(victim: str, late: bool, tmp_path: Path) -> None:
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        guest, operation = await begin(cluster, "t")
+        ident = guest["id"]
+        async with watched(cluster):
+            assert await absent(cluster, ident) > 0
+            await strike(cluster, victim, ident)
+            if late:
+                await noticed(cluster, victim, operation)
+            cluster.release("source.serve")
+            await repair(cluster, victim)
+            assert await check_one_running_copy_of(cluster, ident, "t") == TARGET
+            ended = await cluster.wait_operation(operation, within=90)
+            assert ended["state"] == "succeeded", ended
+            now = await cluster.guest("t")
+            assert (now["node"], now["generation"], now["reason"]) == (TARGET, guest["generation"] + 1, "")
+            assert await absent(cluster, ident) == 0
+            await check_tidy(cluster, ident, TARGET)
+            await check_counting(cluster, ident, TARGET)
+            await check_migrates_again(cluster, ident, "t", TARGET)
+        await remove(cluster, ident, "t")
+
+
+async def check_one_running_copy_of(cluster: Cluster, guest: str, name: str) -> str:
+    """Here the paused copy goes last."""
+
+    async def freed() -> bool:
+        return set(cluster.processes(guest)) == {TARGET}
+
+    await cluster.until("the source has freed its copy", freed)
+    return await check_one_running_copy(cluster, guest, name)
+
+
+@pytest.mark.slow
+async def test_the_source_dies_with_pages_missing(tmp_path: Path) -> None:
+    """The guest is there, waits where it needs a page, says why, and can be removed or started anew."""
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        guest, _ = await begin(cluster, "t")
+        ident = guest["id"]
+        os.kill(cluster.processes(ident)[SOURCE], signal.SIGKILL)
+
+        async def told() -> bool:
+            reason = str((await cluster.guest("t"))["reason"])
+            return "degraded" in reason and "lost" in reason
+
+        await cluster.until("the loss is told", told)
+        assert (await cluster.copies(ident)) == {TARGET: "running"}
+        await remove(cluster, ident, "t")
+
+
+@pytest.mark.slow
+async def test_the_target_dies_with_pages_missing(tmp_path: Path) -> None:
+    """The guest is lost as with any process that is killed; its paused copy goes too."""
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        guest, operation = await begin(cluster, "t")
+        ident = guest["id"]
+        os.kill(cluster.processes(ident)[TARGET], signal.SIGKILL)
+        await cluster.wait_operation(operation)
+        assert await check_crashed(cluster, ident, "t") == TARGET
+        again = await cluster.finish(await cluster.api.post("/v1/guests/t/start", json={}))
+        assert again["state"] == "succeeded", again
+        await remove(cluster, ident, "t")
+
+
+@pytest.mark.slow
+async def test_a_guest_that_lacks_pages_stays_where_it_is(tmp_path: Path) -> None:
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        guest, operation = await begin(cluster, "t")
+        answer = await cluster.api.post("/v1/guests/t/migrate", json={"to": SOURCE})
+        if answer.status_code < 300:
+            refused = await cluster.finish(answer)
+            assert refused["state"] == "failed", refused
+        cluster.release("source.serve")
+        assert (await cluster.wait_operation(operation))["state"] == "succeeded"
+        await check_tidy(cluster, guest["id"], TARGET)
+        await check_counting(cluster, guest["id"], TARGET)
+        with trio.fail_after(60):
+            await check_migrates_again(cluster, guest["id"], "t", TARGET)
