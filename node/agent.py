@@ -131,6 +131,7 @@ class Agent:
             identity=LocalIdentity(self.identity.name, SOFTWARE),
             handlers=self._handlers,
             on_link=self.peers.accepted,
+            other=self.mesh.fallback.accept,
             task_status=task_status,
         )
 

@@ -25,6 +25,8 @@ import trio
 
 from node.attachments import Attachments
 from node.core import CoreError
+from node.fallback import Fallback, TunnelPath
+from node.links import leaf
 from node.netevents import Watcher
 from node.netlook import NetWatch
 from node.portrules import Rules
@@ -63,6 +65,7 @@ class Mesh:
 
     def __init__(self, node: int, udp: socket.socket | None, state: Path | None = None) -> None:
         self.node = node
+        self._links_at: dict[int, str] = {}
         self.switch = Switch(node, udp, ports_off=True)
         rules = Rules(state / "rules.msgpack" if state else None, self.switch)
         networks = Networks(self.switch, self, rules)
@@ -70,6 +73,7 @@ class Mesh:
         kept = state / "attachments.msgpack" if state else None
         self.attachments = Attachments(kept, self.switch, self, networks)
         self.watcher = Watcher(self.switch, rules, self.ports, self.attachments)
+        self.fallback = Fallback(self.switch, self._links_at.get)
         self._rules = rules
         self._look = NetWatch(self.switch, self.ports, self.attachments, self.watcher, self._peers)
         self._macs = macs.MacTable(node)
@@ -92,6 +96,7 @@ class Mesh:
         handlers.on_request(TunnelKey, self._tunnel_key)
         handlers.on_notice(MacAdverts, self._adverts)
         handlers.on_notice(LinkStates, self._lsas)
+        self.fallback.register(handlers)
         self.attachments.register(handlers)
         self._rules.register(handlers)
         self.watcher.register(handlers)
@@ -110,8 +115,8 @@ class Mesh:
         """The next hop to a node, itself when it is reached directly; None: no way is known."""
         return self._via.get(node)
 
-    def _peers(self) -> list[tuple[int, int | None]]:
-        return [(node, self._via.get(node)) for node in self._addresses]
+    def _peers(self) -> list[tuple[int, int | None, TunnelPath]]:
+        return [(node, self._via.get(node), self.fallback.path(node)) for node in self._addresses]
 
     # -- the directory
 
@@ -123,10 +128,13 @@ class Mesh:
             self._do_macs(macs.NodeGone(node))
             self._do_routes(linkstate.NodeGone(node))
             self._via.pop(node, None)
+            self._links_at.pop(node, None)
+            self.fallback.gone(node)
             self.watcher.peer_gone(node)
             self._try(self.switch.remove_peer, node)
         for node, info in present.items():
             address = _numeric(info.tunnel)
+            self._links_at[node] = info.link
             if node not in self._addresses or self._addresses[node] != address:
                 self._addresses[node] = address
                 self._set_peer(node)
@@ -160,9 +168,11 @@ class Mesh:
             self._do_keys(node, keys.LinkUp(session.cipher))
             self._do_macs(macs.LinkUp(node))
             self._do_routes(linkstate.LinkUp(node))
-            await session.send_all()
-        except LinkError as error:
-            log.info("node=%d session ended: %s", node, error)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.fallback.keep, link)
+                await session.send_all()
+        except* LinkError as errors:
+            log.info("node=%d session ended: %s", node, leaf(errors))
         finally:
             if self._sessions.get(node) is session:
                 del self._sessions[node]
@@ -298,9 +308,13 @@ class Mesh:
     def _switch_event(self, event: SwitchEvent) -> None:
         match event.kind:
             case SwitchEventKind.PEER_UP:
+                self.fallback.answers(event.node, "tcp" if event.port else "udp")
                 self._do_routes(linkstate.NeighbourUp(event.node, event.value))
             case SwitchEventKind.PEER_DOWN:
+                self.fallback.answers(event.node, "")
                 self._do_routes(linkstate.NeighbourDown(event.node))
+            case SwitchEventKind.STREAM_DOWN:
+                self.fallback.broken(event.node)
             case SwitchEventKind.REKEY:
                 self._do_keys(event.node, keys.Worn())
             case SwitchEventKind.MAC_LEARNED | SwitchEventKind.MAC_AGED:

@@ -11,6 +11,7 @@ import trio
 
 from node.attachments import Attachments
 from node.core import CoreError
+from node.fallback import TunnelPath
 from node.netevents import Watcher
 from node.ports import GuestPorts
 from node.switchctl import Counters, Switch
@@ -20,7 +21,7 @@ from protocol.transport import Handlers, Link
 
 
 class NetWatch:
-    """``peers``: the nodes that the switch has as peers, and the next hop to each."""
+    """``peers``: the nodes that the switch has as peers, the next hop to each and by which path it answers itself."""
 
     def __init__(
         self,
@@ -28,7 +29,7 @@ class NetWatch:
         guests: GuestPorts,
         attachments: Attachments,
         watcher: Watcher,
-        peers: Callable[[], Iterable[tuple[int, int | None]]],
+        peers: Callable[[], Iterable[tuple[int, int | None, TunnelPath]]],
     ) -> None:
         self._switch = switch
         self._watcher = watcher
@@ -62,7 +63,9 @@ class NetWatch:
         return NetLooked(
             sampled=time.monotonic(),
             ports=ports,
-            tunnels=[TunnelStatus(node=n, via=via, counters=self._tunnel(n)) for n, via in self._peers()],
+            tunnels=[
+                TunnelStatus(node=n, via=via, path=path, counters=self._tunnel(n)) for n, via, path in self._peers()
+            ],
             attachments=self._attachments.states(),
             counters=asdict(self._switch.counters()),
         )

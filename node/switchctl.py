@@ -34,14 +34,15 @@ _FDB_SLACK = 64  # rows that may appear between counting and reading
 class SwitchEventKind(enum.IntEnum):
     MAC_LEARNED = 1  # vni, port, mac: on a port with no locked MAC; value: its VLAN, 0: untagged
     MAC_AGED = 2
-    PEER_UP = 3  # node; value: RTT in microseconds. Again when the RTT has moved by half
-    PEER_DOWN = 4  # node
+    PEER_UP = 3  # node; port: 1 by its stream, 0 by UDP; value: RTT in microseconds. Again when one of the two changes
+    PEER_DOWN = 4  # node: by neither
     REKEY = 5  # node: its tx key is worn
     PORT_DOWN = 6  # port: ring damaged or TAP gone
     DUPLICATE = 7  # vni, mac; port or node: where it is held; value: where else it was, port << 32 | node
     STORM = 8  # port, vni; value: flooded frames a second that it may still send
     GUARD = 9  # port, vni, mac (of who sent it): a BPDU came in, the port is shut until it is enabled again
     PATH_MTU = 10  # node; value: the largest MTU of a network whose frames the path to it carries whole
+    STREAM_DOWN = 11  # node: its stream broke
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +349,17 @@ class Switch:
     def set_peer_takes(self, node: int, *, open_checksums: bool) -> None:
         """Whether the peer reads frames whose checksum was left open (SPEC 8.4). A new peer does not."""
         check(self._lib.wh_switch_peer_takes(self.handle, node, int(open_checksums)))
+
+    def set_peer_stream(self, node: int, fd: int) -> None:
+        """A connected TCP socket to the peer's switch, used while UDP does not come through (SPEC 8.10). The switch
+        owns it when this returns; the one that the peer had is closed."""
+        err = new_error()
+        check(self._lib.wh_switch_peer_stream(self.handle, node, fd, err), err)
+
+    def close_peer_stream(self, node: int) -> None:
+        """Fine if there is none."""
+        with contextlib.suppress(CoreNotFound):
+            check(self._lib.wh_switch_peer_stream(self.handle, node, -1, new_error()))
 
     def set_peer_rate(self, node: int, bytes_per_s: int) -> None:
         """What leaves for the peer, in bytes of IP packets a second; 0: no bound. What comes faster waits its turn."""

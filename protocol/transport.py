@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from protocol.tls import PeerIdentity, TlsFiles, client_context, identity_from_c
 from protocol.tlsstream import TlsStream
 
 log = logging.getLogger("wherry.link")
+
+_TLS_HANDSHAKE = b"\x16"  # RFC 8446, 5.1: the type of the first record
 
 __all__ = [
     "Handlers",
@@ -125,13 +128,16 @@ async def serve_links(
     anonymous: bool = False,
     limits: SessionLimits | None = None,
     max_connections: int = 1024,
+    other: Callable[[trio.SocketStream], Awaitable[None]] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Accept links until cancelled; one nursery child a connection. ``on_link(link)`` runs beside the link and is
     cancelled when it ends. ``anonymous`` admits peers without a certificate. Errors end one connection, and are logged.
-    TLS files are read again when they change. The listeners are the caller's and are closed at the end.
+    ``other(stream)`` gets the connections that do not begin as TLS does, nothing of them read yet, and owns them;
+    without it they end. TLS files are read again when they change. The listeners are the caller's and are closed at
+    the end.
     """
-    server = _Server(identity, handlers, on_link, limits)
+    server = _Server(identity, handlers, on_link, limits, other)
     source = reloading(tls, anonymous=anonymous) if isinstance(tls, TlsFiles) else None
     fixed = source() if source else tls  # a missing or broken file is the caller's error, now
     assert isinstance(fixed, ssl.SSLContext)
@@ -164,6 +170,7 @@ class _Server:
     handlers: Handlers
     on_link: Callable[[Link], Awaitable[None]] | None
     limits: SessionLimits | None
+    other: Callable[[trio.SocketStream], Awaitable[None]] | None
 
     async def serve(self, raw: trio.SocketStream, context: ssl.SSLContext) -> None:
         """One connection to its end; what goes wrong with it stays here."""
@@ -171,6 +178,9 @@ class _Server:
         try:
             address = format_address(raw.socket.getpeername())
             with trio.fail_after(HANDSHAKE_TIMEOUT):
+                if self.other is not None and await raw.socket.recv(1, socket.MSG_PEEK) not in (b"", _TLS_HANDSHAKE):
+                    await self.other(raw)
+                    return
                 secured = await wrap_server(raw, tls=context)
             await self._link(secured, address)
         except (WherryError, trio.TooSlowError, trio.BrokenResourceError, OSError) as error:

@@ -130,7 +130,13 @@ async def net(svc: Svc) -> Json:
     """Ports, tunnels and switches with their counters; ``sampled`` is each node's own clock, for rates."""
     names, looked = await picture(svc)
     tunnels = [
-        {"node": names.node(n), "peer": names.node(t.node), "via": names.node(t.via), "counters": t.counters}
+        {
+            "node": names.node(n),
+            "peer": names.node(t.node),
+            "via": names.node(t.via),
+            "path": t.path,
+            "counters": t.counters,
+        }
         for n, answer in looked.items()
         for t in answer.tunnels
     ]

@@ -7,6 +7,7 @@
 #include "switch/peer.h"
 #include "switch/port.h"
 #include "switch/stations.h"
+#include "switch/stream.h"
 #include "switch/trace.h"
 
 #include <stdlib.h>
@@ -303,11 +304,27 @@ int wh_switch_peer_del(wh_switch *s, uint32_t node)
 {
     wh_switch_lock(s);
     struct wh_peer *p = wh_idmap_take(&s->peers, node);
-    if (p)
+    if (p) {
+        wh_stream_free(s, p);
         wh_egress_forget(s, p);
+    }
     wh_peer_free(p);
     wh_switch_unlock(s);
     return p ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_peer_stream(wh_switch *s, uint32_t node, int fd, wh_error *err)
+{
+    wh_switch_lock(s);
+    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    int status = p ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "node", "no peer %u", node);
+    s->now_ns = wh_now_ns();
+    if (p && fd < 0)
+        wh_stream_free(s, p);
+    else if (p)
+        status = wh_stream_new(s, p, fd, err);
+    done(s);
+    return status;
 }
 
 int wh_switch_peer_rate(wh_switch *s, uint32_t node, uint64_t bytes_per_s)

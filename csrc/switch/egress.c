@@ -4,6 +4,7 @@
 #include "switch/flow.h"
 #include "switch/peer.h"
 #include "switch/relay.h"
+#include "switch/stream.h"
 #include "switch/tos.h"
 
 #include <stdlib.h>
@@ -21,7 +22,7 @@ struct wh_held {
     struct wh_fq_item item; /* the first, so that one is the other */
     uint8_t kind, tos;
     uint32_t dest, vni;
-    struct wh_addr to;     /* relayed datagrams, and control where it is not the usual way */
+    struct wh_addr to;     /* control */
     struct wh_content of;  /* payloads */
     struct wh_frame frame; /* frames; data and len of all kinds, behind headroom in room */
     uint8_t room[];
@@ -122,9 +123,15 @@ static void queue(wh_switch *s, struct wh_peer *way, struct wh_held *h, uint32_t
         list_way(s, way);
 }
 
+/* The socket or the stream that its datagrams would be laid into is full. */
+static bool is_blocked(const wh_switch *s, const struct wh_peer *way)
+{
+    return way->on_stream ? wh_stream_blocked(way) : s->egress.blocked;
+}
+
 static bool must_wait(const wh_switch *s, const struct wh_peer *way)
 {
-    return s->egress.blocked || way->way.listed || (way->way.rate && way->way.free_ns > s->now_ns);
+    return is_blocked(s, way) || way->way.listed || (way->way.rate && way->way.free_ns > s->now_ns);
 }
 
 bool wh_egress_frame(wh_switch *s, struct wh_peer *dest, uint32_t vni, const struct wh_frame *f)
@@ -145,7 +152,7 @@ bool wh_egress_frame(wh_switch *s, struct wh_peer *dest, uint32_t vni, const str
     return true;
 }
 
-bool wh_egress_relayed(wh_switch *s, struct wh_peer *dest, const struct wh_addr *to, const uint8_t *data, size_t len)
+bool wh_egress_relayed(wh_switch *s, struct wh_peer *dest, const uint8_t *data, size_t len)
 {
     struct wh_peer *way = way_of(s, dest);
     if (!way || !must_wait(s, way))
@@ -153,7 +160,6 @@ bool wh_egress_relayed(wh_switch *s, struct wh_peer *dest, const struct wh_addr 
     struct wh_header header = {0};
     struct wh_held *h = hold(RELAYED, dest->node, data, (uint32_t)len);
     if (h) {
-        h->to = *to;
         h->tos = s->outer_tos;
         h->item.takes_mark = (s->outer_tos & 3) != WH_ECN_NOT_ECT;
     }
@@ -192,7 +198,8 @@ static struct wh_held *take_urgent(struct wh_urgent *u)
 bool wh_egress_moved(wh_switch *s, struct wh_peer *dest, const uint8_t *plain, uint32_t len,
                      const struct wh_content *of)
 {
-    if (!s->egress.blocked)
+    const struct wh_peer *way = way_of(s, dest);
+    if (!s->egress.blocked || !way || way->on_stream)
         return false;
     struct wh_held *h = hold(PAYLOAD, dest->node, plain, len);
     if (h)
@@ -204,7 +211,7 @@ bool wh_egress_moved(wh_switch *s, struct wh_peer *dest, const uint8_t *plain, u
 
 bool wh_egress_control(wh_switch *s, struct wh_peer *dest, const struct wh_addr *to, const uint8_t *plain, size_t len)
 {
-    if (!s->egress.blocked)
+    if (!s->egress.blocked || wh_addr_is_stream(to))
         return false;
     struct wh_held *h = hold(PAYLOAD, dest->node, plain, (uint32_t)len);
     if (h)
@@ -251,9 +258,14 @@ static void send_relayed(wh_switch *s, struct wh_held *h, bool mark)
         s->total.drop_no_peer++;
         return;
     }
+    const struct wh_addr *to = wh_relay_next_hop(s, dest); /* which may have changed while it waited */
+    if (!to) {
+        WH_COUNT(s, dest, drop_no_peer);
+        return;
+    }
     if (mark)
         WH_COUNT(s, dest, marked);
-    if (!wh_relay_send(s, dest, &h->to, h->frame.data, h->frame.len, (uint8_t)(h->tos | (mark ? WH_ECN_CE : 0))))
+    if (!wh_relay_send(s, dest, to, h->frame.data, h->frame.len, (uint8_t)(h->tos | (mark ? WH_ECN_CE : 0))))
         count_lost(s, h->dest, 1, false);
 }
 
@@ -284,7 +296,7 @@ static size_t serve(wh_switch *s, struct wh_peer *way)
 {
     size_t sent = 0, before = wh_fq_bytes(way->way.fq), share = s->egress.share ? s->egress.share : SHARE_BYTES;
     share = share > SHARE_BYTES ? SHARE_BYTES : share < SHARE_LEAST ? SHARE_LEAST : share;
-    while (sent < share && !s->egress.blocked && !(way->way.rate && way->way.free_ns > s->now_ns)) {
+    while (sent < share && !is_blocked(s, way) && !(way->way.rate && way->way.free_ns > s->now_ns)) {
         struct wh_fq_item *lost;
         bool mark;
         struct wh_fq_item *item = wh_fq_take(way->way.fq, s->now_ns, &mark, &lost);
@@ -304,19 +316,20 @@ static size_t serve(wh_switch *s, struct wh_peer *way)
     return sent;
 }
 
-/* In turns, until all are empty, or paced, or the socket is full, or it is enough. */
+/* In turns, until all are empty, or paced, or blocked, or it is enough. */
 static void serve_ways(wh_switch *s)
 {
     struct wh_egress *e = &s->egress;
     size_t total = 0;
-    for (uint32_t in_vain = 0; e->head && !e->blocked && in_vain < e->ways + 1;) {
+    for (uint32_t in_vain = 0; e->head && in_vain < e->ways + 1;) {
         struct wh_peer *way = first_way(s);
         size_t sent = serve(s, way);
         in_vain = sent ? 0 : in_vain + 1;
         if (wh_fq_bytes(way->way.fq)) {
             uint64_t at = e->at_ns;
             list_way(s, way);
-            e->at_ns = way->way.rate && way->way.free_ns < at ? way->way.free_ns : at;
+            bool paced = way->way.rate && !is_blocked(s, way); /* else an event says when */
+            e->at_ns = paced && way->way.free_ns < at ? way->way.free_ns : at;
         }
         if (sent)
             wh_peer_flush(s);
@@ -331,9 +344,8 @@ static void serve_ways(wh_switch *s)
 void wh_egress_run(wh_switch *s)
 {
     struct wh_egress *e = &s->egress;
-    if (e->blocked && !wh_udp_retry(s))
-        return;
-    e->at_ns = UINT64_MAX;
+    if (!e->blocked || wh_udp_retry(s))
+        e->at_ns = UINT64_MAX;
     send_urgent(s, &e->control);
     send_urgent(s, &e->moved);
     serve_ways(s);

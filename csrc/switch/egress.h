@@ -9,6 +9,8 @@
  * A way is the path to the next node, whose address it has: frames that another node relays wait in that one's queue,
  * and so do datagrams that we relay, with the mark on the outside.
  *
+ * A stream (stream.h) that is full blocks the ways of its one peer, as the socket those of all others.
+ *
  * While the socket is full its buffer is kept small (room.h), so that the waiting is done here, where flows are known.
  */
 #ifndef WH_SWITCH_EGRESS_H
@@ -60,7 +62,7 @@ bool wh_egress_frame(wh_switch *s, struct wh_peer *dest, uint32_t vni, const str
 bool wh_egress_moved(wh_switch *s, struct wh_peer *dest, const uint8_t *plain, uint32_t len,
                      const struct wh_content *of);
 bool wh_egress_control(wh_switch *s, struct wh_peer *dest, const struct wh_addr *to, const uint8_t *plain, size_t len);
-bool wh_egress_relayed(wh_switch *s, struct wh_peer *dest, const struct wh_addr *to, const uint8_t *data, size_t len);
+bool wh_egress_relayed(wh_switch *s, struct wh_peer *dest, const uint8_t *data, size_t len);
 
 /* A datagram for dest was committed to the send queue. */
 void wh_egress_spent(wh_switch *s, const struct wh_peer *dest, const struct wh_addr *to, size_t len);

@@ -3,10 +3,12 @@
 #include "state/state.h"
 #include "switch/egress.h"
 #include "switch/forward.h"
+#include "switch/out.h"
 #include "switch/pack.h"
 #include "switch/probe.h"
 #include "switch/rate.h"
 #include "switch/relay.h"
+#include "switch/stream.h"
 #include "switch/tos.h"
 
 #include <openssl/crypto.h>
@@ -18,6 +20,7 @@ struct wh_peer *wh_peer_new(uint32_t node)
     if (p) {
         p->node = p->via = node;
         wh_pmtu_reset(&p->pmtu, 0);
+        wh_stream_address(node, &p->stream_at);
     }
     return p;
 }
@@ -106,13 +109,14 @@ bool wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch)
 uint32_t wh_peer_payload_max(const wh_switch *s, const struct wh_peer *p)
 {
     const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->peers, p->via);
-    return (next ? next : p)->pmtu.limit - WH_TUNNEL_OVERHEAD;
+    next = next ? next : p;
+    return (next->on_stream ? WH_DATAGRAM_MAX : next->pmtu.limit) - WH_TUNNEL_OVERHEAD;
 }
 
 void wh_peer_flush(wh_switch *s)
 {
     wh_pack_flush(s);
-    wh_udp_flush(s);
+    wh_out_flush(s);
 }
 
 static void ask_for_key(wh_switch *s, struct wh_peer *p)
@@ -130,7 +134,7 @@ enum wh_seal_verdict wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunne
 {
     if (!p->tx.aead || p->tx.counter >= WH_KEY_DATAGRAMS)
         return WH_SEAL_NO_KEY;
-    uint8_t *slot = wh_udp_slot(s, to, tos);
+    uint8_t *slot = wh_out_slot(s, to, tos);
     if (!slot)
         return WH_SEAL_NO_ROOM;
     struct wh_header h = {.version = WH_TUNNEL_VERSION,
@@ -144,7 +148,7 @@ enum wh_seal_verdict wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunne
     wh_header_encode(&h, header);
     if (wh_aead_seal(p->tx.aead, header, plain, len, slot) != WH_OK)
         return WH_SEAL_NO_KEY;
-    wh_udp_commit(s, len + WH_TUNNEL_OVERHEAD);
+    wh_out_commit(s, len + WH_TUNNEL_OVERHEAD);
     p->tx.bytes += len;
     ask_for_key(s, p);
     if (s->egress.slow)
@@ -337,13 +341,13 @@ static struct wh_rx_key *rx_key(struct wh_peer *p, uint32_t epoch)
 /* May a datagram from there be tried with the peer's key? An authentic one gives back what it took. */
 static bool affordable(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
 {
-    return wh_addr_equal(from, &p->heard) || wh_addr_equal(from, &p->addr) ||
+    return wh_addr_is_stream(from) || wh_addr_equal(from, &p->heard) || wh_addr_equal(from, &p->addr) ||
            wh_rate_take(&p->strange_ns, s->now_ns, WH_STRANGE_EVERY_NS, WH_STRANGE_BURST);
 }
 
 static void heard(struct wh_peer *p, const struct wh_addr *from)
 {
-    if (wh_addr_equal(from, &p->heard))
+    if (wh_addr_is_stream(from) || wh_addr_equal(from, &p->heard))
         return;
     if (p->strange_ns >= WH_STRANGE_EVERY_NS)
         p->strange_ns -= WH_STRANGE_EVERY_NS;
@@ -359,6 +363,11 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
     }
     if (h.dest != s->node_id) {
         wh_relay(s, data, len, &h, from);
+        return;
+    }
+    bool direct = h.type == WH_TUNNEL_DIRECT, stream = wh_addr_is_stream(from);
+    if (stream && direct && wh_stream_node(from) != h.sender) { /* only its own stream brings what was not relayed */
+        s->total.drop_invalid++;
         return;
     }
     struct wh_peer *p = wh_idmap_get(&s->peers, h.sender);
@@ -386,8 +395,7 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
     }
     wh_replay_accept(&key->replay, h.counter);
     heard(p, from);
-    bool direct = h.type == WH_TUNNEL_DIRECT;
-    if (direct && key == &p->rx[0] && key->replay.top == h.counter)
+    if (direct && !stream && key == &p->rx[0] && key->replay.top == h.counter)
         wh_probe_roam(s, p, from);
     if (!payload(s, p, plain, len - WH_TUNNEL_OVERHEAD, direct, from))
         WH_COUNT(s, p, drop_invalid);

@@ -1,5 +1,6 @@
 /* peer: another node as the tunnel sees it: keys by epoch, where it is, what is sealed for it and opened from it.
- * Whether it answers, and how long a datagram may be on the way, is probe.h's. */
+ * It is reached by UDP or, where that does not come through, by a stream over TCP (stream.h). Whether it answers, and
+ * how long a datagram may be on the way, is probe.h's. */
 #ifndef WH_SWITCH_PEER_H
 #define WH_SWITCH_PEER_H
 
@@ -9,7 +10,7 @@
 #include "switch/replay.h"
 #include "switch/udp.h"
 
-#define WH_PROBE_KEPT 8u /* probes that may still be answered */
+#define WH_PROBE_KEPT 8u /* probes of one path that may still be answered */
 
 /* One key seals at most 2^32 datagrams; from 2^26 datagrams or 64 GiB on the owner is asked for another one. Far inside
  * the bounds of AES-GCM with unique nonces (2^-57 advantage at about 2^34 blocks, RFC 8446 section 5.5 uses the same).
@@ -36,6 +37,17 @@ struct wh_rx_key {
     struct wh_replay replay;
 };
 
+/* The probes of one of the two paths to a peer: UDP and, while there is one, its stream. */
+struct wh_beat {
+    bool up;
+    uint32_t id, unanswered;
+    uint32_t in_a_row; /* that were answered */
+    uint64_t sent_ns[WH_PROBE_KEPT];
+    uint64_t next_ns, rtt_ns;
+};
+
+struct wh_stream;
+
 struct wh_peer {
     uint32_t node, via;
     struct wh_addr addr, configured;
@@ -44,10 +56,11 @@ struct wh_peer {
     struct wh_addr heard;   /* where the last authentic datagram of it came from, also by a relay */
     uint64_t strange_ns;    /* of rate.h: datagrams from strange addresses */
     uint32_t takes;         /* WH_TAKES_CSUM: frames with open checksums; the link has said so */
-    bool up;
-    uint32_t probe_id, unanswered;
-    uint64_t probe_sent_ns[WH_PROBE_KEPT];
-    uint64_t next_probe_ns, rtt_ns, told_rtt_ns;
+    bool up, on_stream;     /* which path frames take, and whether it answers: what was told */
+    uint64_t told_rtt_ns;
+    struct wh_beat udp, tcp;
+    struct wh_stream *stream; /* NULL: none */
+    struct wh_addr stream_at; /* its address (stream.h) */
     struct wh_pmtu pmtu;
     uint16_t told_limit;
     struct wh_way way;
@@ -76,6 +89,11 @@ struct wh_content {
 };
 void wh_peer_send_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, uint32_t len,
                           const struct wh_content *of);
+/* Where its datagrams go: its address, or its stream's. */
+static inline const struct wh_addr *wh_peer_at(const struct wh_peer *p)
+{
+    return p->on_stream ? &p->stream_at : &p->addr;
+}
 /* Bytes of plaintext that the path to it carries, as far as that is known. */
 uint32_t wh_peer_payload_max(const wh_switch *s, const struct wh_peer *p);
 /* One datagram to `to` for p. */

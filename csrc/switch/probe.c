@@ -1,5 +1,6 @@
 #include "switch/probe.h"
 
+#include "switch/stream.h"
 #include "switch/tos.h"
 
 #define SIZE_PROBE (1ull << 63) /* ids of probes for the path's MTU: their length in the low bits */
@@ -11,17 +12,49 @@ static void tell(wh_switch *s, struct wh_peer *p, enum wh_switch_event_kind kind
     wh_switch_tell(s, &(wh_switch_event){.kind = kind, .node = p->node, .value = value});
 }
 
+/* Which path frames take; told when that or whether it answers changes, and the RTT again when it moved by half and by
+ * more than noise. */
+static void choose(wh_switch *s, struct wh_peer *p)
+{
+    bool stream = p->tcp.up && (!p->udp.up || (p->on_stream && p->udp.in_a_row < WH_PROBE_TRUST));
+    const struct wh_beat *b = stream ? &p->tcp : &p->udp;
+    uint64_t gap = b->rtt_ns > p->told_rtt_ns ? b->rtt_ns - p->told_rtt_ns : p->told_rtt_ns - b->rtt_ns;
+    bool same = p->up == b->up && p->on_stream == stream;
+    if (same && (!b->up || gap < 1000000 || gap < p->told_rtt_ns / 2))
+        return;
+    if (p->on_stream != stream)
+        s->egress.at_ns = 0; /* what waits for one path may leave by the other */
+    p->on_stream = stream;
+    p->up = b->up;
+    p->told_rtt_ns = b->rtt_ns;
+    wh_switch_event event = {.kind = p->up ? WH_SW_PEER_UP : WH_SW_PEER_DOWN, .node = p->node};
+    event.port = stream;
+    event.value = b->rtt_ns / 1000;
+    wh_switch_tell(s, &event);
+}
+
+static void path_down(wh_switch *s, struct wh_peer *p, struct wh_beat *b)
+{
+    b->up = false;
+    b->rtt_ns = 0;
+    choose(s, p);
+}
+
 void wh_probe_down(wh_switch *s, struct wh_peer *p)
 {
-    if (p->up)
-        tell(s, p, WH_SW_PEER_DOWN, 0);
-    p->up = false;
-    p->rtt_ns = p->told_rtt_ns = 0;
+    path_down(s, p, &p->udp);
+}
+
+void wh_probe_stream(wh_switch *s, struct wh_peer *p)
+{
+    p->tcp = (struct wh_beat){0};
+    choose(s, p);
+    wh_switch_timer(s, 0);
 }
 
 void wh_probe_soon(wh_switch *s, struct wh_peer *p)
 {
-    p->next_probe_ns = 0;
+    p->udp.next_ns = p->tcp.next_ns = 0;
     wh_switch_timer(s, 0);
 }
 
@@ -59,37 +92,65 @@ static void tell_mtu(wh_switch *s, struct wh_peer *p)
 
 static void look_for_mtu(wh_switch *s, struct wh_peer *p)
 {
-    uint16_t size = p->up ? wh_pmtu_due(&p->pmtu, s->now_ns, p->rtt_ns) : 0;
+    uint16_t size = p->udp.up ? wh_pmtu_due(&p->pmtu, s->now_ns, p->udp.rtt_ns) : 0;
     tell_mtu(s, p);
     if (size)
         send_probe(s, p, WH_KIND_PROBE, &p->addr, SIZE_PROBE | size, wh_now_ns(), size);
-    if (p->up)
+    if (p->udp.up)
         wh_switch_timer(s, p->pmtu.next_ns);
+}
+
+/* The next probe of a path, if it is time for it; false: it is not, or there is no such path. */
+static bool next_probe(wh_switch *s, struct wh_peer *p, struct wh_beat *b, bool possible)
+{
+    if (s->now_ns < b->next_ns)
+        return false;
+    b->next_ns = s->now_ns + WH_PROBE_EVERY_NS;
+    if (b->unanswered)
+        b->in_a_row = 0;
+    if (!possible || b->unanswered >= WH_PROBE_LOST)
+        path_down(s, p, b);
+    if (!possible)
+        return false;
+    b->id++;
+    b->unanswered++;
+    b->sent_ns[b->id % WH_PROBE_KEPT] = wh_now_ns();
+    return true;
+}
+
+static void probe_udp(wh_switch *s, struct wh_peer *p)
+{
+    bool possible = s->udp && p->tx.aead && (p->addr.len || p->configured.len);
+    if (next_probe(s, p, &p->udp, possible)) {
+        uint64_t now = p->udp.sent_ns[p->udp.id % WH_PROBE_KEPT];
+        send_probe(s, p, WH_KIND_PROBE, &p->addr, p->udp.id, now, 0);
+        /* It may be back where it was configured, with another port than the one it roamed to. */
+        if (!p->udp.up && !wh_addr_equal(&p->addr, &p->configured))
+            send_probe(s, p, WH_KIND_PROBE, &p->configured, p->udp.id, now, 0);
+    }
+    if (!possible)
+        return;
+    look_for_mtu(s, p);
+    wh_switch_timer(s, p->udp.next_ns);
+}
+
+static void probe_stream(wh_switch *s, struct wh_peer *p)
+{
+    struct wh_beat *b = &p->tcp;
+    if (!p->stream || !p->tx.aead)
+        return;
+    if (next_probe(s, p, b, true))
+        send_probe(s, p, WH_KIND_PROBE, &p->stream_at, b->id, b->sent_ns[b->id % WH_PROBE_KEPT], 0);
+    if (b->unanswered >= WH_STREAM_SILENT)
+        wh_stream_kill(p);
+    wh_switch_timer(s, b->next_ns);
 }
 
 void wh_peer_tick(wh_switch *s, struct wh_peer *p)
 {
     wh_egress_tick(s, p);
-    bool possible = s->udp && p->tx.aead && (p->addr.len || p->configured.len);
-    if (s->now_ns >= p->next_probe_ns) {
-        p->next_probe_ns = s->now_ns + WH_PROBE_EVERY_NS;
-        if (!possible || p->unanswered >= WH_PROBE_LOST)
-            wh_probe_down(s, p);
-        if (possible) {
-            uint64_t now = wh_now_ns();
-            p->probe_id++;
-            p->unanswered++;
-            p->probe_sent_ns[p->probe_id % WH_PROBE_KEPT] = now;
-            send_probe(s, p, WH_KIND_PROBE, &p->addr, p->probe_id, now, 0);
-            /* It may be back where it was configured, with another port than the one it roamed to. */
-            if (!p->up && !wh_addr_equal(&p->addr, &p->configured))
-                send_probe(s, p, WH_KIND_PROBE, &p->configured, p->probe_id, now, 0);
-        }
-    }
-    if (!possible)
-        return;
-    look_for_mtu(s, p);
-    wh_switch_timer(s, p->next_probe_ns);
+    probe_udp(s, p);
+    probe_stream(s, p);
 }
 
 void wh_probe_roam(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
@@ -101,47 +162,49 @@ void wh_probe_roam(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
     wh_probe_soon(s, p);
 }
 
-/* The state of the path is told when it changes, and its RTT again when it moved by half and by more than noise. */
-static void answered(wh_switch *s, struct wh_peer *p, uint64_t id)
+static void answered_size(wh_switch *s, struct wh_peer *p, uint64_t size)
 {
-    if (id & SIZE_PROBE) {
-        uint64_t size = id & ~SIZE_PROBE;
-        if (size && size == p->pmtu.probing) { /* what is not under way is late, or a lie */
-            wh_pmtu_answered(&p->pmtu, (uint16_t)size, s->now_ns);
-            wh_switch_timer(s, p->pmtu.next_ns);
-        }
+    if (!size || size != p->pmtu.probing) /* what is not under way is late, or a lie */
         return;
-    }
-    uint64_t *sent = &p->probe_sent_ns[id % WH_PROBE_KEPT];
-    if (id > p->probe_id || p->probe_id - id >= WH_PROBE_KEPT || *sent == 0)
+    wh_pmtu_answered(&p->pmtu, (uint16_t)size, s->now_ns);
+    wh_switch_timer(s, p->pmtu.next_ns);
+}
+
+static void answered(wh_switch *s, struct wh_peer *p, struct wh_beat *b, uint64_t id)
+{
+    uint64_t *sent = &b->sent_ns[id % WH_PROBE_KEPT];
+    if (id > b->id || b->id - id >= WH_PROBE_KEPT || *sent == 0)
         return;
     uint64_t rtt = wh_now_ns() - *sent;
     *sent = 0;
-    p->unanswered = 0;
-    p->rtt_ns = p->rtt_ns ? (p->rtt_ns * 7 + rtt) / 8 : rtt;
-    uint64_t gap = p->rtt_ns > p->told_rtt_ns ? p->rtt_ns - p->told_rtt_ns : p->told_rtt_ns - p->rtt_ns;
-    if (p->up && (gap < 1000000 || gap < p->told_rtt_ns / 2))
-        return;
-    if (!p->up)
+    b->unanswered = 0;
+    b->in_a_row++;
+    b->rtt_ns = b->rtt_ns ? (b->rtt_ns * 7 + rtt) / 8 : rtt;
+    if (!b->up)
         wh_switch_timer(s, 0); /* the search for the MTU begins */
-    p->up = true;
-    p->told_rtt_ns = p->rtt_ns;
-    tell(s, p, WH_SW_PEER_UP, p->rtt_ns / 1000);
+    b->up = true;
+    choose(s, p);
 }
 
 bool wh_probe_read(wh_switch *s, struct wh_peer *p, wh_reader *r, uint64_t kind, bool direct,
                    const struct wh_addr *from)
 {
     uint64_t id = wh_get_uint(r), t = wh_get_uint(r);
+    struct wh_beat *b = wh_addr_is_stream(from) ? &p->tcp : &p->udp;
     if (r->status || !direct)
         return false;
     if (kind == WH_KIND_PROBE) {
         send_probe(s, p, WH_KIND_ANSWER, from, id, t, 0);
         /* It is there: find out now and not at the next probe, but no more often than a burst of probes would. */
-        if (!p->up && p->next_probe_ns < s->now_ns + WH_PROBE_EVERY_NS - WH_PROBE_GAP_NS)
-            wh_probe_soon(s, p);
+        if (!b->up && b->next_ns < s->now_ns + WH_PROBE_EVERY_NS - WH_PROBE_GAP_NS) {
+            b->next_ns = 0;
+            wh_switch_timer(s, 0);
+        }
+    } else if (id & SIZE_PROBE) {
+        if (b == &p->udp)
+            answered_size(s, p, id & ~SIZE_PROBE);
     } else {
-        answered(s, p, id);
+        answered(s, p, b, id);
     }
     return true;
 }

@@ -1,11 +1,13 @@
 #include "switch/relay.h"
 
+#include "switch/out.h"
 #include "switch/rate.h"
+#include "switch/stream.h"
 
 const struct wh_addr *wh_relay_next_hop(const wh_switch *s, const struct wh_peer *p)
 {
     const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->peers, p->via);
-    return next && next->addr.len ? &next->addr : NULL;
+    return next && wh_peer_at(next)->len ? wh_peer_at(next) : NULL;
 }
 
 static uint32_t slot_of(const wh_switch *s, const struct wh_addr *a)
@@ -24,6 +26,8 @@ static uint32_t slot_of(const wh_switch *s, const struct wh_addr *a)
  * searched so often a second only, and who was found is remembered. */
 static struct wh_peer *previous_hop(wh_switch *s, uint32_t sender, const struct wh_addr *from)
 {
+    if (wh_addr_is_stream(from))
+        return wh_idmap_get(&s->peers, wh_stream_node(from));
     uint32_t *known = &s->relay_known[slot_of(s, from)];
     struct wh_peer *p = wh_idmap_get(&s->peers, *known);
     if (p && wh_addr_equal(&p->addr, from))
@@ -44,11 +48,11 @@ static struct wh_peer *previous_hop(wh_switch *s, uint32_t sender, const struct 
 bool wh_relay_send(wh_switch *s, const struct wh_peer *dest, const struct wh_addr *to, const uint8_t *data, size_t len,
                    uint8_t tos)
 {
-    uint8_t *slot = wh_udp_slot(s, to, tos);
+    uint8_t *slot = wh_out_slot(s, to, tos);
     if (!slot)
         return false;
     memcpy(slot, data, len);
-    wh_udp_commit(s, len);
+    wh_out_commit(s, len);
     if (s->egress.slow)
         wh_egress_spent(s, dest, to, len);
     return true;
@@ -74,7 +78,7 @@ void wh_relay(wh_switch *s, uint8_t *data, size_t len, const struct wh_header *h
     }
     data[2] = (uint8_t)(h->hops - 1);
     WH_COUNT(s, prev, relayed);
-    if (s->egress.slow && wh_egress_relayed(s, dest, to, data, len))
+    if (s->egress.slow && wh_egress_relayed(s, dest, data, len))
         return;
     if (!wh_relay_send(s, dest, to, data, len, s->outer_tos))
         WH_COUNT(s, prev, drop_queue);

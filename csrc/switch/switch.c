@@ -5,6 +5,7 @@
 #include "switch/pack.h"
 #include "switch/peer.h"
 #include "switch/port.h"
+#include "switch/stream.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -95,6 +96,9 @@ static void heard(wh_switch *s, const struct epoll_event *e)
         if (p && !p->is_ring)
             wh_port_drain(s, p);
         break;
+    case WH_TAG_STREAM:
+        wh_stream_event(s, (uint32_t)e->data.u64, e->events);
+        break;
     }
 }
 
@@ -129,6 +133,7 @@ static int turn(wh_switch *s, const struct epoll_event *wakes, int count)
     wh_peer_flush(s);
     if (s->egress.slow && s->now_ns >= s->egress.at_ns)
         wh_egress_run(s);
+    wh_stream_reap(s);
     wh_port_kick_touched(s);
     uint64_t next_ns = s->egress.slow && s->egress.at_ns < s->timer_ns ? s->egress.at_ns : s->timer_ns;
     int timeout = 0;
@@ -257,8 +262,10 @@ void wh_switch_free(wh_switch *s)
         wh_port_free(s, v);
     for (uint32_t i = 0; (v = wh_idmap_next(&s->networks, &i));)
         wh_network_free(v);
-    for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
+    for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));) {
+        wh_stream_free(s, v);
         wh_egress_forget(s, v);
+    }
     wh_egress_free(s);
     for (uint32_t i = 0; (v = wh_idmap_next(&s->peers, &i));)
         wh_peer_free(v);

@@ -1,10 +1,11 @@
 /* switch: the data path of one node, inside its agent.
  *
- * Theory. One thread owns all forwarding. It sleeps in epoll on the UDP socket, the ports' doorbells and its wake
- * eventfd. A turn: take the lock; receive one batch of datagrams; give each port that has frames a bounded share; send
- * the sealed batch; ring the doorbells of the guests that got frames; look at timers; release the lock. Control calls
- * take the same lock, so that tables need no finer locking and a deleted port is gone when the call returns. The lock
- * is a pair: who wants it waits at the gate first, therefore a busy thread cannot starve a control call.
+ * Theory. One thread owns all forwarding. It sleeps in epoll on the UDP socket, streams to peers, the ports' doorbells
+ * and its wake eventfd. A turn: take the lock; receive one batch of datagrams; give each port that has frames a bounded
+ * share; send the sealed batch; ring the doorbells of the guests that got frames; look at timers; release the lock.
+ * Control calls take the same lock, so that tables need no finer locking and a deleted port is gone when the call
+ * returns. The lock is a pair: who wants it waits at the gate first, therefore a busy thread cannot starve a control
+ * call.
  *
  * What is hostile: the shared part of a ring (base/ring.h checks it; a frame is copied out before any check of its
  * bytes), a doorbell that a guest process keeps ringing (costs turns, nothing else), datagrams (counted and dropped),
@@ -39,6 +40,7 @@ struct wh_network;
 struct wh_udp;
 struct wh_crypto;
 struct wh_packs;
+struct wh_stream;
 
 struct wh_switch {
     uint32_t node_id;
@@ -58,6 +60,8 @@ struct wh_switch {
     struct wh_crypto *crypto;
     struct wh_packs *packs;
     struct wh_udp *udp;                   /* NULL: no tunnels */
+    struct wh_stream *streams;            /* all */
+    struct wh_stream *out_stream;         /* whose slot was given last; NULL: a slot of udp's */
     uint8_t outer_tos;                    /* traffic class of the datagram in hand */
     uint32_t relay_known[WH_RELAY_KNOWN]; /* nodes, by hash of the address that uses us as a relay */
     uint64_t relay_search_ns;             /* of rate.h */
@@ -89,6 +93,6 @@ int wh_switch_watch(wh_switch *s, int fd, uint32_t events, uint64_t tag);
 /* epoll tags: what kind of descriptor it is, and the port's id. Ids and not pointers, since a port may be deleted
  * between epoll_wait and the turn. */
 #define WH_TAG(kind, id) ((uint64_t)(kind) << 32 | (id))
-enum wh_tag { WH_TAG_WAKE = 0, WH_TAG_UDP = 1, WH_TAG_RING = 2, WH_TAG_TAP = 3 };
+enum wh_tag { WH_TAG_WAKE = 0, WH_TAG_UDP = 1, WH_TAG_RING = 2, WH_TAG_TAP = 3, WH_TAG_STREAM = 4 };
 
 #endif

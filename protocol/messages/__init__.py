@@ -75,7 +75,17 @@ from protocol.messages.orders import (
     Trust,
     Trusted,
 )
-from protocol.messages.peers import LinkState, LinkStateEntry, LinkStates, MacAdvert, MacAdverts, PeerHello, TunnelKey
+from protocol.messages.peers import (
+    LinkState,
+    LinkStateEntry,
+    LinkStates,
+    MacAdvert,
+    MacAdverts,
+    PeerHello,
+    TunnelCookie,
+    TunnelKey,
+    TunnelStream,
+)
 from protocol.messages.ports import (
     Attachment,
     AttachmentState,
@@ -209,8 +219,10 @@ __all__ = [
     "Text",
     "Trust",
     "Trusted",
+    "TunnelCookie",
     "TunnelKey",
     "TunnelStatus",
+    "TunnelStream",
     "Vni",
     "Warmed",
     "to_builtins",

@@ -27,6 +27,24 @@ class TunnelKey(Request, frozen=True, kw_only=True):
         return f"TunnelKey(epoch={self.epoch}, cipher={self.cipher})"
 
 
+class TunnelStream(Request, frozen=True, kw_only=True):
+    """The sender wants to carry the tunnel over TCP, since UDP does not come through (SPEC 8.10)."""
+
+    method: ClassVar[str] = "peer.stream"
+
+
+class TunnelCookie(Message, frozen=True, kw_only=True):
+    """What the connection begins with. Good for one, soon."""
+
+    cookie: Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+    def __repr__(self) -> str:  # who has it may be taken for the peer
+        return "TunnelCookie(...)"
+
+
+TunnelStream.answer = TunnelCookie
+
+
 class MacAdvert(Message, frozen=True, kw_only=True):
     """In the manner of an EVPN type-2 route (RFC 7432 §7.2, mobility §7.7)."""
 
@@ -52,7 +70,7 @@ class LinkStateEntry(Message, frozen=True, kw_only=True):
 
 
 class LinkState(Message, frozen=True, kw_only=True):
-    """One node's LSA: the peers that it reaches directly over UDP."""
+    """One node's LSA: the peers that it reaches directly."""
 
     origin: NodeId
     sequence: Sequence

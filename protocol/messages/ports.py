@@ -116,6 +116,7 @@ class PortStatus(Message, frozen=True, kw_only=True):
 class TunnelStatus(Message, frozen=True, kw_only=True):
     node: NodeId
     via: NodeId | None = None  # the next hop, the node itself when direct; none: no way is known
+    path: Literal["", "udp", "tcp"] = ""  # by which the node itself is reached; empty: by none
     counters: Annotated[dict[CounterName, Counter], Meta(max_length=64)] = {}
 
 

@@ -153,14 +153,14 @@ static void idle_costs_nothing(void)
     n1.sw->fdb_age_ns = 800000000ull; /* ages each 100 ms from now on */
     struct wh_network *net = wh_idmap_get(&n1.sw->networks, VNI);
     net->next_slice_ns = n1.sw->timer_ns = 0;
-    first = now = p->probe_id;
+    first = now = p->udp.id;
     wh_switch_unlock(n1.sw);
     wh_switch_wake(n1.sw);
     CHECK(pthread_getcpuclockid(n1.sw->thread, &clock) == 0 && clock_gettime(clock, &before) == 0);
     while (now - first < 2 && !failures) {
         poll(NULL, 0, 5);
         wh_switch_lock(n1.sw);
-        now = p->probe_id;
+        now = p->udp.id;
         wh_switch_unlock(n1.sw);
     }
     CHECK(clock_gettime(clock, &after) == 0);

@@ -25,7 +25,7 @@ static uint64_t datagrams_to(struct node *from, uint32_t node)
 {
     wh_switch_lock(from->sw);
     const struct wh_peer *p = wh_idmap_get(&from->sw->peers, node);
-    uint64_t n = p->tx.counter - p->probe_id; /* answers to probes are few */
+    uint64_t n = p->tx.counter - p->udp.id; /* answers to probes are few */
     wh_switch_unlock(from->sw);
     return n;
 }

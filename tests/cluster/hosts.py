@@ -2,7 +2,8 @@
 
 The test's own namespace is on the bridge too (:attr:`Hosts.outside`): a coordinator runs there, so that the test
 reaches its API. Needs root. A host is cut off wholly (:meth:`Hosts.cut`) or from one other host (:meth:`Hosts.block`,
-by blackhole routes on both sides, so that neither TCP nor UDP passes in either direction).
+by blackhole routes on both sides, so that neither TCP nor UDP passes in either direction); UDP alone is dropped by
+:meth:`Hosts.block_udp`.
 """
 
 from __future__ import annotations
@@ -96,6 +97,20 @@ class Hosts:
         """These two can no longer reach each other directly; everybody else still reaches both."""
         for here, there in ((one, other), (other, one)):
             _ip("-n", self[here].namespace, "route", "add", "blackhole", f"{self[there].address}/32")
+
+    def block_udp(self, name: str) -> None:
+        """What comes to the host by UDP is dropped without a word, as a firewall does it."""
+        rule = ["-n", self[name].namespace, "rule"]
+        # The rule for a host's own addresses is the very first; it has to stand behind ours.
+        _ip(*rule, "add", "pref", "10", "lookup", "local")
+        _ip(*rule, "add", "pref", "5", "iif", "eth0", "ipproto", "udp", "blackhole")
+        _ip(*rule, "del", "pref", "0")
+
+    def unblock_udp(self, name: str) -> None:
+        rule = ["-n", self[name].namespace, "rule"]
+        _ip(*rule, "add", "pref", "0", "lookup", "local")
+        for preference in ("5", "10"):
+            _ip(*rule, "del", "pref", preference)
 
     def unblock(self, one: str, other: str) -> None:
         for here, there in ((one, other), (other, one)):

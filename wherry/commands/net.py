@@ -44,8 +44,17 @@ def _each(picture: Net) -> list[tuple[str, Mapping[str, Any], str]]:
     return found + [("switch", node, str(node.get("name"))) for node in picture.nodes]
 
 
+def _way(tunnel: Mapping[str, Any]) -> str:
+    via = tunnel.get("via")
+    if via is None:
+        return "nothing"
+    return str(tunnel.get("path") or "nothing") if via == tunnel.get("peer") else str(via)
+
+
 def rates(before: Net, after: Net) -> list[dict[str, Any]]:
-    """One entry for each port, tunnel and switch of ``after``: ``kind name network node rates dropped``.
+    """One entry for each port, tunnel and switch of ``after``: ``kind name network node by rates dropped``.
+
+    ``by``, of a tunnel: "udp", "tcp", the node that relays it, or "nothing"; of the others None.
 
     ``rates``: per second, between the two pictures by the clock of the node; None where it was not in the first, or has
     begun anew since. ``dropped``: totals by reason, those that are not zero."""
@@ -60,13 +69,16 @@ def rates(before: Net, after: Net) -> list[dict[str, Any]]:
         speeds = None
         if old is not None and not anew and seconds > 0:
             speeds = {name: (value - old.get(name, 0)) / seconds for name, value in counters.items()}
-        name = {"port": item.get("name"), "tunnel": f"to {item.get('peer')}", "switch": "all"}[kind]
+        by = _way(item) if kind == "tunnel" else None
+        to = f"to {item.get('peer')}" + (f" by {by}" if by != "udp" else "")
+        name = {"port": item.get("name"), "tunnel": to, "switch": "all"}[kind]
         out.append(
             {
                 "kind": str(item.get("kind")) if kind == "port" else kind,
                 "name": name,
                 "network": item.get("network"),
                 "node": node,
+                "by": by,
                 "rates": speeds,
                 "dropped": {k.removeprefix("drop_"): v for k, v in counters.items() if k.startswith("drop_") and v},
             }
@@ -151,6 +163,7 @@ async def _once(client: Client, interval: float) -> list[dict[str, Any]]:
 def top(ctx: click.Context, once: bool, interval: float, as_json: bool) -> None:
     """Ports, tunnels and switches: frames and bits a second, and what was dropped, by reason. Ctrl-C ends it.
 
+    A tunnel is UDP unless its name says by what else: tcp, another node that relays it, or nothing.
     rx is what came in at the port or tunnel, tx what went out there. Reasons count since the port was made.
     """
     if not (as_json or once or not sys.stdout.isatty()):
