@@ -44,6 +44,8 @@ DEBUG_SOCKET = "gdb.sock"
 HISTORY = 64 * 1024  # of console output that a migration takes along, as much as the machine keeps
 SAVE_FORMAT = 1
 MAX_WARM_MS = 1000
+MAX_THROTTLE = 99  # percent
+MAX_LEASE_MS = 60_000
 UNSUPPORTED = -13
 _STATE_ERROR = -4
 _EXISTS = -12
@@ -101,6 +103,7 @@ class GuestProcess(Loop):
             "started": self.started,
             "missing": self.missing,
             "debugger": self.machine.debugged,
+            "throttle": self.machine.throttled,
             "stats": self.machine.stats(),
         }
 
@@ -130,6 +133,16 @@ class GuestProcess(Loop):
         when = self.machine.resume()
         self.state = "running"
         return {"at": _real_time(when)}
+
+    def op_throttle(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
+        """Rest ``percent`` of the time, for ``lease_ms`` or until asked again: a migration must catch up."""
+        percent, lease_ms = request.get("percent"), request.get("lease_ms")
+        if not isinstance(percent, int) or not 0 <= percent <= MAX_THROTTLE:
+            raise BadRequest(INVALID, "percent", f"{percent!r} is not 0..{MAX_THROTTLE}")
+        if not isinstance(lease_ms, int) or not 0 <= lease_ms <= MAX_LEASE_MS:
+            raise BadRequest(INVALID, "lease_ms", f"{lease_ms!r} is not 0..{MAX_LEASE_MS}")
+        self.machine.throttle(percent, lease_ms)
+        return {}
 
     def op_save(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         """Everything but RAM, and the kept console: it belongs to the guest, not to the process."""

@@ -135,6 +135,17 @@ class Machine:
         check(self._lib.wh_machine_resume(self._m, when))
         return int(when[0])
 
+    def throttle(self, percent: int, lease_ms: int) -> None:
+        """Have the harts rest so much of the time that they would run, for so long or until asked again; 0: off.
+        Raises CoreStateError when nothing runs, CoreUnsupported with icount."""
+        err = new_error()
+        check(self._lib.wh_machine_throttle(self._m, percent, lease_ms, err), err)
+
+    @property
+    def throttled(self) -> int:
+        """Percent of their time that the harts rest now."""
+        return int(self._lib.wh_machine_throttled(self._m))
+
     def stop(self) -> None:
         check(self._lib.wh_machine_stop(self._m))
 

@@ -330,6 +330,7 @@ void wh_machine_get_stats(wh_machine *m, wh_machine_stats *out)
         out->exits_limit += exits(&m->hart[i], WH_EXIT_LIMIT);
         out->exits_debug += exits(&m->hart[i], WH_EXIT_DEBUG);
         out->wfi_ns += with_present(&m->hart[i].wfi_ns, &m->hart[i].wfi_since);
+        out->throttled_ns += atomic_load_explicit(&m->hart[i].throttled_ns, memory_order_relaxed);
         out->run_ns += with_present(&m->hart[i].run_ns, &m->hart[i].run_since);
     }
     wh_door_stats door;

@@ -117,7 +117,21 @@ typedef struct wh_board_hart {
     _Atomic bool held;                      /* the debugger lets others go on without this one */
     wh_debug_hit untold; /* under run_lock: a watchpoint that it met while another hart's stop was being told */
     uint64_t start_pc, start_opaque;
+    uint64_t throttle_paid;  /* throttle.c: run_ns at its last rest; its own thread's */
+    uint32_t throttle_asked; /* the same: which throttle that was */
+    _Atomic uint64_t throttled_ns;
 } wh_board_hart;
+
+/* ---- throttle.c */
+typedef struct wh_throttle {
+    _Atomic uint32_t percent; /* of its time that a hart rests; 0: off */
+    _Atomic uint32_t asked;   /* changes with it */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint64_t until; /* host ns at which it ends by itself */
+    bool made, quit;
+    pthread_t thread;
+} wh_throttle;
 
 /* ---- restore.c: where absent pages come from, and the thread that brings them in */
 typedef struct wh_restore {
@@ -191,6 +205,7 @@ struct wh_machine {
     wh_channel channel[WH_CHANNELS];
     wh_events events;
     wh_restore restore;
+    wh_throttle throttle;
     uint8_t seed[64]; /* for the device tree: kaslr-seed, rng-seed */
 
     _Atomic uint64_t clock_base; /* host ns at mtime 0, modulo 2^64 */
@@ -254,6 +269,11 @@ void wh_hart_wake(wh_board_hart *h);
 /* Waits until mtime `until`, or until someone wakes it after seq was read from h->wake. The caller reads seq, then
  * looks whether there is something to do, then sleeps: so no wake is lost between. */
 void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until);
+/* throttle.c */
+int wh_throttle_init(wh_machine *m, wh_error *err);
+void wh_throttle_destroy(wh_machine *m);
+bool wh_throttle_rest(wh_board_hart *h); /* on its thread: it was kept from running for a while, look again */
+void wh_throttle_stop(wh_machine *m);    /* nobody throttles it any more */
 /* debug.c */
 int wh_debug_init(wh_machine *m, wh_error *err);
 void wh_debug_destroy(wh_machine *m);

@@ -20,12 +20,14 @@ int wh_run_init(wh_machine *m, wh_error *err)
     pthread_mutex_init(&m->run_lock, NULL);
     pthread_cond_init(&m->run_changed, NULL);
     pthread_cond_init(&m->parked_changed, NULL);
-    return wh_io_init(m, err);
+    int status = wh_throttle_init(m, err);
+    return status ? status : wh_io_init(m, err);
 }
 
 void wh_run_destroy(wh_machine *m)
 {
     wh_io_destroy(m);
+    wh_throttle_destroy(m);
     pthread_cond_destroy(&m->parked_changed);
     pthread_cond_destroy(&m->run_changed);
     pthread_mutex_destroy(&m->run_lock);

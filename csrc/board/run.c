@@ -23,7 +23,7 @@ static void *hart_main(void *arg)
     snprintf(name, sizeof name, "hart %u", h->index);
     pthread_setname_np(pthread_self(), name);
     while (wh_run_checkpoint(h->machine, &h->parked)) {
-        if (wh_debug_held(h) || !wh_hsm_step(h))
+        if (wh_throttle_rest(h) || wh_debug_held(h) || !wh_hsm_step(h))
             continue;
         switch (wh_run_execute(h)) {
         case WH_EXIT_WFI:
@@ -124,6 +124,7 @@ int wh_machine_stop(wh_machine *m)
     m->io_made = false;
     m->hart_threads = m->threads = 0;
     pthread_mutex_unlock(&m->run_lock);
+    wh_throttle_stop(m);
     for (unsigned i = 0; i < harts; i++)
         pthread_join(m->hart[i].thread, NULL);
     if (io)

@@ -11,12 +11,12 @@ packed or placed at once, without a thread: in the blackout each change of threa
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import trio
 
-from node.core import CoreDataError
+from node.core import CoreDataError, CoreError
+from node.migration.bucket import TokenBucket
 from node.ramview import PAGE, Batch, RamView
 
 BATCH = 1 << 20
@@ -36,26 +36,29 @@ class RoundStats(NamedTuple):
 
 
 class PageSender:
-    """The source's end. ``bandwidth``: bytes per second, 0 unlimited; the last round is never limited."""
+    """The source's end. ``bucket`` limits the rounds of a running guest: one that is paused is not kept waiting, unless
+    it was paused for all of its pages (``send_round`` says)."""
 
-    def __init__(self, view: RamView, stream: trio.abc.HalfCloseableStream, bandwidth: int) -> None:
+    def __init__(self, view: RamView, stream: trio.abc.HalfCloseableStream, bucket: TokenBucket) -> None:
         self._view = view
         self._stream = stream
-        self._bandwidth = bandwidth
+        self._bucket = bucket
         self._buffers = (bytearray(4 + BATCH), bytearray(4 + BATCH))
+        self._limited = True
         self.sent = 0  # bytes of all rounds, counted while they go out
 
-    async def send_round(self, *, last: bool = False) -> RoundStats:
+    async def send_round(self, *, last: bool = False, limited: bool = True) -> RoundStats:
         """One round: fetch and clear the dirty bits, send those pages, wait until the target has them (``last``: until
         they are on their way, and end the stream). Raises CoreError (this host), trio.BrokenResourceError (the target).
         """
+        self._limited = limited
         if last:
             dirty = self._view.round(_ROUND_TIMEOUT_MS)  # the harts are parked: it does not wait
         else:
             dirty = await trio.to_thread.run_sync(self._view.round, _ROUND_TIMEOUT_MS, limiter=limiter)
         stats = RoundStats(0, 0, 0)
         if dirty:
-            stats = await self._send_set(dirty, math.inf if last or not self._bandwidth else self._bandwidth)
+            stats = await self._send_set(dirty)
         if last:
             await self._stream.send_eof()
             return stats
@@ -64,23 +67,29 @@ class PageSender:
             raise trio.BrokenResourceError("the target closed the page stream")
         return stats
 
-    async def _send_set(self, dirty: int, rate: float) -> RoundStats:
+    async def _send_set(self, dirty: int) -> RoundStats:
         pages = zero = size = 0
         inline = dirty * PAGE <= SMALL
-        began = trio.current_time()
         current = 0
         batch = await self._pack(current, inline)
         while True:
             pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + 4 + batch.size
             ready = memoryview(self._buffers[current])[: 4 + batch.size]
-            self.sent += len(ready)
             if not batch.more:
-                await self._stream.send_all(ready)
+                await self._send(ready)
                 return RoundStats(pages, zero, size)
             current = 1 - current
             batch = await self._pack_while_sending(current, ready)
-            if rate != math.inf:
-                await trio.sleep_until(began + size / rate)
+
+    async def _send(self, data: memoryview) -> None:
+        """In slices, so that the count of bytes moves while they do, and that the limit holds over short times too."""
+        step = self._bucket.slice
+        for start in range(0, len(data), step):
+            part = data[start : start + step]
+            if self._limited and self._bucket.rate:
+                await trio.sleep_until(self._bucket.take(len(part), trio.current_time()))
+            await self._stream.send_all(part)
+            self.sent += len(part)
 
     async def _pack(self, which: int, inline: bool) -> Batch:
         buffer = self._buffers[which]
@@ -93,13 +102,22 @@ class PageSender:
 
     async def _pack_while_sending(self, which: int, ready: memoryview) -> Batch:
         packed: list[Batch] = []
+        problems: list[Exception] = []
 
         async def pack() -> None:
-            packed.append(await self._pack(which, False))
+            try:
+                packed.append(await self._pack(which, False))
+            except CoreError as error:
+                problems.append(error)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pack)
-            await self._stream.send_all(ready)
+            try:
+                await self._send(ready)
+            except trio.BrokenResourceError as error:  # not out of the nursery: whoever waits knows it by its name
+                problems.append(error)
+        if problems:
+            raise problems[0]
         return packed[0]
 
 

@@ -17,9 +17,11 @@ from node.core import CoreError, CoreStateError
 from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.host import Host
+from node.migration.bucket import TokenBucket
 from node.migration.driver import Driver
 from node.migration.pages import PageSender, limiter
 from node.migration.serve import PageServer
+from node.migration.throttle import Throttle
 from node.ramview import RamView
 from protocol.errors import LinkError, Refused, RemoteError
 from protocol.messages import (
@@ -38,6 +40,7 @@ from protocol.messages import TargetReady as Ready
 from protocol.migration import (
     Checksummed,
     ComputeChecksum,
+    Copying,
     Effect,
     FinishTarget,
     FreeGuest,
@@ -56,6 +59,7 @@ from protocol.migration import (
     SendState,
     Served,
     ServePages,
+    SetThrottle,
     Source,
     SourcePhase,
     StateSaved,
@@ -75,6 +79,8 @@ PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
 STATE_TIMEOUT = 30.0
 FINISH_TIMEOUT = 10.0
 WARM_TIMEOUT = 1.0
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, 0.25  # between two looks at a round under way
+MOST_LOOKS = 200  # at one round: its curve says no more by then
 SHORTEST_HOT = 8  # bytes: a shorter list names no block
 _CLOCK_SAMPLES = 4
 _PARKED_MS = 2000  # harts that are paused acknowledge a round at once
@@ -95,6 +101,7 @@ class SourceDriver(Driver):
         self._view: RamView | None = None
         self._sender: PageSender | None = None
         self._copy = trio.CancelScope()
+        self._throttle = Throttle()
         self._warmed = False
         self._telling = False
         self._told = trio.Event()  # the target has answered FinishTarget, or will not
@@ -109,6 +116,7 @@ class SourceDriver(Driver):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_guest)
+                nursery.start_soon(self._throttle.keep, self.guest)
                 await super().run()
                 nursery.cancel_scope.cancel()
         finally:
@@ -135,7 +143,9 @@ class SourceDriver(Driver):
             case SendRound():
                 self.start(self._send_round, effect)
             case StopCopy():
-                self._stop_copy()
+                await self._stop_copy()
+            case SetThrottle(percent):
+                await self._throttle.set(self.guest, percent)
             case PauseGuest():
                 self.start(self._pause, effect)
             case SendLastRound():
@@ -210,7 +220,7 @@ class SourceDriver(Driver):
             self._stream = await link.open_stream(MigrationPages(migration=self.machine.migration))
             self._view = guest.live.open_view()
             self._view.track(True)
-            self._sender = PageSender(self._view, self._stream, self.params.bandwidth)
+            self._sender = PageSender(self._view, self._stream, TokenBucket(self.params.bandwidth))
         except RemoteError as error:
             self.feed(TargetLost(f"the target refuses: {error.message or error.code}"))
             return
@@ -225,16 +235,36 @@ class SourceDriver(Driver):
         assert self._sender is not None
         assert self._view is not None
         began = trio.current_time()
-        self._copy = trio.CancelScope()
+        curve: list[tuple[float, int]] = []
+        self._copy, looking = trio.CancelScope(), trio.CancelScope()
+        self._nursery.start_soon(self._look, looking, began, curve)
         with self._copy:
             try:
                 stats = await self._sender.send_round()
             except trio.BrokenResourceError as error:
                 self.feed(TargetLost(f"the page stream broke: {error}"))
                 return
+            finally:
+                looking.cancel()
             seconds = trio.current_time() - began
+            curve.append((seconds, self._view.dirty_now))
             await self._warm()
-            self.feed(RoundDone(stats.pages, stats.zero_pages, stats.size, seconds, self._view.dirty_now))
+            done = RoundDone(stats.pages, stats.zero_pages, stats.size, seconds, self._view.dirty_now, tuple(curve))
+            self.feed(done)
+
+    async def _look(self, scope: trio.CancelScope, began: float, curve: list[tuple[float, int]]) -> None:
+        """While a round is under way: how many pages are dirty by now, at times that double, and that it is alive."""
+        assert self._sender is not None
+        assert self._view is not None
+        after = FIRST_LOOK_S
+        with scope:
+            while True:
+                await trio.sleep(after)
+                dirty = self._view.dirty_now
+                if len(curve) < MOST_LOOKS:
+                    curve.append((trio.current_time() - began, dirty))
+                self.feed(Copying(self._sender.sent, dirty))
+                after = min(2 * after, LONGEST_LOOK_S)
 
     async def _warm(self) -> None:
         """Once, behind the first round: the target has the code, and the guest still runs here while it is translated.
@@ -254,12 +284,13 @@ class SourceDriver(Driver):
         except (LinkError, RemoteError, CoreError, trio.TooSlowError) as error:
             log.info("%s no warm start: %s", self.tag, error)
 
-    def _stop_copy(self) -> None:
+    async def _stop_copy(self) -> None:
         self._copy.cancel()
         if self._stream is not None:
             self._stream.abort("cancelled", "the copy was stopped")
         if self._view is not None:
             self._view.track(False)
+        await self._throttle.off(self.host.guests.find(self.machine.guest))
 
     # -- SWITCH
 
@@ -278,7 +309,7 @@ class SourceDriver(Driver):
     async def _send_last_round(self, effect: SendLastRound) -> None:
         assert self._sender is not None
         try:
-            stats = await self._sender.send_round(last=True)
+            stats = await self._sender.send_round(last=True, limited=not self.machine.rounds)
         except trio.BrokenResourceError as error:
             self.feed(TargetLost(f"the page stream broke: {error}"))
             return

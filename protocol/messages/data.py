@@ -12,6 +12,9 @@ GuestState = Literal[
     "pending", "starting", "running", "paused", "migrating", "stopping", "stopped", "crashed", "unknown"
 ]
 
+MigrationMode = Literal["auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold"]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+
 
 class PortSettings(Message, frozen=True, kw_only=True, omit_defaults=True):
     """What a port lets through. What is not given is as the port's kind and network have it."""

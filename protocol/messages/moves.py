@@ -7,10 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from protocol.messages.base import Bytes, Generation, Id, Message, NodeId, Request, StreamOpen, Text
-from protocol.messages.data import GuestSpec, NodeInfo
+from protocol.messages.data import GuestSpec, MigrationMode, NodeInfo
 from protocol.messages.reports import MigrationResult
 
-MigrationMode = Literal["auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold"]
 OnStall = Literal["abort", "throttle", "postcopy"]
 
 

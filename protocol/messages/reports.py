@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from protocol.messages.base import Address, Bytes, Generation, Id, Message, Name, NodeId, Notice, Request, Text
-from protocol.messages.data import GuestStatus, NetworkInfo, NodeInfo, Resources
+from protocol.messages.data import GuestStatus, MigrationMode, NetworkInfo, NodeInfo, Percent, Resources
 
 
 class Register(Request, frozen=True, kw_only=True):
@@ -86,6 +86,22 @@ class MigrationProgress(Notice, frozen=True, kw_only=True):
     dirty_pages: int
     remaining: Bytes
     predicted_blackout_ms: float
+    mode: MigrationMode = "precopy"
+    throttle: Percent = 0  # of its time that the guest rests
+    dirty_rate: float = 0.0  # pages/s that it writes first in a round
+    elapsed_ms: float = 0.0  # since the source was told
+    predicted_ms: float = 0.0  # the same, of the pause to come; 0: not known yet
+
+
+class Predicted(Message, frozen=True, kw_only=True):
+    """Of a whole migration. ``blackout_ms``: transfer of the last pages. Not ``converges``: the figures are those of
+    the point at which pre-copy stops to gain."""
+
+    rounds: int
+    bytes: Bytes
+    total_ms: float
+    blackout_ms: float
+    converges: bool
 
 
 class MigrationResult(Notice, frozen=True, kw_only=True):
@@ -107,6 +123,11 @@ class MigrationResult(Notice, frozen=True, kw_only=True):
     verify_ms: float = 0.0
     source_checksum: Text = ""
     target_checksum: Text = ""
+    mode: MigrationMode = "precopy"
+    throttle: Percent = 0  # the most
+    prepare_ms: float = 0.0
+    copy_ms: float = 0.0
+    predicted: Predicted | None = None  # after the first round
 
 
 class Decide(Request, frozen=True, kw_only=True):

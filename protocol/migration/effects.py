@@ -70,7 +70,15 @@ class SendRound:
 
 @dataclass(frozen=True, slots=True)
 class StopCopy:
-    """S. Stop a round that is under way, close the page stream, dirty tracking off."""
+    """S. Stop a round that is under way, close the page stream, dirty tracking off, the guest unthrottled."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetThrottle:
+    """S. From now on the harts rest ``percent`` of the time that they would run. Ends by itself with StopCopy, with the
+    source's copy, and when its agent is gone. A failure is StepFailed(step="SetThrottle"): the guest is not slower."""
+
+    percent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +213,7 @@ Effect = (
     | PrepareTarget
     | SendRound
     | StopCopy
+    | SetThrottle
     | PauseGuest
     | SendLastRound
     | LeavePages

@@ -73,12 +73,21 @@ class TargetLost:
 @dataclass(frozen=True, slots=True)
 class RoundDone:
     """S. All pages of a round lie in the target's RAM. ``seconds`` from SendRound until then; ``dirty_pages`` is the
-    number of pages dirty at its end."""
+    number of pages dirty at its end. ``curve``: (seconds since SendRound, pages dirty then), as often as was looked."""
 
     pages: int
     zero_pages: int
     bytes: int
     seconds: float
+    dirty_pages: int
+    curve: tuple[tuple[float, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """S. While pages go out, several times a second: bytes of the migration so far, and pages dirty now."""
+
+    bytes: int
     dirty_pages: int
 
 
@@ -206,6 +215,7 @@ SourceEvent = (
     | TargetPrepared
     | TargetLost
     | RoundDone
+    | Copying
     | Paused
     | LastRoundDone
     | StateSaved

@@ -7,7 +7,7 @@ from typing import Final
 
 from protocol.messages import MigrationParams
 
-BUILT: Final = frozenset({"auto", "precopy", "postcopy", "hybrid"})
+BUILT: Final = frozenset({"auto", "precopy", "postcopy", "hybrid", "stop-and-copy"})
 MOST_STREAMS: Final = 1
 
 
@@ -15,8 +15,6 @@ def refusal(params: MigrationParams) -> tuple[str, str] | None:
     """(field, message) of the first wish that is not built; None: it can be done. The error's code is "unsupported"."""
     if params.mode not in BUILT:
         return "mode", f"mode {params.mode} is not built yet; there are: {', '.join(sorted(BUILT))}"
-    if params.on_stall == "postcopy" and "hybrid" not in BUILT:
-        return "on_stall", "post-copy is not built yet; a migration that stalls can be throttled or given up"
     if params.streams > MOST_STREAMS:
         return "streams", f"{params.streams} streams are not built yet; at most {MOST_STREAMS}"
     if params.verify and (params.mode in ("postcopy", "hybrid") or params.on_stall == "postcopy"):

@@ -1,6 +1,6 @@
 """The end that gives a guest away. Theory, diagram and rules: :mod:`protocol.migration`.
 
-PREPARE ──► COPY ◄──► HOLD (converged, but no coordinator)
+PREPARE ──► COPY ◄──► HOLD (it could switch, but has no coordinator)      how COPY goes on: plan.py
    │          │
    │        SWITCH  guest paused, "commit" not asked       any failure ──► ABORT: resumes at once
    │          │
@@ -13,21 +13,21 @@ PREPARE ──► COPY ◄──► HOLD (converged, but no coordinator)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Literal
 
-from protocol.messages import MigrationParams, MigrationProgress, MigrationResult
+from protocol.messages import MigrationMode, MigrationParams, MigrationProgress, MigrationResult, Predicted
 from protocol.migration import effects as fx
 from protocol.migration import events as ev
+from protocol.migration.plan import Again, Choice, GiveUp, GoPostcopy, Plan, Switch, Throttle
 from protocol.migration.question import StoreQuestion
 
 PAGE: Final = 4096
 SWITCH_TIMEOUT: Final = 30.0
 FINISH_TIMEOUT: Final = 10.0
-RATE_SAMPLE: Final = 256 << 10  # a round of fewer bytes says little about the rate
-SMALL_MS: Final = 5.0  # of predicted blackout: below it another round is not worth its time
-SHRINKS: Final = 0.75  # a round that leaves more of the one before it than this does not make the next one small
+STALL: Final = 10.0  # seconds without a byte
 
 Effects = list[fx.Effect]
 
@@ -67,10 +67,9 @@ class Source:
         self.target = target
         self.params = params
         self.phase = _P.IDLE
+        self.plan = Plan(params)
         self.rounds = 0
         self.pages = self.zero_pages = self.bytes = 0
-        self.rate = 0.0  # bytes/s of the last round that was large enough
-        self.predicted_ms = 0.0
         self._coordinator = True
         self._question = StoreQuestion()
         self._started = 0.0
@@ -79,12 +78,14 @@ class Source:
         self._ready = False
         self._checksums = ["", ""]  # source's, target's
         self._verify_ms = 0.0
-        self._dirty = 0  # pages that the round before left
         self.postcopy = False  # pages stay here at the switch
         self.left = 0  # how many the target lacks
         self._pulled = False  # it has all
         self._switched = 0.0
         self._pull_ms = 0.0
+        self._moved = (0.0, 0)  # when bytes were last seen to move, and how many had
+        self._copy_began = self._switch_began = 0.0
+        self._first = (0, 0.0)  # bytes sent and milliseconds gone after the first round
         self._paused_at = 0.0
         self._blackout = (0.0, 0.0)  # milliseconds, error
         self._reason = ""
@@ -107,9 +108,20 @@ class Source:
         return source, [*source._question.want("abort", source._reason)]
 
     @property
+    def rate(self) -> float:
+        """Bytes/s of the last round that was large enough."""
+        return self.plan.rate
+
+    @property
+    def predicted_ms(self) -> float:
+        """The blackout, if the switch came now."""
+        return self.plan.predicted_ms
+
+    @property
     def wakeup(self) -> float | None:
         """When it wants a Tick."""
-        times = [t for t in (self._deadline, self._question.retry_at) if t is not None]
+        stalls = self._moved[0] + STALL if self.phase is _P.COPY else None
+        times = [t for t in (self._deadline, stalls, self._question.retry_at) if t is not None]
         return min(times) if times and self.phase is not _P.DONE else None
 
     def handle(self, event: ev.SourceEvent, now: float) -> Effects:
@@ -133,45 +145,61 @@ class Source:
         return [self._persist("copy"), fx.PrepareTarget(), self._progress(now, 0)]
 
     def _on_prepared(self, event: ev.TargetPrepared, now: float) -> Effects:
-        self.phase = _P.COPY
-        if self.params.mode == "postcopy":
-            return self._switch(now, leave=True) if self._coordinator else self._hold()
-        return self._next_round(now)
+        self._copy_began = now
+        return self._chosen(self.plan.begin(), now)
 
     def _next_round(self, now: float) -> Effects:
         self.phase = _P.COPY
         self.rounds += 1
+        self._moved = (now, self.bytes)
         return [fx.SendRound(self.rounds)]
+
+    def _on_copying(self, event: ev.Copying, now: float) -> Effects:
+        if event.bytes != self._moved[1]:
+            self._moved = (now, event.bytes)
+        return [self._progress(now, event.dirty_pages, bytes_now=event.bytes)]
 
     def _on_round(self, event: ev.RoundDone, now: float) -> Effects:
         self._count(event)
-        if event.bytes >= RATE_SAMPLE or not self.rate:
-            self.rate = event.bytes / max(event.seconds, 1e-6)
-        remaining = event.dirty_pages * PAGE
-        self.predicted_ms = 1000.0 * remaining / self.rate if self.rate else (60_000.0 if remaining else 0.0)
-        progress: Effects = [self._progress(now, event.dirty_pages)]
-        smaller = not self._dirty or event.dirty_pages < SHRINKS * self._dirty
-        self._dirty = event.dirty_pages
-        worth = self.predicted_ms > SMALL_MS and smaller and self.rounds < self.params.max_rounds
-        if self.predicted_ms <= self.params.max_blackout_ms and not worth:
-            return progress + (self._switch(now) if self._coordinator else self._hold())
-        if self.params.mode == "hybrid" and not (smaller and self.rounds < self.params.max_rounds):
-            return progress + (self._switch(now, leave=True) if self._coordinator else self._hold())
-        if self.rounds >= self.params.max_rounds:
-            reason = (
-                f"does not converge: after {self.rounds} rounds a blackout of {self.predicted_ms:.0f} ms is predicted, "
-                f"allowed are {self.params.max_blackout_ms:g} ms"
-            )
-            return progress + self._abort(reason, now)
-        return progress + self._next_round(now)
+        left = self._deadline - now if self._deadline is not None else 0.0
+        choice = self.plan.after(event, left)
+        if self.rounds == 1:
+            self._first = (self.bytes, 1000 * (now - self._started))
+        return [self._progress(now, event.dirty_pages), *self._chosen(choice, now)]
+
+    def _chosen(self, choice: Choice, now: float) -> Effects:
+        match choice:
+            case Switch() | GoPostcopy() if not self._coordinator:
+                return self._hold()
+            case Switch():
+                return self._switch(now)
+            case GoPostcopy():
+                return self._switch(now, leave=True)
+            case Throttle(percent):
+                self.plan.resting(percent)
+                return [fx.SetThrottle(percent), *self._next_round(now)]
+            case GiveUp(reason):
+                return self._abort(reason, now)
+            case Again():
+                return self._next_round(now)
+
+    def _on_unthrottled(self, event: ev.StepFailed, now: float) -> Effects:
+        """The guest cannot be throttled: its rounds will show whether it must be."""
+        if event.step == "SetThrottle":
+            return self._abort(f"the guest writes too fast, and it cannot be throttled: {event.reason}", now)
+        return self._on_failure(event, now)
 
     def _hold(self) -> Effects:
+        """Nobody knows for how long: the guest is not to be slow meanwhile."""
         self.phase = _P.HOLD
-        return []
+        if not self.plan.throttle:
+            return []
+        self.plan.resting(0)
+        return [fx.SetThrottle(0)]
 
     def _on_restored_hold(self, event: ev.CoordinatorRestored, now: float) -> Effects:
-        if self.params.mode == "postcopy":
-            return self._switch(now, leave=True)
+        if not self.rounds:
+            return self._chosen(self.plan.begin(), now)
         return self._next_round(now)  # what was dirtied meanwhile may be much
 
     # ---- SWITCH
@@ -180,7 +208,9 @@ class Source:
         """``leave``: go over to post-copy; what is dirty then stays here to be pulled."""
         self.phase = _P.SWITCH
         self.postcopy = leave
-        self._deadline = now + SWITCH_TIMEOUT
+        self._switch_began = now
+        all_of_it = not self.rounds and self._deadline is not None  # stop-and-copy: that takes as long as it takes
+        self._deadline = max(now + SWITCH_TIMEOUT, self._deadline if all_of_it and self._deadline else 0.0)
         self._awaited = {ev.LastRoundDone, ev.StateSaved}
         if self._verify:
             self._awaited.add(ev.Checksummed)
@@ -344,14 +374,41 @@ class Source:
             if self.phase is _P.FINISH:
                 self._reason = "committed; the target did not say in time when it began"
                 return self._end("committed", now)
-            limit = SWITCH_TIMEOUT if self.phase is _P.SWITCH else self.params.deadline_s
+            limit = SWITCH_TIMEOUT if self.phase is _P.SWITCH and self.rounds else self.params.deadline_s
             return self._abort(f"not finished within {limit:g} s", now)
+        if self.phase is _P.COPY and now >= self._moved[0] + STALL:
+            return self._abort(f"stalled: no byte has moved for {STALL:g} s in round {self.rounds}", now)
         return [*self._question.tick(now)]
 
     def _on_restored(self, event: ev.CoordinatorRestored, now: float) -> Effects:
         return [*self._question.restored()]
 
     # ---- helpers
+
+    @property
+    def mode(self) -> MigrationMode:
+        """What is done: never "auto"."""
+        if self.postcopy and self.rounds:
+            return "hybrid"
+        return "precopy" if self.params.mode in ("auto", "hybrid") else self.params.mode
+
+    def _predicted(self, now: float) -> float:
+        """Milliseconds from the begin to the pause, as the last round has it; 0: nothing is known yet."""
+        ahead = self.plan.ahead
+        return 1000 * (now - self._started + ahead.seconds) if ahead is not None else 0.0
+
+    def _promised(self) -> Predicted | None:
+        """What was predicted after the first round; None: there was none."""
+        first = self.plan.first
+        if first is None or first.blackout_ms == math.inf:
+            return None
+        return Predicted(
+            rounds=1 + first.rounds,
+            bytes=self._first[0] + first.bytes,
+            total_ms=self._first[1] + 1000 * first.seconds + first.blackout_ms,
+            blackout_ms=first.blackout_ms,
+            converges=first.converges,
+        )
 
     def _count(self, stats: ev.RoundDone | ev.LastRoundDone | ev.Served) -> None:
         self.pages += stats.pages
@@ -362,7 +419,7 @@ class Source:
         record = fx.Record("source", self.migration, self.guest, self.generation, self.target, phase, self.postcopy)
         return fx.Persist(record)
 
-    def _progress(self, now: float, dirty: int, phase: str = "") -> fx.ReportProgress:
+    def _progress(self, now: float, dirty: int, phase: str = "", bytes_now: int = 0) -> fx.ReportProgress:
         return fx.ReportProgress(
             MigrationProgress(
                 migration=self.migration,
@@ -370,11 +427,16 @@ class Source:
                 round=self.rounds,
                 pages_sent=self.pages,
                 zero_pages=self.zero_pages,
-                bytes_sent=self.bytes,
+                bytes_sent=max(self.bytes, bytes_now),
                 bytes_per_s=self.rate,
                 dirty_pages=dirty,
                 remaining=dirty * PAGE,
                 predicted_blackout_ms=self.predicted_ms,
+                mode=self.mode,
+                throttle=self.plan.throttle,
+                dirty_rate=self.plan.dirty_rate,
+                elapsed_ms=1000 * (now - self._started),
+                predicted_ms=self._predicted(now),
             )
         )
 
@@ -398,6 +460,11 @@ class Source:
             target_checksum=self._checksums[1],
             postcopy=self.postcopy,
             pull_ms=self._pull_ms,
+            mode=self.mode,
+            throttle=self.plan.throttle_most,
+            prepare_ms=1000 * max(self._copy_began - self._started, 0.0),
+            copy_ms=1000 * max(self._switch_began - self._copy_began, 0.0),
+            predicted=self._promised(),
         )
         return [fx.Forget(), fx.Done(result)]
 
@@ -412,7 +479,12 @@ _FAILURES: Final[dict[type, Action]] = {
 _TABLE: Final[dict[SourcePhase, dict[type, Action]]] = {
     _P.IDLE: {ev.Start: Source._on_start},
     _P.PREPARE: {**_FAILURES, ev.TargetPrepared: Source._on_prepared},
-    _P.COPY: {**_FAILURES, ev.RoundDone: Source._on_round},
+    _P.COPY: {
+        **_FAILURES,
+        ev.StepFailed: Source._on_unthrottled,
+        ev.RoundDone: Source._on_round,
+        ev.Copying: Source._on_copying,
+    },
     _P.HOLD: {**_FAILURES, ev.CoordinatorRestored: Source._on_restored_hold},
     _P.SWITCH: {
         **_FAILURES,

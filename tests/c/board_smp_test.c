@@ -96,6 +96,7 @@ static void everything_at_once(void)
             CHECK(!wh_machine_save(w.m, &state, &len, &err));
             wh_buf_free(state);
         }
+        CHECK(!wh_machine_throttle(w.m, i % 3 * 30, 1000, &err)); /* rests and wakes meet pauses and fences */
         CHECK(count(w.m) == now);
         CHECK(!wh_machine_resume(w.m, NULL));
         while (count(w.m) ==

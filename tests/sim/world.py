@@ -43,6 +43,7 @@ class Copy:
     memory: int = 0
     busy_until: float = 0.0
     absent: int = 0  # chunks that are at the source yet
+    throttle: int = 0  # percent
 
 
 @dataclass(order=True)
@@ -77,6 +78,7 @@ class World:
         self.stopped_with: int | None = None
         self.trace: list[str] = []
         self.dead_hosts: set[int] = set()
+        self.writes = 0  # pages that the guest writes in each round; 0: fewer and fewer
 
     # ---- time
 
@@ -125,6 +127,7 @@ class World:
         assert not self.copies[owner].absent, "pages are missing still\n" + text
         states = {n: copy.state for n, copy in self.copies.items()}
         assert states == {owner: "running"}, f"{states}, owner {owner}\n{text}"
+        assert not self.copies[owner].throttle, f"the guest was left throttled\n{text}"
         for agent in self.agents.values():
             assert not agent.records, f"node {agent.node} still keeps {agent.records}\n{text}"
 
@@ -258,6 +261,8 @@ class Agent:
 
     def restart(self) -> None:
         self.forget_everything()
+        if self.node in self.world.copies:
+            self.world.copies[self.node].throttle = 0  # adoption
         for role, record in list(self.records.items()):
             if role == "source":
                 self.source, effects = Source.recover(record, self.world.now)
@@ -339,7 +344,17 @@ class Agent:
     def _nothing(self, machine: Any, effect: Any) -> None:
         pass
 
-    _do_StopCopy = _do_ReportProgress = _nothing
+    _do_ReportProgress = _nothing
+
+    def _do_SetThrottle(self, machine: Source, effect: fx.SetThrottle) -> None:
+        copy = self.world.copies.get(self.node)
+        if copy is not None:
+            copy.throttle = effect.percent
+
+    def _do_StopCopy(self, machine: Source, effect: fx.StopCopy) -> None:
+        copy = self.world.copies.get(self.node)
+        if copy is not None:
+            copy.throttle = 0
 
     def _do_Persist(self, machine: Any, effect: fx.Persist) -> None:
         self.records[effect.record.role] = effect.record
@@ -382,6 +397,8 @@ class Agent:
     def _do_SendRound(self, machine: Source, effect: fx.SendRound) -> None:
         copy = self.world.copies[self.node]
         memory, dirty = copy.memory, (1000 if effect.number < 3 else 1)
+        if self.world.writes:
+            dirty = int(self.world.writes * (1 - copy.throttle / 100))
         done = ev.RoundDone(100, 5, 1 << 20, 0.01, dirty)
         self._to_target(machine, "pages", memory, lambda _: self.feed(machine, done))
         if copy.state == "running":

@@ -74,8 +74,11 @@ def test_without_a_coordinator_the_switch_waits_and_copies_again_after_it() -> N
 
 def test_the_deadline_ends_a_copy_and_the_switch_has_its_own() -> None:
     machine = source(deadline_s=60)
-    assert machine.wakeup == 60
+    for now in range(5, 60, 5):
+        machine.handle(mig.Copying(now, 1000), now)
+        assert machine.wakeup == min(now + 10, 60)  # a stall would be noticed by then
     assert machine.handle(mig.Tick(), 59) == []
+    assert machine.wakeup == 60
     assert "ResumeGuest" in kinds(machine.handle(mig.Tick(), 60))
     machine = source(deadline_s=60)
     machine.handle(done(0), 50)
@@ -197,3 +200,44 @@ def test_a_migration_that_may_not_begin(row: mig.Begin, code: str) -> None:
     with pytest.raises(Refused) as caught:
         store.begin(row)
     assert caught.value.code == code
+
+
+def test_a_copy_in_which_no_byte_moves_is_given_up_with_that_reason() -> None:
+    machine = source(deadline_s=600)
+    machine.handle(mig.Copying(1000, 7), 4)
+    machine.handle(mig.Copying(1000, 7), 13)
+    assert machine.handle(mig.Tick(), 13.9) == []
+    assert "ResumeGuest" in kinds(machine.handle(mig.Tick(), 14))
+    (_, end) = machine.handle(mig.StoreAnswered("aborted", 5), 15)
+    assert isinstance(end, mig.Done)
+    assert "stalled: no byte has moved for 10 s in round 1" in end.result.reason
+
+
+def test_a_guest_that_writes_too_fast_is_throttled_until_it_converges() -> None:
+    machine = source(max_blackout_ms=30.0)
+    for _ in range(2):
+        assert kinds(machine.handle(done(3000), 1)) == ["SendRound"]
+    asked = next(e for e in machine.handle(done(3000), 1) if not isinstance(e, mig.ReportProgress))
+    assert isinstance(asked, mig.SetThrottle)
+    assert 60 <= asked.percent <= 99
+    machine.handle(done(600), 2)
+    assert kinds(machine.handle(done(590), 3)) == ["Persist", "PauseGuest"]
+
+
+def test_without_a_coordinator_nobody_is_kept_throttled() -> None:
+    machine = source(max_blackout_ms=30.0)
+    for _ in range(3):
+        machine.handle(done(3000), 1)
+    assert machine.plan.throttle
+    machine.handle(mig.CoordinatorLost(), 2)
+    assert kinds(machine.handle(done(0), 3)) == ["SetThrottle"]
+    assert machine.phase is mig.SourcePhase.HOLD
+    assert machine.plan.throttle == 0
+
+
+def test_stop_and_copy_pauses_before_the_first_page() -> None:
+    machine = mig.Source("m", "g", 5, 2, MigrationParams(mode="stop-and-copy", deadline_s=60))
+    machine.handle(mig.Start(), 0)
+    assert kinds(machine.handle(mig.TargetPrepared(), 1)) == ["Persist", "PauseGuest"]
+    assert machine.wakeup == 60
+    assert kinds(machine.handle(mig.Paused(0.0), 1)) == ["SendLastRound", "SaveState"]

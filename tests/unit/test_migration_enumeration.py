@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -62,9 +63,15 @@ FAULTS: dict[str, Fault] = {
 
 
 def migrate(
-    fault: Fault | None = None, at: int = -1, second: Fault | None = None, gap: int = 0, mode: MigrationMode = "precopy"
+    fault: Fault | None = None,
+    at: int = -1,
+    second: Fault | None = None,
+    gap: int = 0,
+    mode: MigrationMode = "precopy",
+    writes: int = 0,
 ) -> World:
     world = World()
+    world.writes = writes
 
     def strike(step: int) -> None:
         if fault and step == at:
@@ -73,7 +80,8 @@ def migrate(
             second(world)
 
     world.fault = strike
-    world.begin(MigrationParams(mode=mode, max_rounds=10, verify=mode == "precopy"))
+    verify = mode not in ("postcopy", "hybrid")
+    world.begin(MigrationParams(mode=mode, max_rounds=10, verify=verify))
     world.settle()
     return world
 
@@ -141,3 +149,18 @@ def test_two_faults_at_every_step(mode: MigrationMode, first: str) -> None:
         for step in range(POSTCOPY_STEPS if mode == "postcopy" else STEPS):
             for gap in (1, 3, 8):
                 migrate(FAULTS[first], step, FAULTS[second], gap, mode)
+
+
+KINDS: dict[str, dict[str, Any]] = {"throttled": {"writes": 3000}, "stop-and-copy": {"mode": "stop-and-copy"}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_fault_at_every_step_of_the_other_ways(kind: str) -> None:
+    """Besides the rest: no guest stays throttled."""
+    world = migrate(**KINDS[kind])
+    assert world.arbiter.migrations[MIGRATION].decision == "committed"
+    result = world.agents[1].finished[0]
+    assert (result.throttle > 0, result.rounds > 0) == ((kind == "throttled",) * 2)
+    for fault in FAULTS.values():
+        for step in range(world.steps):
+            migrate(fault, step, **KINDS[kind])

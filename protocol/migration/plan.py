@@ -1,0 +1,256 @@
+"""How the copy of a running guest goes on: predicts, and chooses after each round. Pure.
+
+The emulator knows every first store to a page within a round, so a round gives not one dirty rate but a curve: how many
+different pages were written t seconds after its begin. It is concave (a page counts once), and it is all that a
+prediction needs: the next round sends what is dirty now, takes ``cost`` bytes for each page at ``rate`` bytes/s, and
+leaves behind what the curve says for that time. Repeated, this gives rounds, bytes, total time and blackout. A guest
+that is throttled to a share s of its time writes in t seconds what it would have written in s t, so the curve is kept
+in the guest's own time and one curve serves every throttle.
+
+The choice after a round (:meth:`Plan.after`):
+
+- the predicted blackout is short enough, and another round would not shrink it much: switch;
+- pre-copy converges, in time: another round;
+- it does not (K rounds without gain, or predicted to end behind the deadline): what ``on_stall`` says. Throttling takes
+  the least share of rest that is predicted to converge in time, and at least a step more each time it has to be asked;
+- the rounds are used up, or a guest that rests nearly always still writes too fast: give up, with the figures.
+
+The source adds the deadline and the watch over bytes that do not move. So a copy always ends: rounds are counted, and
+each has its time.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.messages import MigrationParams
+from protocol.migration.events import RoundDone
+
+PAGE: Final = 4096
+RATE_SAMPLE: Final = 256 << 10  # a round of fewer bytes says little about the rate
+SMALL_MS: Final = 5.0  # of predicted blackout: below it another round is not worth its time
+SHRINKS: Final = 0.75  # a round that leaves more of the one before it than this does not make the next one small
+NO_GAIN_ROUNDS: Final = 2  # so many rounds in a row that do not shrink are a stall
+THROTTLE_STEP: Final = 5  # percent
+THROTTLE_MORE: Final = 15  # at least so much more when a throttled copy stalls again
+THROTTLE_MOST: Final = 99
+_FEW_ROUNDS: Final = 8  # a throttle that would need more is not strong enough
+_MARGIN: Final = 0.8  # of the time that is left: predictions err
+
+
+class Curve:
+    """Different pages written within t seconds of the guest's own time. Piecewise linear through the points given;
+    behind the last one it goes on with the last slope, up to ``most``: a guest that writes evenly is met exactly, one
+    that has touched all it uses is over-estimated."""
+
+    def __init__(self, points: Iterable[tuple[float, float]], most: float = math.inf) -> None:
+        self._t, self._pages, self._most = [0.0], [0.0], most
+        for t, pages in sorted(points):
+            if t > self._t[-1] + 1e-6:
+                self._t.append(t)
+                self._pages.append(max(float(pages), self._pages[-1]))
+
+    def at(self, t: float) -> float:
+        """Pages after ``t`` seconds."""
+        if len(self._t) == 1 or t <= 0:
+            return 0.0
+        i = min(max(bisect_left(self._t, t), 1), len(self._t) - 1)
+        t0, t1, p0, p1 = self._t[i - 1], self._t[i], self._pages[i - 1], self._pages[i]
+        return min(p0 + (p1 - p0) * (t - t0) / (t1 - t0), self._most)
+
+    @property
+    def rate(self) -> float:
+        """Pages/s at first, before pages are written a second time."""
+        return self._pages[1] / self._t[1] if len(self._t) > 1 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """From a moment on: ``converges`` false means that pre-copy alone does not come below the wanted blackout; the
+    figures are then those of the point at which it stops to gain."""
+
+    rounds: int
+    bytes: int
+    seconds: float  # until the pause
+    blackout_ms: float  # transfer of the last pages
+    converges: bool
+
+
+def forecast(
+    curve: Curve, dirty: float, *, rate: float, cost: float, max_blackout_ms: float, max_rounds: int, share: float = 1.0
+) -> Forecast:
+    """``dirty``: pages that wait now. ``rate``: bytes/s. ``cost``: bytes of a page on the wire. ``share``: of its time
+    that the guest runs."""
+    if rate <= 0:
+        return Forecast(0, 0, 0.0, 0.0 if not dirty else math.inf, not dirty)
+    sent = seconds = 0.0
+    rounds = 0
+    while True:
+        takes = dirty * cost / rate
+        left = curve.at(takes * share)
+        enough = 1000 * takes <= max_blackout_ms
+        worth = left < SHRINKS * dirty and 1000 * takes > SMALL_MS
+        stuck = not enough and left > 0.98 * dirty
+        if (enough and not worth) or stuck or rounds >= max_rounds:
+            return Forecast(rounds, int(sent + dirty * cost), seconds, 1000 * takes, enough)
+        rounds, seconds, sent, dirty = rounds + 1, seconds + takes, sent + dirty * cost, left
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Another round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Pause and hand over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """Have the guest rest ``percent`` of its time, then another round."""
+
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class GoPostcopy:
+    """Hand over with pages left; the target pulls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The guest stays."""
+
+    reason: str
+
+
+Choice = Again | Switch | Throttle | GoPostcopy | GiveUp
+
+
+class Plan:
+    """What the rounds so far say. ``rate``: bytes/s of the last round that was large enough; ``predicted_ms``: blackout
+    if the switch came now; ``throttle``: percent that the guest rests now."""
+
+    def __init__(self, params: MigrationParams) -> None:
+        self.params = params
+        self.rounds = 0
+        self.rate = 0.0
+        self.cost = float(PAGE)
+        self.predicted_ms = 0.0
+        self.throttle = 0
+        self.throttle_most = 0
+        self.curve = Curve(())
+        self.first: Forecast | None = None  # of what is left, made after the first round
+        self.ahead: Forecast | None = None  # the same, after the last one
+        self._dirty = 0  # pages that the round before left
+        self._no_gain = 0
+
+    @property
+    def share(self) -> float:
+        """Of its time that the guest runs."""
+        return 1 - self.throttle / 100
+
+    @property
+    def dirty_rate(self) -> float:
+        """Pages that the guest writes first in a second, as throttled now."""
+        return self.curve.rate * self.share
+
+    def begin(self) -> Choice:
+        """When the target is ready."""
+        if self.params.mode == "stop-and-copy":
+            return Switch()
+        return GoPostcopy() if self.params.mode == "postcopy" else Again()
+
+    def resting(self, percent: int) -> None:
+        """The guest rests so much of its time from now on; 0: not throttled."""
+        self.throttle = percent
+        self.throttle_most = max(self.throttle_most, percent)
+        self._no_gain = 0
+
+    def after(self, done: RoundDone, time_left: float) -> Choice:
+        """``time_left``: seconds until the deadline."""
+        self._learn(done)
+        dirty = done.dirty_pages
+        smaller = not self._dirty or dirty < SHRINKS * self._dirty
+        self._no_gain = 0 if smaller else self._no_gain + 1
+        self._dirty = dirty
+        enough = self.predicted_ms <= self.params.max_blackout_ms
+        worth = self.predicted_ms > SMALL_MS and smaller and self.rounds < self.params.max_rounds
+        self.ahead = ahead = self._forecast(dirty, self.share)
+        if self.first is None:
+            self.first = ahead
+        if enough and not worth:
+            return Switch()
+        if self.rounds >= self.params.max_rounds:
+            return self._last_resort(f"after {self.rounds} rounds")
+        if self.params.mode == "hybrid" and not smaller:
+            return GoPostcopy()
+        if enough or not self._stalls(ahead, time_left):
+            return Again()
+        if self.params.on_stall == "throttle" and not self._leaves:
+            percent = self._needed(dirty, time_left)
+            return Throttle(percent) if percent else self._last_resort(f"although it rests {self.throttle} %")
+        return self._last_resort(f"after {self.rounds} rounds")
+
+    def _learn(self, done: RoundDone) -> None:
+        self.rounds += 1
+        if done.bytes >= RATE_SAMPLE or not self.rate:
+            self.rate = done.bytes / max(done.seconds, 1e-6)
+        sent = done.pages + done.zero_pages
+        if self.rounds > 1 and done.bytes >= RATE_SAMPLE and sent:
+            self.cost = min(done.bytes / sent, float(PAGE))  # of pages that are written again; the first round's differ
+        points = (*done.curve, (done.seconds, done.dirty_pages))
+        self.curve = Curve((t * self.share, pages) for t, pages in points)
+        remaining = done.dirty_pages * self.cost
+        self.predicted_ms = 1000.0 * remaining / self.rate if self.rate else (60_000.0 if remaining else 0.0)
+
+    def _forecast(self, dirty: int, share: float) -> Forecast:
+        return forecast(
+            self.curve,
+            dirty,
+            rate=self.rate,
+            cost=self.cost,
+            max_blackout_ms=self.params.max_blackout_ms,
+            max_rounds=self.params.max_rounds - self.rounds,
+            share=share,
+        )
+
+    def _stalls(self, ahead: Forecast, time_left: float) -> bool:
+        """A forecast of convergence is believed until rounds show the contrary for too long; one of the contrary only
+        when rounds have shown it: behind its end the curve is an upper bound."""
+        if self._leaves and self.predicted_ms / 1000 > _MARGIN * time_left:
+            return True  # there is no time for another round
+        if ahead.converges:
+            late = ahead.seconds + ahead.blackout_ms / 1000 > _MARGIN * time_left
+            return late or self._no_gain >= 2 * NO_GAIN_ROUNDS
+        return self._no_gain >= (1 if self.throttle else NO_GAIN_ROUNDS)
+
+    @property
+    def _leaves(self) -> bool:
+        """Rather than throttle or give up, pages are left to be pulled."""
+        return self.params.mode == "hybrid" or self.params.on_stall == "postcopy"
+
+    def _needed(self, dirty: int, time_left: float) -> int:
+        """The least throttle that is predicted to do; the most if none is; 0: it is there already."""
+        if self.throttle >= THROTTLE_MOST:
+            return 0
+        least = self.throttle + (THROTTLE_MORE if self.throttle else THROTTLE_STEP)
+        for percent in range(least, THROTTLE_MOST, THROTTLE_STEP):
+            ahead = self._forecast(dirty, 1 - percent / 100)
+            if ahead.converges and ahead.rounds <= _FEW_ROUNDS and ahead.seconds <= _MARGIN * time_left:
+                return percent
+        return THROTTLE_MOST
+
+    def _last_resort(self, when: str) -> Choice:
+        if self._leaves:
+            return GoPostcopy()
+        return GiveUp(
+            f"does not converge: {when} a blackout of {self.predicted_ms:.0f} ms is predicted, "
+            f"allowed are {self.params.max_blackout_ms:g} ms; the guest writes {self.dirty_rate * PAGE / 1e6:.0f} MB/s "
+            f"in pages, {self.rate / 1e6:.0f} MB/s are sent"
+        )
