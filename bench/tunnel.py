@@ -1,5 +1,5 @@
 """``make bench-tunnel``: what a tunnel costs a node. Rows seal_64 open_64 seal_1400 open_1400 tx_64 rx_64 tx_1414
-rx_1414.
+rx_1414, and flood_KIND of forged datagrams.
 
 Options: ``--pairs N`` (5), ``--frames N`` (300000).
 """
@@ -14,11 +14,14 @@ from pathlib import Path
 from bench import net_programs
 from bench.harness import ROOT, Row, write_report
 
+FLOODS = ("garbage", "sender", "epoch", "replay", "strange", "spoofed", "foreign")
+
 METHOD = """Method. Nanoseconds of processor time of the thread at work (bench/programs/net/tunnelbench.c, linked with
 the switch's objects). seal and open: one AES-256-GCM datagram of so many bytes, one key, contexts kept, the library
 that the product picks on this host against libcrypto's EVP with contexts kept, in turn. tx and rx: a frame of so many
 bytes from one guest's ring through two switches and UDP over loopback to another's ring, the threads of the sending and
-of the receiving switch with the kernel's work on their account. What it does not show: a wire, a NIC, TAPs, guests."""
+of the receiving switch with the kernel's work on their account. flood: a forged datagram of 1400 bytes, by what is
+wrong with it (the program's head says what they are), on the receiving switch's account. What it does not show: a wire, a NIC, TAPs, guests."""
 
 
 def program() -> list[str]:
@@ -64,6 +67,11 @@ def main() -> None:
             sent.ours.append(float(figures[0]))
             got.ours.append(float(figures[1]))
         rows += [sent, got]
+    for kind in FLOODS:
+        row = Row(f"flood_{kind}", "ns", "lower")
+        for _ in range(args.pairs):
+            row.ours.append(float(words([*argv, "flood", kind, "1400", str(args.frames)], "flood")))
+        rows.append(row)
     write_report("tunnel", rows, METHOD)
 
 

@@ -208,7 +208,7 @@ class Mesh:
         machine = self._keys.get(node)
         if machine is None:
             machine = self._keys[node] = keys.PeerKeys(
-                self.node, node, _cipher(), secrets.token_bytes, first_epoch=int(time.time()) & 0x7FFFFFFF
+                self.node, node, _cipher(), secrets.token_bytes, first_epoch=secrets.randbits(32)
             )
         for effect in machine.handle(event, trio.current_time()):
             match effect:

@@ -3,12 +3,17 @@
  *   tunnelbench aead ours|openssl LEN   one key, one datagram after the other: "aead NAME_OF_LIBRARY|SEAL_NS|OPEN_NS"
  *   tunnelbench frames LEN COUNT        ring, switch, UDP over loopback, switch, ring: "frames TX_NS RX_NS", the
  * processor time of each switch's thread for a frame, its share of the kernel's work included
+ *   tunnelbench flood KIND LEN COUNT    forged datagrams of LEN bytes, no faster than the switch takes them: "flood
+ * NS", the processor time of the switch's thread for each. KIND, by what is wrong: see kinds tunnelbench beside KIND
+ * LEN         the same as fast as one thread sends them, for two seconds, beside a peer's 10000 frames a second:
+ * "beside FORGED_A_SECOND SHARE", the share of the peer's frames that arrived
  *
  * Both count processor time of the thread and not the clock, so that others on the machine disturb little. At most 500
  * frames are under way, so that no ring is full. */
 #include "base/ring.h"
 #include "switch/aead.h"
 #include "switch/switch.h"
+#include "switch/udp.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -131,12 +136,148 @@ static void frames(uint32_t len, uint64_t count)
     wh_switch_free(a.sw), wh_switch_free(b.sw);
 }
 
+/* ---- floods ---- */
+
+enum kind { NONE, GARBAGE, SENDER, EPOCH, REPLAY, STRANGE, SPOOFED, FOREIGN };
+static const char *const kinds[] = {
+    [NONE] = "none",       /* nothing is sent */
+    [GARBAGE] = "garbage", /* no datagram of ours */
+    [SENDER] = "sender",   /* in the name of no peer */
+    [EPOCH] = "epoch",     /* of a key that the peer does not have */
+    [REPLAY] = "replay",   /* a counter that was used */
+    [STRANGE] = "strange", /* nothing but the tag, from anywhere */
+    [SPOOFED] = "spoofed", /* the same, from the peer's own address */
+    [FOREIGN] = "foreign", /* to be relayed, from nobody whom that is done for */
+};
+#define BATCH 32u
+
+struct flood {
+    enum kind kind;
+    int fd;
+    const struct side *at;
+    uint64_t counter, sent;
+    size_t len;
+    uint8_t room[BATCH][WH_DATAGRAM_MAX];
+    _Atomic bool stop;
+};
+
+static void send_batch(struct flood *f)
+{
+    struct mmsghdr m[BATCH];
+    struct iovec v[BATCH];
+    for (unsigned i = 0; i < BATCH; i++) {
+        struct wh_header h = {.version = f->kind == GARBAGE ? 9 : 1,
+                              .type = f->kind == FOREIGN ? 2 : 1,
+                              .hops = 8,
+                              .epoch = f->kind == EPOCH ? 2 : 1,
+                              .sender = f->kind == SENDER ? 99 : 1,
+                              .dest = f->kind == FOREIGN ? 77 : 2,
+                              .counter = f->kind == REPLAY ? 0 : ++f->counter};
+        wh_header_encode(&h, f->room[i]);
+        v[i] = (struct iovec){f->room[i], f->len};
+        m[i].msg_hdr = (struct msghdr){.msg_name = (void *)(uintptr_t)&f->at->addr,
+                                       .msg_namelen = sizeof(f->at->addr),
+                                       .msg_iov = &v[i],
+                                       .msg_iovlen = 1};
+    }
+    int n = sendmmsg(f->fd, m, BATCH, 0);
+    f->sent += n > 0 ? (uint64_t)n : 0;
+}
+
+static uint64_t refused(const struct side *s)
+{
+    wh_counters c;
+    wh_switch_counters(s->sw, &c);
+    return c.drop_invalid + c.drop_no_peer + c.drop_no_key + c.drop_replay + c.drop_auth + c.drop_flood;
+}
+
+static void begin_flood(struct flood *f, const char *kind, size_t len, struct side *a, struct side *b)
+{
+    while (f->kind < WH_ARRAY_LEN(kinds) && strcmp(kinds[f->kind], kind) != 0)
+        f->kind++;
+    must(f->kind < WH_ARRAY_LEN(kinds) && len >= WH_TUNNEL_OVERHEAD && len <= WH_DATAGRAM_MAX, "no such flood");
+    open_side(a, 1), open_side(b, 2);
+    join(a, 1, b, 2), join(b, 2, a, 1);
+    usleep(200000); /* the first probes */
+    f->fd = f->kind == SPOOFED ? wh_udp_fd(a->sw->udp) : socket(AF_INET, SOCK_DGRAM, 0);
+    f->at = b;
+    f->len = len;
+    f->counter = 1u << 30;
+}
+
+static void flood(const char *kind, size_t len, uint64_t count)
+{
+    static struct side a, b;
+    static struct flood f;
+    begin_flood(&f, kind, len, &a, &b);
+    double start = nanoseconds(b.clock);
+    uint64_t before = refused(&b), stuck = 0;
+    while (f.sent < count) {
+        send_batch(&f);
+        for (; refused(&b) - before + UNDER_WAY < f.sent; stuck++) {
+            must(stuck < 1000000, "datagrams were lost");
+            usleep(20);
+        }
+    }
+    while (refused(&b) - before < f.sent && stuck++ < 1000000)
+        usleep(20);
+    printf("flood %.1f\n", (nanoseconds(b.clock) - start) / (double)f.sent);
+    wh_switch_free(a.sw), wh_switch_free(b.sw);
+}
+
+static void *flood_on(void *arg)
+{
+    struct flood *f = arg;
+    while (!f->stop && f->kind != NONE)
+        send_batch(f);
+    return NULL;
+}
+
+static void beside(const char *kind, size_t len)
+{
+    static struct side a, b;
+    static struct flood f;
+    static uint8_t frame[1414];
+    pthread_t thread;
+    uint64_t got = 0, sent = 0, one = 1;
+    const uint8_t *data;
+    uint32_t n;
+    begin_flood(&f, kind, len, &a, &b);
+    memcpy(frame, b.mac, 6), memcpy(frame + 6, a.mac, 6);
+    frame[12] = 0x88, frame[13] = 0xb5;
+    must(pthread_create(&thread, NULL, flood_on, &f) == 0, "no thread");
+    double start = nanoseconds(CLOCK_MONOTONIC), end = start;
+    for (unsigned ms = 0; ms < 2000 || end - start < 2e9; ms++) {
+        bool kick = false, sleeps = false;
+        uint64_t due = (uint64_t)((end - start) / 1e5);
+        for (; sent < due && wh_ring_put(a.in, frame, sizeof(frame), &kick) == WH_OK; sent++)
+            sleeps |= kick;
+        if (sleeps)
+            must(write(a.in_event, &one, sizeof(one)) == sizeof(one), "no doorbell");
+        for (; wh_ring_peek(b.out, &data, &n) == WH_OK; got++)
+            wh_ring_consume(b.out);
+        usleep(1000);
+        end = nanoseconds(CLOCK_MONOTONIC);
+    }
+    f.stop = true;
+    pthread_join(thread, NULL);
+    usleep(300000);
+    for (; wh_ring_peek(b.out, &data, &n) == WH_OK; got++)
+        wh_ring_consume(b.out);
+    printf("beside %.0f %.4f\n", (double)f.sent / (end - start) * 1e9, (double)got / (double)sent);
+    wh_switch_free(a.sw), wh_switch_free(b.sw);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "aead") == 0)
         aead(strcmp(argv[2], "ours") == 0, strtoul(argv[3], NULL, 10));
     else if (argc == 4 && strcmp(argv[1], "frames") == 0)
         frames((uint32_t)strtoul(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
+    else if (argc == 5 && strcmp(argv[1], "flood") == 0)
+        flood(argv[2], strtoul(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
+    else if (argc == 4 && strcmp(argv[1], "beside") == 0)
+        beside(argv[2], strtoul(argv[3], NULL, 10));
     else
         must(false, "see the head of tunnelbench.c");
     return 0;
