@@ -109,8 +109,9 @@ Effects = list[Effect]
 
 
 class PeerKeys:
-    """``random(n)`` gives n secret bytes. ``first_epoch`` is random too: a datagram of an epoch that is not known is dropped
-    for nothing but a look, and who does not see our datagrams cannot name one (decision 18). ``cipher`` is our preference; the lower node id's preference counts for both."""
+    """``random(n)`` gives n secret bytes. ``first_epoch`` is random too: a datagram of an epoch that is not known is
+    dropped for nothing but a look, and who does not see our datagrams cannot name one (decision 18). ``cipher`` is our
+    preference; the lower node id's preference counts for both."""
 
     def __init__(self, node: int, peer: int, cipher: int, random: Callable[[int], bytes], first_epoch: int = 1) -> None:
         self.node = node
