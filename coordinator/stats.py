@@ -41,6 +41,7 @@ class Rates:
     exits: float
     net_rx_frames: float
     net_tx_frames: float
+    throttled_percent: float  # of the time that its harts would have run
 
 
 class Stats:
@@ -90,4 +91,5 @@ class Stats:
             exits=rate("mmio", *_EXITS),
             net_rx_frames=rate("net_rx_frames"),
             net_tx_frames=rate("net_tx_frames"),
+            throttled_percent=100 * rate("throttled_ns") / max(rate("throttled_ns", "run_ns"), 1.0),
         )

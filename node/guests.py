@@ -354,6 +354,8 @@ class Guests:
         guest.started = float(handle.info["started"])
         state = handle.info["state"]
         log.info("%s adopted: pid %d, %s", guest.tag, handle.pid, state)
+        if handle.info.get("throttle"):
+            await handle.call("throttle", percent=0, lease_ms=0)  # whoever wanted that is gone
         noted = (folder / "migration.msgpack").exists()
         if guest.record.role == "incoming" and not noted:
             await self.discard(guest)  # its migration has ended

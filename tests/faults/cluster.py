@@ -56,7 +56,7 @@ class Cluster:
         )
         for name in names:
             await self.add_node(name)
-        await self._add_image()
+        await self.add_image("ticker")
 
     async def add_node(self, name: str, *, cut: bool = False) -> None:
         """``cut``: no other node can dial it from the beginning."""
@@ -77,13 +77,14 @@ class Cluster:
         await node.start()
         node.arguments = arguments
 
-    async def _add_image(self) -> None:
-        data = build("ticker").read_bytes()
+    async def add_image(self, program: str) -> None:
+        """An image of one of tests/guest/programs, by its name."""
+        data = build(program).read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         (await self.api.put(f"/v1/blobs/{digest}", content=data)).raise_for_status()
         manifest = {
             "format": 1,
-            "name": "ticker",
+            "name": program,
             "kind": "linux",
             "arch": "riscv64",
             "files": [{"role": "kernel", "sha256": digest, "size": len(data)}],
@@ -96,8 +97,8 @@ class Cluster:
 
     # -- what tests ask and do
 
-    async def run_guest(self, name: str, on: str) -> dict[str, Any]:
-        wish = {"name": name, "image": "ticker", "memory": 32 * MIB, "cpus": 1, "networks": ["lan"], "on": on}
+    async def run_guest(self, name: str, on: str, *, image: str = "ticker") -> dict[str, Any]:
+        wish = {"name": name, "image": image, "memory": 32 * MIB, "cpus": 1, "networks": ["lan"], "on": on}
         operation = await self.finish(await self.api.post("/v1/guests", json=wish))
         assert operation["state"] == "succeeded", operation
         return await self.guest(name)

@@ -20,6 +20,7 @@ COLUMNS = (
     "state",
     "mips",
     "cpu %",
+    "slowed",
     "memory",
     "misses/s",
     "traps/s",
@@ -43,13 +44,14 @@ def short(value: float | None) -> str:
 
 
 def row(guest: GuestStats) -> tuple[str, ...]:
-    mips, cpu = guest.rate("mips"), guest.rate("cpu_percent")
+    mips, cpu, slowed = (guest.rate(name) for name in ("mips", "cpu_percent", "throttled_percent"))
     return (
         guest.name,
         guest.node or "-",
         guest.state,
         "-" if mips is None else f"{mips:.1f}",
         "-" if cpu is None else f"{cpu:.0f}",
+        "-" if not slowed or slowed < 1 else f"{slowed:.0f} %",
         f"{'-' if guest.resident is None else units.size(guest.resident)}/{units.size(guest.memory)}",
         *(short(guest.rate(name)) for name in _RATES),
     )
@@ -83,7 +85,8 @@ async def _watch(client: Client, interval: float) -> None:
 def top(ctx: click.Context, once: bool, interval: float, as_json: bool) -> None:
     """What the guests do: instructions, host CPU, memory, TLB misses, exits, frames. Ctrl-C ends it.
 
-    Figures come with the nodes' reports, every three seconds. CPU 100 is one core of the host.
+    Figures come with the nodes' reports, every three seconds. CPU 100 is one core of the host; slowed is the share
+    of its time that a migration has it rest.
     """
     if as_json or once or not sys.stdout.isatty():
         found = busiest_first(with_client(ctx, lambda client: client.stats()))

@@ -1,0 +1,94 @@
+"""A guest that writes faster than the link carries, between real daemons (tests/guest/programs/writer.c).
+
+The link is limited to 4,000 pages a second, the guest writes 50,000 of a pool that takes half a second to send:
+pre-copy alone never ends.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node.guest import adopt
+from tests.faults.checks import check_one_running_copy, check_tidy
+from tests.faults.cluster import Cluster, running
+
+SOURCE, TARGET = "n1", "n2"
+LIMIT = 16 << 20
+pytestmark = pytest.mark.slow
+
+
+async def throttle(cluster: Cluster, guest: str, node: str) -> int:
+    """Percent that its harts rest there."""
+    handle = await adopt(cluster.folder / node / "guests" / guest)
+    try:
+        return int((await handle.call("status"))["throttle"])
+    finally:
+        handle.close()
+
+
+async def test_only_throttling_moves_it(tmp_path: Path) -> None:
+    async with running(tmp_path, [SOURCE, TARGET]) as cluster:
+        await cluster.add_image("writer")
+        guest = await cluster.run_guest("web", SOURCE, image="writer")
+
+        operation = await cluster.migrate("web", TARGET, bandwidth=LIMIT, on_stall="abort")
+        ended = await cluster.wait_operation(operation)
+        assert ended["state"] == "failed"
+        assert "does not converge" in ended["error"]["message"]
+        assert await check_one_running_copy(cluster, guest["id"], "web") == SOURCE
+
+        operation = await cluster.migrate("web", TARGET, bandwidth=LIMIT, verify=True)
+        ended = await cluster.wait_operation(operation)
+        assert ended["state"] == "succeeded", ended
+        result = ended["result"]
+        assert result["throttle"] >= 50
+        assert result["mode"] == "precopy"
+        assert result["source_checksum"] == result["target_checksum"] != ""
+        assert not result["predicted"]["converges"]  # said after the first round, before it was throttled
+        assert await check_one_running_copy(cluster, guest["id"], "web") == TARGET
+        assert await throttle(cluster, guest["id"], TARGET) == 0
+        assert b"bad" not in await cluster.log(guest["id"], TARGET)
+
+        operation = await cluster.migrate("web", SOURCE, bandwidth=LIMIT, on_stall="postcopy")
+        ended = await cluster.wait_operation(operation)
+        assert ended["state"] == "succeeded", ended
+        assert (ended["result"]["mode"], ended["result"]["throttle"]) == ("hybrid", 0)
+
+        operation = await cluster.migrate("web", TARGET, bandwidth=LIMIT, mode="stop-and-copy")
+        ended = await cluster.wait_operation(operation)
+        assert ended["state"] == "succeeded", ended
+        assert (ended["result"]["mode"], ended["result"]["rounds"]) == ("stop-and-copy", 0)
+        assert ended["result"]["pages_sent"] >= 2048
+        assert b"bad" not in await cluster.log(guest["id"], TARGET)
+        await check_tidy(cluster, guest["id"], TARGET)
+
+
+async def test_nobody_leaves_a_guest_throttled(tmp_path: Path) -> None:
+    async with running(tmp_path, [SOURCE, TARGET]) as cluster:
+        await cluster.add_image("writer")
+        guest = await cluster.run_guest("web", SOURCE, image="writer")
+
+        async def slow() -> bool:
+            return await throttle(cluster, guest["id"], SOURCE) > 0
+
+        async def fast() -> bool:
+            return not await slow()
+
+        # So little is allowed that it takes the highest throttle, and much longer than the test.
+        wish = {"bandwidth": 2 << 20, "max_blackout_ms": 1.0, "max_rounds": 1000}
+        operation = await cluster.migrate("web", TARGET, **wish)
+        await cluster.until("it is throttled", slow, 90)
+        (await cluster.api.post(f"/v1/operations/{operation}")).raise_for_status()
+        await cluster.until("a cancelled migration leaves it as fast as before", fast, 4)
+        assert await check_one_running_copy(cluster, guest["id"], "web") == SOURCE
+        await check_tidy(cluster, guest["id"], SOURCE)
+
+        await cluster.migrate("web", TARGET, **wish)
+        await cluster.until("it is throttled again", slow, 90)
+        await cluster.nodes[SOURCE].kill()
+        await cluster.until("an agent that is gone does not keep it throttled", fast)
+        await cluster.nodes[SOURCE].start()
+        assert await check_one_running_copy(cluster, guest["id"], "web") == SOURCE
+        assert await throttle(cluster, guest["id"], SOURCE) == 0
