@@ -16,13 +16,14 @@ from bench.harness import ROOT, Row, write_report
 
 FLOODS = ("garbage", "sender", "epoch", "replay", "strange", "spoofed", "foreign")
 
-METHOD = """Method. Nanoseconds of processor time of the thread at work (bench/programs/net/tunnelbench.c, linked with the
-switch's objects). seal and open: one AES-256-GCM datagram of so many bytes, one key, contexts kept, the library that
-the product picks on this host against libcrypto's EVP with contexts kept, in turn. tx and rx: a frame of so many
-bytes from one guest's ring through two switches and UDP over loopback to another's ring, the threads of the sending
-and of the receiving switch with the kernel's work on their account. flood: a forged datagram of 1400 bytes, by what
-is wrong with it (the program's head says what they are), on the receiving switch's account. What it does not show: a
-wire, a NIC, TAPs, guests."""
+METHOD = """Method. Nanoseconds of processor time of the thread at work (bench/programs/net/tunnelbench.c,
+linked with the switch's objects). seal and open: one AES-256-GCM datagram of so many bytes, one
+key, contexts kept, the library that the product picks on this host against libcrypto's EVP with
+contexts kept, in turn. tx and rx: a frame of so many bytes from one guest's ring through two
+switches and UDP over loopback to another's ring, the threads of the sending and of the receiving
+switch with the kernel's work on their account. flood: a forged datagram of 1400 bytes, by what is
+wrong with it (the program's head says what they are), on the receiving switch's account. What it
+does not show: a wire, a NIC, TAPs, guests."""
 
 
 def program() -> list[str]:

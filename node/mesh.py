@@ -130,6 +130,7 @@ class Mesh:
             self._via.pop(node, None)
             self._links_at.pop(node, None)
             self.fallback.gone(node)
+            self._rules.peer_removed(node)
             self.watcher.peer_gone(node)
             self._try(self.switch.remove_peer, node)
         for node, info in present.items():
@@ -144,6 +145,8 @@ class Mesh:
             self.switch.set_peer(node, via=self._via.get(node), address=self._addresses.get(node))
         except CoreError as error:
             log.warning("node=%d cannot be a tunnel peer: %s", node, error)
+        else:
+            self._rules.peer_set(node)
 
     def _need_peer(self, node: int) -> None:
         """Keys may arrive before the directory that names their sender."""

@@ -1,4 +1,5 @@
-"""What the ports and networks of this node's switch let through, as the coordinator says for the whole cluster.
+"""What the ports, networks and tunnels of this node's switch let through, as the coordinator says for the whole
+cluster.
 
 The list is kept in a file of the state folder, so that a restarted agent has it before it opens a port, with or without
 a coordinator, and a guest that moves here finds its settings in force. A port is known by a key: a guest NIC's MAC or
@@ -52,6 +53,8 @@ class Rules:
         self._settings: dict[str, PortSettings] = {}
         self._ports: dict[int, _Port] = {}
         self._known: set[int] = set()
+        self._rates: dict[int, int] = {}  # peer: bits a second; 0: each that is not here
+        self._peers: dict[int, int] = {}  # peer: what is in force
         self._load()
 
     def register(self, handlers: Handlers) -> None:
@@ -79,6 +82,14 @@ class Rules:
 
     def network_removed(self, vni: int) -> None:
         self._known.discard(vni)
+
+    def peer_set(self, node: int) -> None:
+        """The switch has it as a peer, a new one without a rate."""
+        self._peers.setdefault(node, 0)
+        self._pace(node)
+
+    def peer_removed(self, node: int) -> None:
+        self._peers.pop(node, None)
 
     def port_added(
         self, number: int, key: str, vni: int, *, guarded: bool, made_with: PortSettings | None = None
@@ -122,6 +133,8 @@ class Rules:
                 raise Refused("invalid", f"port {rule.port}: {error}", field="ports") from error
         self._save(order)
         self._take(order)
+        for peer in self._peers:
+            self._pace(peer)
         wrong: list[str] = []
         for vni in self._known:
             self._limit(vni)
@@ -139,6 +152,7 @@ class Rules:
         self._told = True
         self._networks = {rule.vni: rule for rule in order.networks}
         self._settings = {rule.port: rule.settings for rule in order.ports}
+        self._rates = {rule.to: rule.rate for rule in order.rates if rule.node == self._switch.node}
 
     # -- the switch
 
@@ -150,6 +164,16 @@ class Rules:
             self._switch.set_network_proxy(vni, proxy)
         except CoreError as error:
             log.warning("network %d is not limited: %s", vni, error)
+
+    def _pace(self, peer: int) -> None:
+        rate = self._rates.get(peer, self._rates.get(0, 0))
+        if self._peers[peer] == rate:
+            return  # what waits for its turn is not hurried
+        try:
+            self._switch.set_peer_rate(peer, rate // 8)
+            self._peers[peer] = rate
+        except CoreError as error:
+            log.warning("node=%d is not sent to at %d bit/s: %s", peer, rate, error)
 
     def _apply(self, number: int, port: _Port) -> None:
         settings = self.of(number)

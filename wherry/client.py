@@ -209,6 +209,15 @@ class Client:
         """Ports, tunnels and switches of all nodes that answer, with their counters."""
         return model.parse(model.Net, await self._json("GET", "/v1/net"))
 
+    async def rates(self) -> list[dict[str, Any]]:
+        """``node to rate``; see GET /v1/net/rates."""
+        data = await self._object("GET", "/v1/net/rates")
+        return list(data.get("rates") or [])
+
+    async def set_rate(self, node: str, to: str | None, rate: int | None) -> dict[str, Any]:
+        """``rates waiting``; see PUT /v1/net/rates."""
+        return await self._object("PUT", "/v1/net/rates", json={"node": node, "to": to, "rate": rate})
+
     async def trace(self, **query: Any) -> dict[str, Any]:
         """``node port every seconds``; see GET /v1/trace."""
         data = await self._json("GET", "/v1/trace", params=query)

@@ -20,6 +20,7 @@ from coordinator.api import (
     operations,
     ports,
     stats,
+    tunnels,
 )
 from coordinator.api.deps import Services
 from coordinator.errors import CoordinatorError
@@ -83,7 +84,8 @@ def make_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     failures.install(app)
-    for module in (guests, console, debugger, nodes, networks, images, ports, operations, stats, access, authority):
+    network = (networks, ports, tunnels)
+    for module in (guests, console, debugger, nodes, *network, images, operations, stats, access, authority):
         app.include_router(module.router)
     app.add_middleware(Audit, services=services)
     return app

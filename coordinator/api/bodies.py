@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 CpuModel = Literal["rva22", "rv64gc"]
 MIB = 1 << 20
+LEAST_RATE = 64_000  # bit/s; below, a large packet takes longer than a queue may wait
 
 
 class Body(BaseModel):
@@ -128,6 +129,22 @@ class AttachBody(PortBody):
     local: Annotated[str, Field(min_length=1, max_length=255)]
     remote: Annotated[str, Field(max_length=255)] = ""
     on: Name | None = None
+
+
+class TunnelRateBody(Body):
+    """``rate``: bits of IP packets a second from ``node`` to ``to`` (null: to each node that has no other rate); 0: no
+    bound, null: as if it had never been set."""
+
+    node: Name
+    to: Name | None = None
+    rate: Annotated[int, Field(ge=0, le=10**12)] | None
+
+    @field_validator("rate")
+    @classmethod
+    def _not_too_small(cls, rate: int | None) -> int | None:
+        if rate is not None and 0 < rate < LEAST_RATE:
+            raise ValueError(f"{rate} bit/s is less than {LEAST_RATE}")
+        return rate
 
 
 class JoinTokenBody(Body):

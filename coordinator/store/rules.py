@@ -1,5 +1,5 @@
-"""What networks and ports let through, as nodes are told it: one list for the whole cluster, with a counter that says
-whether a node has the present one.
+"""What networks, ports and tunnels let through, as nodes are told it: one list for the whole cluster, with a counter
+that says whether a node has the present one.
 
 A guest NIC's settings are in its guest's spec, so that they go wherever that goes; an attachment's are in its row.
 """
@@ -12,7 +12,7 @@ import msgspec
 
 from coordinator.errors import NotFound
 from coordinator.model import AttachedPort, Guest
-from coordinator.store import attachments, guests, meta, networks, nodes
+from coordinator.store import attachments, guests, meta, networks, nodes, tunnels
 from coordinator.store.db import Tx
 from protocol.messages import NetworkRule, Nic, PortRule, PortRules, PortSettings
 
@@ -42,7 +42,9 @@ def all_rules(tx: Tx) -> tuple[int, PortRules]:
     told = [NetworkRule(vni=n.vni, mtu=n.mtu, stations=n.stations, storm=n.storm, proxy=n.proxy) for n in found]
     ports = [PortRule(port=p.id, settings=p.settings) for p in attachments.all_ports(tx)]
     ports += [PortRule(port=n.mac, settings=n.settings) for g in guests.all_guests(tx) for n in g.spec.nics]
-    return version(tx), PortRules(networks=told, ports=[p for p in ports if p.settings != _DEFAULT])
+    return version(tx), PortRules(
+        networks=told, ports=[p for p in ports if p.settings != _DEFAULT], rates=tunnels.told(tx)
+    )
 
 
 def port(tx: Tx, key: str) -> PortRow:

@@ -194,7 +194,17 @@ ALTER TABLE attachments ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
 # Whether switches answer address requests for stations that they know.
 _V6 = "ALTER TABLE networks ADD COLUMN proxy INTEGER NOT NULL DEFAULT 1;"
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
+# Bits a second from a node to a peer; peer NULL: to each that has no row of its own. 0: no bound.
+_V7 = """
+CREATE TABLE tunnel_rates (
+    node INTEGER NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    peer INTEGER REFERENCES nodes (id) ON DELETE CASCADE,
+    rate INTEGER NOT NULL CHECK (rate >= 0)
+) STRICT;
+CREATE UNIQUE INDEX tunnel_rates_once ON tunnel_rates (node, ifnull(peer, 0));
+"""
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 VERSION = len(STEPS)
 
 

@@ -106,6 +106,7 @@ from protocol.messages.ports import (
     PortStatus,
     PortTrace,
     PortTraced,
+    TunnelRate,
     TunnelStatus,
 )
 from protocol.messages.reports import (
@@ -227,6 +228,7 @@ __all__ = [
     "Trusted",
     "TunnelCookie",
     "TunnelKey",
+    "TunnelRate",
     "TunnelStatus",
     "TunnelStream",
     "Vni",

@@ -58,13 +58,23 @@ class PortRule(Message, frozen=True, kw_only=True):
     settings: PortSettings
 
 
+class TunnelRate(Message, frozen=True, kw_only=True):
+    """What a node sends to another one, in bits of IP packets a second."""
+
+    node: NodeId
+    to: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 0  # 0: each node that is not named by another of these
+    rate: Annotated[int, Meta(ge=0, le=10**12)]  # 0: no bound
+
+
 class PortRules(Request, frozen=True, kw_only=True):
-    """All networks, and all ports of the cluster with settings of their own: whichever node a guest comes to knows its
-    ports' already. Each list replaces the former one; the node keeps it, and has it before it opens a port."""
+    """All networks, all ports of the cluster with settings of their own (whichever node a guest comes to knows its
+    ports' already), and all rates of tunnels. Each list replaces the former one; the node keeps it, and has it before
+    it opens a port."""
 
     method: ClassVar[str] = "port.rules"
     networks: Annotated[list[NetworkRule], Meta(max_length=65536)]
     ports: Annotated[list[PortRule], Meta(max_length=65536)]
+    rates: Annotated[list[TunnelRate], Meta(max_length=65536)] = []
 
 
 class PortOpen(Request, frozen=True, kw_only=True):

@@ -255,4 +255,56 @@ def trace(ctx: click.Context, name: str, on: str | None, seconds: float, every: 
         click.echo(f"{found['lost']} more came than are kept; note fewer: --every {every * 10}", err=True)
 
 
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def bits(text: str) -> int | None:
+    """``200M``, ``1.5G``, ``unlimited`` (0), ``default`` (None: as if it had never been set): bits a second."""
+    word = text.strip().lower().removesuffix("bit/s").removesuffix("bit").strip()
+    if word in ("unlimited", "default"):
+        return 0 if word == "unlimited" else None
+    number, factor = (word[:-1], _UNITS[word[-1]]) if word[-1:] in _UNITS else (word, 1)
+    try:
+        found = float(number) * factor
+    except ValueError:
+        found = -1.0
+    if not 1 <= found < 1e13:  # also what is no number
+        raise click.UsageError(f"{text!r} is no rate: bits a second as 200M or 1.5G, unlimited, or default")
+    return round(found)
+
+
+def _rates_table(found: list[dict[str, Any]]) -> None:
+    told = [
+        (r["node"], r["to"] or "each other", f"{short(r['rate'])}bit/s" if r["rate"] else "unlimited") for r in found
+    ]
+    ui.table(("from", "to", "rate"), told, empty="no tunnel has a rate")
+
+
+@net.command(epilog=example("wherry net rate n1 200M --to n2"))
+@click.argument("node", required=False)
+@click.argument("rate", required=False)
+@click.option("--to", metavar="NODE", help="That tunnel; else each of the node's that has no rate of its own.")
+@json_option
+@click.pass_context
+def rate(ctx: click.Context, node: str | None, rate: str | None, to: str | None, as_json: bool) -> None:
+    """What a node sends to other nodes at most, in bits a second: 200M, 1.5G, unlimited; default takes it back.
+
+    Each tunnel has its rate, tunnel headers included; what comes faster waits, fairly by flows, and is marked or
+    dropped when it waits long. Without RATE: what is set, of all nodes or one.
+    """
+    if node is not None and rate is not None:
+        wanted = bits(rate)
+        done = with_client(ctx, lambda client: client.set_rate(node, to, wanted))
+        found, waiting = done["rates"], done["waiting"]
+    else:
+        found, waiting = with_client(ctx, lambda client: client.rates()), []
+    shown = [r for r in found if node in (None, r["node"]) and to in (None, r["to"])]
+    if as_json:
+        ui.print_json(shown)
+    else:
+        _rates_table(shown)
+    if waiting:
+        click.echo(f"kept; told when it is back: {', '.join(waiting)}", err=True)
+
+
 COMMANDS = (net,)
