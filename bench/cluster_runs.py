@@ -53,9 +53,9 @@ async def cluster(folder: Path, nodes: list[str], library: Library) -> AsyncIter
             await daemons.stop()
 
 
-async def boot(client: Client, name: str, node: str) -> None:
+async def boot(client: Client, name: str, node: str, image: str = IMAGE) -> None:
     """Run a guest and wait for its user space."""
-    request = {"name": name, "image": IMAGE, "memory": MEMORY, "cpus": 1, "networks": ["lan"], "on": node}
+    request = {"name": name, "image": image, "memory": MEMORY, "cpus": 1, "networks": ["lan"], "on": node}
     await client.finish(await client.run(**request))
     with trio.fail_after(180):
         while (await client.guest(name)).booted_s is None:  # noqa: ASYNC110 - no event to wait for
@@ -89,7 +89,8 @@ def private_kib(pid: int) -> int:
     Sum of Private_Clean and Private_Dirty over the mappings in /proc/PID/smaps whose file is not one of the guest's
     memfds. The translator's code is mapped twice, which smaps calls shared: of that, Pss, which adds up to one copy.
     """
-    total, counted = 0, _PRIVATE
+    total = 0
+    counted: tuple[str, ...] = _PRIVATE
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
             counted = () if _RAM_NAME.search(line) else ("Pss:",) if "memfd:wherry-code" in line else _PRIVATE

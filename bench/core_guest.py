@@ -72,13 +72,14 @@ def parse(text: str) -> Figures:
     return found
 
 
-def build(target: str) -> Path:
-    """The binary for a zig target such as ``riscv64-linux-musl``, kept under the hash of sources and flags."""
+def build(target: str, folder: Path = SOURCES, name: str = "core") -> Path:
+    """The binary of a folder's sources for a zig target such as ``riscv64-linux-musl``, kept under the hash of sources
+    and flags."""
     digest = hashlib.sha256(repr((target, FLAGS)).encode())
-    sources = sorted(SOURCES.glob("*.c"))
-    for part in [*sources, *sorted(SOURCES.glob("*.h"))]:
+    sources = sorted(folder.glob("*.c"))
+    for part in [*sources, *sorted(folder.glob("*.h"))]:
         digest.update(part.read_bytes())
-    made = ROOT / "build" / "bench" / f"core-{target}-{digest.hexdigest()[:16]}"
+    made = ROOT / "build" / "bench" / f"{name}-{target}-{digest.hexdigest()[:16]}"
     if not made.exists():
         print(f"bench: compiling for {target} (a first time builds libc too: a minute)", file=sys.stderr)
         made.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +90,12 @@ def build(target: str) -> Path:
     return made
 
 
-def initrd(image: Path, binary: Path) -> Path:
-    """The image's initrd with ``/core`` behind it (the kernel unpacks archives one after the other)."""
+def initrd(image: Path, binary: Path, name: str = "core") -> Path:
+    """The image's initrd with ``/NAME`` behind it (the kernel unpacks archives one after the other)."""
     archive = Archive()
-    archive.add_file("core", binary.read_bytes(), 0o755)
+    archive.add_file(name, binary.read_bytes(), 0o755)
     archive.add_device("dev/console", 5, 1)
-    made = ROOT / "build" / "bench" / "core-initrd"
+    made = ROOT / "build" / "bench" / f"{name}-initrd"
     first = image.read_bytes()
     made.write_bytes(first + b"\0" * (-len(first) % 512) + archive.write())
     return made

@@ -1,4 +1,4 @@
-"""Builds the bench's own C programs (bench/programs/net) with the host's compiler, once for each text of them."""
+"""Builds the bench's own C programs for the host (bench/programs), once for each text of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SOURCES = ROOT / "bench" / "programs" / "net"
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-D_GNU_SOURCE")
 
 
-def build(name: str, *more: str) -> Path:
+def build(name: str, *more: str, folder: Path = SOURCES) -> Path:
     """The executable of ``NAME.c``; ``more``: further sources, include folders, libraries."""
-    source = SOURCES / f"{name}.c"
+    source = folder / f"{name}.c"
     digest = hashlib.sha256(repr((FLAGS, more)).encode() + source.read_bytes()).hexdigest()[:16]
     made = ROOT / "build" / "bench" / f"{name}-{digest}"
     if not made.exists() or more:  # what else is linked may have changed

@@ -79,7 +79,8 @@ class Targets:
 
     def table(self, rows: list[Row]) -> str:
         """The table as text: medians of ours, of the better peer and of the host, the advantage and its target."""
-        head = f"{'row':<15}{'unit':<9}{'ours':>10}{'peer':>10}{'native':>10}{'advantage':>11}  "
+        width = max(15, *(len(row.name) + 2 for row in rows)) if rows else 15
+        head = f"{'row':<{width}}{'unit':<9}{'ours':>10}{'peer':>10}{'native':>10}{'advantage':>11}  "
         lines = [f"{head}{'must (goal)':<24}{'met':<7}peer, note"]
         for row in rows:
             ours, theirs, native = (
@@ -88,7 +89,7 @@ class Targets:
             ratio = "-" if row.advantage is None else f"{row.advantage:.2f}x"
             peer = (row.peer or "-").removeprefix(self.peer_prefix)
             lines.append(
-                f"{row.name:<15}{row.unit:<9}{ours:>10}{theirs:>10}{native:>10}{ratio:>11}  "
+                f"{row.name:<{width}}{row.unit:<9}{ours:>10}{theirs:>10}{native:>10}{ratio:>11}  "
                 f"{self.target_text(row.name):<24}{self.verdict(row):<7}{peer}{', ' + row.note if row.note else ''}"
             )
         return "\n".join(lines)

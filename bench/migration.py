@@ -1,0 +1,161 @@
+"""``make bench-migration``: live migration of a Debian guest against QEMU, both driven the same way.
+
+Rows CASE.total_ms, CASE.pause_ms, CASE.gap_udp_ms, CASE.gap_tcp_ms, CASE.wire_mb. Options: ``--rounds N`` (5),
+``--only CASE,...``. Needs root (TAP, traffic control).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from bench import cluster_runs, migration_guest, migration_ours, migration_rows, peers
+from bench.harness import Row, machine, write_json
+from bench.migration_guest import Case, Move, NoFigure
+from bench.migration_qemu import WAYS, Qemu
+from wherry.image.store import Library
+
+METHOD = """Method. The same 256 MiB Debian guest, one hart, in Wherry (two agents, encrypted, default settings) and in
+QEMU (TCG, two processes, QMP), all on this host. A load in the guest dirties a working set of pages that were filled
+with random bytes, 8 bytes a page, at a steady rate; a client on a TAP polls it by UDP every 1 ms and TCP every 2 ms.
+total_ms: as the source tells it, from the wish to the end. pause_ms: last instruction on the source to first on the
+target (ours: by both clocks, one here; QEMU: events STOP and RESUME). gap: the longest time without an answer to the
+client, from before the wish to a second behind the end. wire_mb: what the source says it sent, headers in. A limit
+(1g, 100m) is a class of HTB for the migration's TCP ports on loopback. Both take turns, one move each a round; the
+peer of a row is the way that its line names; other ways are in the raw file, and those that do not end in 30 s told.
+What it does not show: two machines, disks, guests with several harts, guests whose pages compress."""
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("idle_lo", 0, 0),
+        Case("idle_1g", 0, 0, mbit=1000),
+        Case("w64_lo", 64, 64),
+        Case("w128_lo", 128, 128),
+        Case("w128_1g", 128, 128, mbit=1000),
+        Case("w64_postcopy_lo", 64, 64, mode="postcopy"),
+        Case("w16_postcopy_100m", 16, 16, mbit=100, mode="postcopy"),
+    )
+}
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: dict[str, Row] = {}
+        self.moves: dict[str, dict[str, list[Move]]] = {}
+        self.faults: list[str] = []
+
+    def put(self, case: Case, who: str, move: Move) -> None:
+        self.moves.setdefault(case.name, {}).setdefault(who, []).append(move)
+        print(
+            f"  {case.name} {who}: total {move.total_ms:.0f} ms, pause {move.pause_ms:.1f},"
+            f" gap UDP {move.gap_udp_ms:.0f} TCP {move.gap_tcp_ms:.0f}, {move.wire_bytes / 1e6:.1f} MB",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def fault(self, case: Case, who: str, why: NoFigure) -> None:
+        text = f"{case.name} {who}: {why}"
+        self.faults.append(text)
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+    async def run(self, cases: list[Case], rounds: int) -> None:
+        library = cluster_runs.image_library()
+        (self.folder / "ours").mkdir()
+        async with migration_ours.guest(self.folder / "ours", library) as ours, _peer(self, library) as qemu:
+            for case in cases:
+                await self._case(case, rounds, ours, qemu)
+
+    async def _case(self, case: Case, rounds: int, ours: migration_ours.Ours, qemu: Qemu | None) -> None:
+        ways = [WAYS[name] for name in migration_rows.PEERS[case.name]]
+        await ours.load(case)
+        if qemu is not None:
+            await trio.to_thread.run_sync(qemu.load, case)
+        for _ in range(rounds):
+            try:
+                self.put(case, "wherry", await ours.move(case))
+            except NoFigure as why:
+                self.fault(case, "wherry", why)
+            for way in list(ways):
+                if qemu is None:
+                    break
+                try:
+                    self.put(case, way.name, await trio.to_thread.run_sync(qemu.move, case, way))
+                except NoFigure as why:
+                    self.fault(case, way.name, why)
+                    ways.remove(way)
+        await ours.load(CASES["idle_lo"])
+        if qemu is not None:
+            await trio.to_thread.run_sync(qemu.load, CASES["idle_lo"])
+
+    def table(self) -> list[Row]:
+        """Rows of everything that was measured; a row's peer is the one that its target names."""
+        rows = []
+        for case, by in self.moves.items():
+            for figure, of in migration_rows.FIGURES.items():
+                row = migration_rows.TARGETS.new_row(f"{case}.{figure}")
+                row.ours = [of(move) for move in by.get("wherry", [])]
+                row.rivals = {who: [of(move) for move in moves] for who, moves in by.items() if who != "wherry"}
+                row.peer = next((name for name in migration_rows.PEERS[case] if name in row.rivals), None)
+                row.theirs = row.rivals.get(row.peer or "", [])
+                rows.append(row)
+        return rows
+
+
+@asynccontextmanager
+async def _peer(bench: Bench, library: Library) -> AsyncIterator[Qemu | None]:
+    """The newest QEMU with the guest booted; None, and a fault, where there is none: an older one loses a RISC-V
+    guest's armed timer when it migrates, and is no peer."""
+    image = migration_guest.image(library)
+    files = {file.role: library.blob(file.sha256) for file in image.files}
+    folder = bench.folder / "qemu"
+    folder.mkdir()
+    try:
+        qemu = Qemu(await trio.to_thread.run_sync(peers.newest), files, folder)
+        await trio.to_thread.run_sync(qemu.__enter__)
+    except (NoFigure, peers.PeerMissing) as why:
+        bench.faults.append(f"peer missing: {why}")
+        yield None
+        return
+    try:
+        yield qemu
+    finally:
+        qemu.__exit__()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.migration", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default=",".join(CASES), help="cases, comma-separated")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",")
+    if unknown := set(names) - set(CASES):
+        parser.error(f"--only: unknown case {sorted(unknown)[0]!r}; allowed: {', '.join(CASES)}")
+    if os.geteuid() != 0:
+        print("bench-migration needs root: TAP devices and traffic control", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="wherry-bench-") as folder:
+        bench = Bench(Path(folder))
+        trio.run(bench.run, [CASES[name] for name in names], arguments.rounds)
+    rows = bench.table()
+    path = write_json("migration", rows, METHOD, faults=bench.faults)
+    print(f"{machine()}; up to {arguments.rounds} rounds, medians")
+    print(migration_rows.TARGETS.table(rows))
+    for fault in bench.faults:
+        print(f"not measured: {fault}")
+    print(f"\n{METHOD}\nraw figures: {path}")
+    ended = {case: [len(moves) for who, moves in by.items() if who == "wherry"] for case, by in bench.moves.items()}
+    return 0 if all(statistics.fmean(counts or [0]) > 0 for counts in ended.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

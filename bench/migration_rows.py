@@ -1,0 +1,55 @@
+"""The rows of ``make bench-migration``, what they must reach, and against which of QEMU's ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.migration_guest import Move
+from bench.targets import Spec, Target, Targets
+
+FIGURES: dict[str, Callable[[Move], float]] = {
+    "total_ms": lambda move: move.total_ms,
+    "pause_ms": lambda move: move.pause_ms,
+    "gap_udp_ms": lambda move: move.gap_udp_ms,
+    "gap_tcp_ms": lambda move: move.gap_tcp_ms,
+    "wire_mb": lambda move: move.wire_bytes / 1e6,
+}
+
+# The first that gave figures is the peer of a case's rows.
+PEERS = {
+    "idle_lo": ("tls", "plain"),
+    "idle_1g": ("plain", "tls"),
+    "w64_lo": ("tls", "plain"),
+    "w128_lo": ("tls", "plain"),
+    "w128_1g": ("xbzrle", "auto-converge", "postcopy", "multifd-zstd", "plain"),
+    "w64_postcopy_lo": ("postcopy-tls", "postcopy"),
+    "w16_postcopy_100m": ("postcopy",),
+}
+
+
+def _own(must: float, goal: float | None = None) -> Target:
+    return Target(must, goal, of="ours")
+
+
+_MUST = {
+    "idle_lo.total_ms": Target(1, None),
+    "idle_lo.pause_ms": _own(10, 3),
+    "idle_lo.gap_udp_ms": _own(40),
+    "idle_1g.total_ms": Target(1 / 0.6, 1 / 0.3),
+    "idle_1g.gap_udp_ms": _own(40),
+    "w64_lo.pause_ms": _own(32),
+    "w64_lo.gap_udp_ms": _own(60, 15),
+    "w128_lo.total_ms": _own(1000),
+    "w128_lo.gap_udp_ms": _own(80, 25),
+    "w128_1g.total_ms": _own(2500, 1500),
+    "w128_1g.pause_ms": _own(60),
+    "w128_1g.gap_udp_ms": _own(150, 40),
+    "w64_postcopy_lo.gap_udp_ms": _own(100, 25),
+    "w16_postcopy_100m.gap_udp_ms": _own(500, 100),
+}
+
+TARGETS = Targets(
+    Spec(f"{case}.{figure}", "MB" if figure == "wire_mb" else "ms", "lower", _MUST.get(f"{case}.{figure}"))
+    for case in PEERS
+    for figure in FIGURES
+)
