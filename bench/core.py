@@ -29,8 +29,9 @@ for sha256 and gzip), started as init of a 256 MiB guest with one hart by the sa
 emulator; each row is timed inside the guest by its monotonic clock after a trial that warms it up, so neither boot nor
 start-up is in it. Checksums of a fixed piece of the work are compared between all emulators. boot: wall seconds from
 process start to the line that the Debian image's init prints. interp_integer: our interpreter alone. smp2: two integer
-loads on two harts against one. rss_mib: private memory of an idle guest's process beside guest RAM (ours: the guest
-process of a node, with a network). restore_ms: from the start of wherry-core to the first instructions of a Debian
+loads on two harts against one. rss_mib: private memory of a guest's process beside guest RAM,
+26 s after it has booted and with nothing to do (ours: the guest process of a node, with a network).
+restore_ms: from the start of wherry-core to the first instructions of a Debian
 guest saved at its prompt and lazily restored, the file in the page cache. The emulators take turns (A B C, B C A, ...);
 a row's peer is the one of the better median; the advantage is the median over the rounds of ours against that peer.
 native: the same sources built by the same compiler for the host.

@@ -19,7 +19,8 @@ from bench.core_guest import MEMORY, Emulator
 from bench.core_runs import CORE, MARKER
 
 PROMPT = b"root@wherry:"  # the image's console shell: booted, and idle from here
-SETTLE = 3.0  # seconds an idle guest is left alone before its memory is read
+SETTLE = 26.0  # seconds an idle guest, ours or a peer's, is left alone before its memory is read: ours gives back what
+# it does not need 10 to 20 s after its last work (csrc/board/idle.c)
 _MEMFD = re.compile(r"memfd:")
 _RESTORED = re.compile(r"^restore_ms ([0-9.]+) ", re.M)
 

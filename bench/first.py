@@ -16,16 +16,18 @@ import trio
 
 from bench import cluster_runs as runs
 from bench import core_runs as core
+from bench.core_memory import SETTLE
 from bench.harness import ROOT, Row, measure_pairs, write_report
 
 METHOD = """Method. boot: wall seconds from process start to the line that init prints, same kernel, initrd, command
-line and 256 MiB, one hart, wherry-core's interpreter against QEMU, A B A B. interp_integer: the same bare-metal binary
-(bench/programs/integer.c) on both, iterations per second of the guest's own clock, start-up left out. The other rows
-are of two 256 MiB Debian guests on two nodes of a loopback cluster: guest_overhead_mib is private memory of an idle
-guest process beside guest RAM and rings; rtt_us 200 pings 20 ms apart, each run's median; tcp_gbps one iperf3 stream
-of 5 s; blackout_ms one guest moved to and fro, last instruction on the source to first on the target, as the agents
-measure it. What it does not show: real networks (loopback has no wire), several harts, the translator in the first two
-rows (bench-core has it; the other rows' guests run on it), guests under load while they move."""
+line and 256 MiB, one hart, wherry-core's interpreter against QEMU, A B A B. interp_integer: the same bare-metal
+binary (bench/programs/integer.c) on both, iterations per second of the guest's own clock, start-up left out. The
+other rows are of two 256 MiB Debian guests on two nodes of a loopback cluster: guest_overhead_mib is private memory
+of an idle guest process beside guest RAM and rings, 26 s after it has booted; rtt_us 200 pings 20 ms apart, each
+run's median; tcp_gbps one iperf3 stream of 5 s; blackout_ms one guest moved to and fro, last instruction on the
+source to first on the target, as the agents measure it. What it does not show: real networks (loopback has no wire),
+several harts, the translator in the first two rows (bench-core has it; the other rows' guests run on it), guests
+under load while they move."""
 
 
 def bench_core(wanted: set[str], pairs: int) -> list[Row]:
@@ -61,6 +63,8 @@ async def bench_cluster(wanted: set[str], count: int) -> list[Row]:
         async with runs.cluster(Path(folder), ["n1", "n2"], runs.image_library()) as client:
             await runs.boot(client, "one", "n1")
             await runs.boot(client, "two", "n2")
+            if "guest_overhead_mib" in wanted:
+                await trio.sleep(SETTLE)
             for name in ("one", "two"):
                 overhead.ours.append(runs.private_kib((await client.guest(name)).pid) / 1024)
             for _ in range(count if "rtt_us" in wanted else 0):

@@ -29,6 +29,8 @@ uint64_t wh_icount_steps(const wh_machine *m);
 /* Two machines that are in the same state (registers, devices, time, RAM) have the same digest, no matter what they ran
  * on. The machine is paused, or driven by the caller. */
 int wh_machine_digest(wh_machine *m, uint8_t out[16], wh_error *err);
+/* Give back all that an idle machine does (idle.c), and more, at once: for tests. The same conditions. */
+void wh_machine_give_back(wh_machine *m);
 
 /* ---- debugging (debug.c). A machine runs when it is neither paused nor stopped by its debugger, of which there is one
  * at most; its time stands still in both. Any thread; the debugger's own where it says so. */

@@ -200,6 +200,6 @@ bool wh_debug_held(wh_board_hart *h)
     if (!atomic_load(&h->held))
         return false;
     if (atomic_load(&h->machine->go))
-        wh_hart_sleep(h, seq, UINT64_MAX);
+        wh_hart_sleep(h, seq, UINT64_MAX, UINT64_MAX);
     return true;
 }

@@ -102,6 +102,6 @@ bool wh_hsm_step(wh_board_hart *h)
     uint64_t until;
     bool run = wh_hsm_advance(h, &until);
     if (!run && atomic_load(&h->machine->go))
-        wh_hart_sleep(h, seq, until);
+        wh_hart_sleep(h, seq, until, UINT64_MAX);
     return run;
 }

@@ -6,7 +6,7 @@
  * Threads: one per hart and one for I/O (run.c), made by start. Locks, in the order in which they may be taken:
  *   lock      devices, PLIC, HSM states, clock; never held while a hart executes or anything sleeps
  *   run_lock  run state and who is parked
- *   channel.lock, events.lock  leaves
+ *   channel.lock, events.lock, shrink_lock  leaves
  * A thread that is parked holds no lock and touches neither RAM nor devices. */
 #ifndef WH_MACHINE_H
 #define WH_MACHINE_H
@@ -98,6 +98,11 @@ typedef struct wh_region {
 /* ---- sbi.c, hsm.c: numbers are those of the SBI HSM extension */
 enum wh_hsm { WH_HSM_STARTED = 0, WH_HSM_STOPPED = 1, WH_HSM_START_PENDING = 2, WH_HSM_SUSPENDED = 4 };
 
+/* ---- idle.c: host ns at which a stretch of time began that is looked at, and what had been executed until then */
+typedef struct wh_idle_window {
+    uint64_t begun, ran;
+} wh_idle_window;
+
 typedef struct wh_board_hart {
     wh_hart *cpu;
     wh_machine *machine;
@@ -120,6 +125,8 @@ typedef struct wh_board_hart {
     uint64_t throttle_paid;  /* throttle.c: run_ns at its last rest; its own thread's */
     uint32_t throttle_asked; /* the same: which throttle that was */
     _Atomic uint64_t throttled_ns;
+    wh_idle_window idle; /* its own thread's, as the next */
+    bool idle_again;     /* there is a reason to look when the window ends */
 } wh_board_hart;
 
 /* ---- throttle.c */
@@ -212,6 +219,11 @@ struct wh_machine {
     _Atomic uint64_t frozen_at;  /* mtime while the clock stands still */
     _Atomic bool frozen;
 
+    pthread_mutex_t shrink_lock; /* a leaf but for the translator's */
+    wh_idle_window idle;         /* of all harts; under shrink_lock, as the next */
+    uint32_t arena_left;         /* bytes in use when the arena was last looked through */
+    _Atomic bool shrinking;
+
     pthread_mutex_t run_lock;
     pthread_cond_t run_changed; /* threads wait here to go on */
     pthread_cond_t parked_changed;
@@ -266,9 +278,12 @@ void wh_run_update(wh_machine *m);
 /* wake: the sleepers too, and whoever waits for rest. */
 void wh_run_make_all_look(wh_machine *m, bool wake);
 void wh_hart_wake(wh_board_hart *h);
-/* Waits until mtime `until`, or until someone wakes it after seq was read from h->wake. The caller reads seq, then
- * looks whether there is something to do, then sleeps: so no wake is lost between. */
-void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until);
+/* Waits until mtime `until` or host ns `latest`, or until someone wakes it after seq was read from h->wake. The caller
+ * reads seq, then looks whether there is something to do, then sleeps: so no wake is lost between. */
+void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until, uint64_t latest);
+/* idle.c: the hart's own thread, about to sleep for WFI. Returns the host ns at which it wants to be here again at the
+ * latest; UINT64_MAX: it needs not. */
+uint64_t wh_idle_rest(wh_board_hart *h, uint32_t seq);
 /* throttle.c */
 int wh_throttle_init(wh_machine *m, wh_error *err);
 void wh_throttle_destroy(wh_machine *m);

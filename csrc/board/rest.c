@@ -18,6 +18,7 @@
 int wh_run_init(wh_machine *m, wh_error *err)
 {
     pthread_mutex_init(&m->run_lock, NULL);
+    pthread_mutex_init(&m->shrink_lock, NULL);
     pthread_cond_init(&m->run_changed, NULL);
     pthread_cond_init(&m->parked_changed, NULL);
     int status = wh_throttle_init(m, err);
@@ -30,6 +31,7 @@ void wh_run_destroy(wh_machine *m)
     wh_throttle_destroy(m);
     pthread_cond_destroy(&m->parked_changed);
     pthread_cond_destroy(&m->run_changed);
+    pthread_mutex_destroy(&m->shrink_lock);
     pthread_mutex_destroy(&m->run_lock);
 }
 
@@ -40,11 +42,12 @@ void wh_hart_wake(wh_board_hart *h)
         syscall(SYS_futex, &h->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until)
+void wh_hart_sleep(wh_board_hart *h, uint32_t seq, uint64_t until, uint64_t latest)
 {
     uint64_t start = wh_now_ns(), when = UINT64_MAX;
     if (until != UINT64_MAX)
         when = wh_clock_host_ns(h->machine, until);
+    when = when < latest ? when : latest;
     struct timespec at = {(time_t)(when / 1000000000ull), (long)(when % 1000000000ull)};
     atomic_store_explicit(&h->wfi_since, start, memory_order_relaxed);
     atomic_store(&h->sleeping, 1);

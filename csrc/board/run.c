@@ -12,8 +12,10 @@
 static void wait_for_interrupt(wh_board_hart *h)
 {
     uint32_t seq = atomic_load(&h->wake);
-    if (atomic_load(&h->machine->go) && !wh_hart_runnable(h->cpu))
-        wh_hart_sleep(h, seq, wh_hart_next_timer(h->cpu));
+    if (!atomic_load(&h->machine->go) || wh_hart_runnable(h->cpu))
+        return;
+    uint64_t look = wh_idle_rest(h, seq);
+    wh_hart_sleep(h, seq, wh_hart_next_timer(h->cpu), look); /* a WFI may end without a reason */
 }
 
 static void *hart_main(void *arg)

@@ -43,6 +43,17 @@ void wh_code_free(wh_code *c)
     memset(c, 0, sizeof(*c));
 }
 
+/* Anonymous memory that is given back reads as zeros, as at first: slots are filled from the beginning again. */
+void wh_code_give_back(wh_hart *h)
+{
+    wh_code *c = &h->code;
+    if (madvise(c->pages, map_bytes(c->count), MADV_DONTNEED) != 0)
+        return;
+    memset(c->buckets, 0, c->count * sizeof(*c->buckets));
+    c->filled = c->hand = 0;
+    wh_mmu_drop_decoded(&h->mmu);
+}
+
 static void unlink_page(wh_code *c, wh_code_page *page)
 {
     uint32_t *at = &c->buckets[page->pfn % c->count], self = (uint32_t)(page - c->pages) + 1;
@@ -51,11 +62,29 @@ static void unlink_page(wh_code *c, wh_code_page *page)
     *at = page->next;
 }
 
+/* A fault for each host page of a slot costs more than all else about a new one; some slots at once, a third. Not for
+ * the first ones: an idle guest touches little of each. */
+static void populate(wh_code *c, unsigned first)
+{
+#ifdef MADV_POPULATE_WRITE
+    const unsigned batch = c->count / 24;
+    if (batch == 0 || first < wh_code_modest(c) || first % batch != 0 || first + batch > c->count)
+        return;
+    const uintptr_t page = WH_PAGE_SIZE, at = (uintptr_t)&c->pages[first] & ~(page - 1),
+                    end = ((uintptr_t)&c->pages[first + batch]) & ~(page - 1);
+    (void)madvise((void *)at, end - at, MADV_POPULATE_WRITE); /* as good as it goes */
+#else
+    (void)c, (void)first;
+#endif
+}
+
 static wh_code_page *take_slot(wh_hart *h)
 {
     wh_code *c = &h->code;
-    if (c->filled < c->count)
+    if (c->filled < c->count) {
+        populate(c, c->filled);
         return &c->pages[c->filled++];
+    }
     while (c->pages[c->hand].used) {
         c->pages[c->hand].used = 0;
         c->hand = (c->hand + 1) % c->count;

@@ -56,6 +56,17 @@ void wh_hart_free(wh_hart *h)
     free(h);
 }
 
+bool wh_hart_hoards(const wh_hart *h)
+{
+    return h->code.filled > wh_code_modest(&h->code);
+}
+
+void wh_hart_give_back(wh_hart *h)
+{
+    wh_code_give_back(h);
+    wh_far_drop_all(&h->mmu);
+}
+
 unsigned wh_hart_id(const wh_hart *h)
 {
     return h->id;

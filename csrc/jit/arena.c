@@ -2,6 +2,7 @@
 #include "jit/cache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,6 @@ static void start(wh_jit *j)
 {
     j->arena.code = 0;
     j->arena.records = j->arena.size & ~7u;
-    memset(j->restless, 0, sizeof(j->restless));
     wh_backend_start(&j->arena);
 }
 
@@ -65,6 +65,7 @@ void wh_jit_free(wh_jit *j)
 {
     if (j == NULL)
         return;
+    wh_jit_shrink_end(j);
     if (j->arena.rw != NULL)
         munmap(j->arena.rw, j->arena.size);
     if (j->arena.rx != NULL)
@@ -87,29 +88,77 @@ void *wh_jit_record(wh_jit *j, size_t bytes)
 }
 
 /* Harts look at `resetting` after they have said that they use the cache (run.c, guard), and this looks whether they do
- * after it has said that it resets: one of them sees the other. Slices are short, so the wait is. */
-void wh_jit_reset(wh_jit *j)
+ * after it has said that it resets: one of them sees the other. Slices are short, so the wait is. False: another hart
+ * is at it. */
+static bool begin_alone(wh_jit *j)
 {
     uint32_t nobody = 0;
     if (!atomic_compare_exchange_strong(&j->resetting, &nobody, 1))
-        return;
+        return false;
     for (unsigned i = 0; i < WH_MAX_HARTS; i++) {
         wh_hart *other = atomic_load(&j->hart[i]);
         while (other != NULL && atomic_load(&other->in_code) != 0)
             sched_yield();
     }
+    return true;
+}
+
+/* Alone, lock held. */
+static void drop_all(wh_jit *j)
+{
+    for (unsigned i = 0; i < WH_JIT_BUCKETS; i++)
+        atomic_store_explicit(&j->bucket[i], 0, memory_order_relaxed);
+    memset(j->page_bucket, 0, sizeof(j->page_bucket));
+    start(j);
+    atomic_store(&j->full, false);
+    atomic_fetch_add(&j->generation, 1);
+}
+
+void wh_jit_reset(wh_jit *j)
+{
+    if (!begin_alone(j))
+        return;
     pthread_mutex_lock(&j->lock);
     if (j->full) {
-        for (unsigned i = 0; i < WH_JIT_BUCKETS; i++)
-            atomic_store_explicit(&j->bucket[i], 0, memory_order_relaxed);
-        memset(j->page_bucket, 0, sizeof(j->page_bucket));
-        start(j);
-        atomic_store(&j->full, false);
+        drop_all(j);
+        memset(j->restless, 0, sizeof(j->restless));
         j->resets++;
-        atomic_fetch_add(&j->generation, 1);
     }
     pthread_mutex_unlock(&j->lock);
     atomic_store(&j->resetting, 0);
+}
+
+bool wh_jit_drop_all(wh_jit *j)
+{
+    if (!begin_alone(j))
+        return false;
+    pthread_mutex_lock(&j->lock);
+    drop_all(j);
+    pthread_mutex_unlock(&j->lock);
+    atomic_store(&j->resetting, 0);
+    return true;
+}
+
+uint32_t wh_jit_used(wh_jit *j)
+{
+    pthread_mutex_lock(&j->lock);
+    uint32_t used = j->arena.code + (j->arena.size - j->arena.records);
+    pthread_mutex_unlock(&j->lock);
+    return used;
+}
+
+/* Host pages between code and records are empty, whatever was in them before the arena was emptied. */
+bool wh_jit_punch(wh_jit *j, uint32_t at, uint32_t bytes)
+{
+    pthread_mutex_lock(&j->lock);
+    const uint32_t page = WH_PAGE_SIZE, low = (j->arena.code + page - 1) & ~(page - 1),
+                   high = j->arena.records & ~(page - 1);
+    const uint32_t from = at > low ? at : low, to = at + bytes < high ? at + bytes : high;
+    if (from < to)
+        (void)fallocate(j->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, to - from);
+    bool more = at + bytes < high;
+    pthread_mutex_unlock(&j->lock);
+    return more;
 }
 
 void wh_jit_get_stats(wh_jit *j, wh_jit_stats *out)

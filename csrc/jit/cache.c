@@ -77,8 +77,8 @@ static void recheck(wh_jit *j, wh_jit_page *page, const uint8_t *host)
         page->changes--;
 }
 
-/* Lock held. */
-static wh_jit_page *page_record(wh_jit *j, uint64_t pfn)
+/* Lock held. A new one counts as looked at in this epoch. */
+static wh_jit_page *page_record(wh_jit *j, uint64_t pfn, uint64_t epoch)
 {
     uint32_t *head = &j->page_bucket[pfn % WH_JIT_PAGE_BUCKETS];
     for (uint32_t ref = *head; ref != 0;) {
@@ -90,7 +90,7 @@ static wh_jit_page *page_record(wh_jit *j, uint64_t pfn)
     wh_jit_page *page = wh_jit_record(j, sizeof(*page));
     if (page == NULL)
         return NULL;
-    *page = (wh_jit_page){.pfn = pfn, .checked = atomic_load(&j->epoch), .next = *head};
+    *page = (wh_jit_page){.pfn = pfn, .checked = epoch, .next = *head};
     *head = wh_jit_ref(j, page);
     return page;
 }
@@ -116,8 +116,8 @@ wh_jit_page *wh_jit_enter_page(wh_hart *h, uint64_t va, int *status)
     if (!whole)
         return NULL;
     pthread_mutex_lock(&j->lock);
-    wh_jit_page *page = page_record(j, pa >> WH_PAGE_SHIFT);
     uint64_t epoch = atomic_load(&j->epoch);
+    wh_jit_page *page = page_record(j, pa >> WH_PAGE_SHIFT, epoch);
     if (page != NULL && page->checked != epoch) {
         recheck(j, page, host - (pa & (WH_PAGE_SIZE - 1)));
         page->checked = epoch;
@@ -291,7 +291,7 @@ bool wh_jit_warm_one(wh_hart *h, uint64_t head)
         return true;
     wh_live_copy(bytes, host, WH_PAGE_SIZE);
     pthread_mutex_lock(&j->lock);
-    wh_jit_page *page = j->full || epoch != atomic_load(&j->epoch) ? NULL : page_record(j, pa >> WH_PAGE_SHIFT);
+    wh_jit_page *page = j->full || epoch != atomic_load(&j->epoch) ? NULL : page_record(j, pa >> WH_PAGE_SHIFT, epoch);
     if (page != NULL)
         (void)make(h, &(struct wanted){page, NULL, (uint32_t)pa & (WH_PAGE_SIZE - 1), head & 1, 0}, bytes);
     bool room = !j->full;

@@ -63,7 +63,13 @@ struct wh_jit {
     _Atomic(wh_hart *) hart[WH_MAX_HARTS];
     _Atomic uint32_t bucket[WH_JIT_BUCKETS];
     uint32_t page_bucket[WH_JIT_PAGE_BUCKETS];
-    uint64_t restless[WH_JIT_RESTLESS / 64];                  /* under lock */
+    uint64_t restless[WH_JIT_RESTLESS / 64]; /* under lock */
+    struct wh_jit_shrinking {                /* shrink.c; one thread at a time */
+        uint64_t *heads;                     /* of what was dropped, the newest first; or NULL */
+        unsigned count, next;
+        uint32_t keep;    /* so many bytes are made again */
+        uint32_t punched; /* as far as the arena was looked through */
+    } shrink;
     uint64_t blocks, instructions, resets, discarded, remade; /* under lock; since the machine was made */
 };
 
@@ -71,6 +77,12 @@ struct wh_jit {
 void *wh_jit_record(wh_jit *j, size_t bytes);
 /* Drop everything, once nobody uses it: the caller is not guarded (run.c). Or another hart is doing it. */
 void wh_jit_reset(wh_jit *j);
+/* Drop everything, full or not, but what is known of places (restless). The same conditions. False: not done, another
+ * hart is resetting it. */
+bool wh_jit_drop_all(wh_jit *j);
+void wh_jit_shrink_end(wh_jit *j); /* shrink.c */
+/* Give the host back what of [at, at + bytes) of the arena is in no use. False: there is no more of that behind it. */
+bool wh_jit_punch(wh_jit *j, uint32_t at, uint32_t bytes);
 
 /* va's page record, now in the hart's code slot; *status is a trap cause, with trap_value set, or 0. NULL with status
  * 0: not a page of RAM that can be executed as a whole. */

@@ -2,6 +2,7 @@
  *
  *   wherry-lockstep (--elf FILE | --firmware FILE [--kernel FILE] | --kernel FILE) [--initrd FILE] [--append TEXT]
  *                   [--memory 256M] [--smp N] [--seed N] [--max-insns N] [--every N] [--digest-every N]
+ *                   [--give-back N]
  *
  * Two icount machines with the same seed (board/icount.c), one on each engine, run side by side. Every N steps (100000)
  * the registers of all harts are compared, and less often (20000000) the digest of everything. When they differ, the
@@ -9,6 +10,7 @@
  * stop before, for a stop changes which blocks run to their ends. A wrong block shows at its end, so that the fault may
  * be some instructions before that step. What is printed: the registers (memory, too, where only that differs), and the
  * instructions that the interpreter ran up to there.
+ * --give-back N: whenever N steps more are done (a multiple of --every), both give back what idle machines do.
  * --upset N, for the test of the tool itself: the translator's tp is wrong from step N on.
  * Exit status: 0 equal to the end (or --max-insns), 1 different, 2 usage, 3 cannot run. */
 #include "board/board.h"
@@ -29,7 +31,7 @@ enum { SHORT = 64 }; /* steps shown */
 
 struct options {
     const char *elf, *firmware, *kernel, *initrd, *append;
-    uint64_t memory, smp, seed, max_insns, every, digest_every, upset;
+    uint64_t memory, smp, seed, max_insns, every, digest_every, upset, give_back;
 };
 
 struct pair {
@@ -293,6 +295,8 @@ static int compare(struct pair *p)
         if (!same)
             return explain(p, good, next, false);
         good = wh_icount_steps(p->m[INTERPRETER]);
+        for (unsigned i = 0; i < BOTH && o->give_back && good % o->give_back == 0; i++)
+            wh_machine_give_back(p->m[i]);
         last = !on || (o->max_insns && good >= o->max_insns);
         if (last || good - good_digest >= o->digest_every) {
             if (!same_digest(p))
@@ -320,7 +324,7 @@ static int usage(void)
 {
     fprintf(stderr, "usage: wherry-lockstep (--elf FILE | --firmware FILE [--kernel FILE] | --kernel FILE)\n"
                     "       [--initrd FILE] [--append TEXT] [--memory 256M] [--smp N] [--seed N] [--max-insns N]\n"
-                    "       [--every N] [--digest-every N]\n");
+                    "       [--every N] [--digest-every N] [--give-back N]\n");
     return EXIT_USAGE;
 }
 
@@ -332,20 +336,22 @@ int main(int argc, char **argv)
                         .seed = 1,
                         .every = 100000,
                         .digest_every = 20000000};
-    static const struct option longs[] = {
-        {"elf", 1, NULL, 'e'},    {"firmware", 1, NULL, 'f'},     {"kernel", 1, NULL, 'k'},
-        {"initrd", 1, NULL, 'i'}, {"append", 1, NULL, 'a'},       {"memory", 1, NULL, 'm'},
-        {"smp", 1, NULL, 's'},    {"seed", 1, NULL, 'd'},         {"max-insns", 1, NULL, 'n'},
-        {"every", 1, NULL, 'v'},  {"digest-every", 1, NULL, 'g'}, {"upset", 1, NULL, 'u'},
-        {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"elf", 1, NULL, 'e'},          {"firmware", 1, NULL, 'f'},
+                                          {"kernel", 1, NULL, 'k'},       {"initrd", 1, NULL, 'i'},
+                                          {"append", 1, NULL, 'a'},       {"memory", 1, NULL, 'm'},
+                                          {"smp", 1, NULL, 's'},          {"seed", 1, NULL, 'd'},
+                                          {"max-insns", 1, NULL, 'n'},    {"every", 1, NULL, 'v'},
+                                          {"digest-every", 1, NULL, 'g'}, {"upset", 1, NULL, 'u'},
+                                          {"give-back", 1, NULL, 'b'},    {NULL, 0, NULL, 0}};
     const struct {
         int option;
         const char **text;
         uint64_t *value;
-    } into[] = {{'e', &o.elf, NULL},    {'f', &o.firmware, NULL},     {'k', &o.kernel, NULL},
-                {'i', &o.initrd, NULL}, {'a', &o.append, NULL},       {'m', NULL, &o.memory},
-                {'s', NULL, &o.smp},    {'d', NULL, &o.seed},         {'n', NULL, &o.max_insns},
-                {'v', NULL, &o.every},  {'g', NULL, &o.digest_every}, {'u', NULL, &o.upset}};
+    } into[] = {{'e', &o.elf, NULL},      {'f', &o.firmware, NULL},     {'k', &o.kernel, NULL},
+                {'i', &o.initrd, NULL},   {'a', &o.append, NULL},       {'m', NULL, &o.memory},
+                {'s', NULL, &o.smp},      {'d', NULL, &o.seed},         {'n', NULL, &o.max_insns},
+                {'v', NULL, &o.every},    {'g', NULL, &o.digest_every}, {'u', NULL, &o.upset},
+                {'b', NULL, &o.give_back}};
     int c;
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         bool known = false;

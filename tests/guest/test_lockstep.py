@@ -53,6 +53,12 @@ def test_guest_programs(program: str, harts: int, lockstep: Path) -> None:
     same(lockstep, "--kernel", build(program), "--memory", "64M", "--smp", harts, *limits)
 
 
+@pytest.mark.parametrize(("program", "harts"), [("paging", 1), ("many", 4), ("litmus", 2)])
+def test_giving_back_leaves_no_trace(program: str, harts: int, lockstep: Path) -> None:
+    limits = ["--max-insns", 6000000, "--every", 10007, "--digest-every", 3000000, "--give-back", 3 * 10007]
+    same(lockstep, "--kernel", build(program), "--memory", "64M", "--smp", harts, *limits)
+
+
 @pytest.mark.debian
 @pytest.mark.slow
 @pytest.mark.parametrize("harts", [1, 2])
