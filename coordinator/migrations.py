@@ -32,6 +32,7 @@ from protocol.errors import LinkError, RemoteError, WherryError
 from protocol.messages import (
     Decision,
     MigrationCancel,
+    MigrationEstimate,
     MigrationLookup,
     MigrationParams,
     MigrationProgress,
@@ -49,6 +50,7 @@ PREPARE_TIMEOUT_S = 120.0
 DEADLINE_SLACK_S = 30.0
 RESULT_GRACE_S = 10.0  # from the decision to the source's last word
 CANCEL_GRACE_S = 10.0
+ESTIMATE_TIMEOUT_S = 30.0
 LOOKUP_TIMEOUT_S = 5.0
 SETTLE_TIMEOUT_S = 10.0
 
@@ -104,6 +106,25 @@ class Migrations:
         operation = await self._cluster.db.run(decide)
         self._operations.start(operation)
         return operation
+
+    async def estimate(self, name: str, *, to: str | None, params: MigrationParams) -> dict[str, Any]:
+        """What :meth:`migrate` would take, as its source measures it; nothing is journaled and nothing is moved."""
+        refused = refusal(params)
+        if refused is not None:
+            raise Unsupported(refused[1], field=refused[0])
+
+        def read(tx: Tx) -> tuple[Guest, MigrationEstimate]:
+            guest = guests.by_name(tx, name)
+            node = nodes.by_id(tx, self._target(tx, guest, to))
+            target = NodeInfo(node=node.id, name=node.name, link=node.link, tunnel=node.tunnel)
+            return guest, MigrationEstimate(guest=guest.id, generation=guest.generation, target=target, params=params)
+
+        guest, request = await self._cluster.db.run(read)
+        link = self._cluster.links.get(guest.node)
+        if link is None:
+            raise Unavailable(f"the node of guest {name} is not connected")
+        answer = await link.call(request, timeout=ESTIMATE_TIMEOUT_S)
+        return {**to_builtins(answer), "target": request.target.name}
 
     def _target(self, tx: Tx, guest: Guest, to: str | None) -> int:
         source = nodes.name_of(tx, guest.node)

@@ -28,6 +28,7 @@ _FAMILIES: Final[dict[str, frozenset[str]]] = {
 }
 _METHODS: Final[dict[str, frozenset[str]]] = {
     "migration.start": _COORDINATOR,
+    "migration.estimate": _COORDINATOR,
     "migration.cancel": _COORDINATOR,
     "migration.lookup": _COORDINATOR,
     "migration.settle": _COORDINATOR,
@@ -36,6 +37,7 @@ _METHODS: Final[dict[str, frozenset[str]]] = {
     "migration.result": _EVERY_NODE,
     "migration.prepare": _EVERY_NODE,
     "migration.pages": _EVERY_NODE,
+    "migration.probe": _EVERY_NODE,
     "migration.warm": _EVERY_NODE,
     "migration.state": _EVERY_NODE,
     "migration.pull": _EVERY_NODE,

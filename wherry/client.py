@@ -122,6 +122,14 @@ class Client:
         """``start``, ``stop`` or ``migrate``."""
         return _operation(await self._json("POST", f"{_guest(name)}/{action}", json=request))
 
+    async def estimate(self, name: str, **request: Any) -> dict[str, Any]:
+        """What a migration would take; nothing is moved. ``request`` as for ``migrate``."""
+        data = await self._object("POST", f"{_guest(name)}/migrate", json={**request, "dry_run": True})
+        found = data.get("estimate")
+        if not isinstance(found, dict):
+            raise ApiError(502, "invalid", f"the estimate is {str(data)[:120]}")
+        return found
+
     async def remove_guest(self, name: str, *, force: bool = False) -> model.Operation:
         """``force``: it is not asked to power off first."""
         return _operation(await self._json("DELETE", _guest(name), params={"force": force}))

@@ -82,13 +82,14 @@ class StopBody(Body):
 
 class MigrateBody(Body):
     """``on_stall``: what is done when pre-copy alone would not end. ``protect``: post-copy with the source's image kept
-    whole until the target has all pages."""
+    whole until the target has all pages. ``dry_run``: only say what it would take."""
 
     to: Name | None = None
     mode: Literal["auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold"] | None = None
     on_stall: Literal["abort", "throttle", "postcopy"] | None = None
     streams: Annotated[int, Field(ge=1, le=16)] | None = None
     protect: bool | None = None
+    dry_run: bool = False
     max_blackout_ms: Annotated[float, Field(gt=0, le=60000)] | None = None
     max_rounds: Annotated[int, Field(ge=1, le=1000)] | None = None
     bandwidth: Annotated[int, Field(ge=0, lt=2**63, description="bytes/s; 0: unlimited")] | None = None

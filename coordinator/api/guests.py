@@ -82,11 +82,16 @@ async def stop_guest(svc: Svc, name: str, body: StopBody | None = None) -> Json:
     return (await svc.lifecycle.stop(name, force=body.force, grace_s=body.grace_s)).to_json()
 
 
-@router.post("/{name}/migrate", status_code=202, dependencies=[Operator])
-async def migrate_guest(svc: Svc, name: str, body: MigrateBody | None = None) -> Json:
+@router.post("/{name}/migrate", dependencies=[Operator])
+async def migrate_guest(svc: Svc, name: str, body: MigrateBody | None = None) -> JSONResponse:
+    """Move a guest; with ``dry_run`` only tell what that would take."""
     given = (body or MigrateBody()).model_dump(exclude_none=True)
-    to = given.pop("to", None)
-    return (await svc.moves.migrate(name, to=to, params=MigrationParams(**given))).to_json()
+    to, dry_run = given.pop("to", None), given.pop("dry_run", False)
+    if dry_run:
+        estimate = await svc.moves.estimate(name, to=to, params=MigrationParams(**given))
+        return JSONResponse({"estimate": estimate})
+    operation = await svc.moves.migrate(name, to=to, params=MigrationParams(**given))
+    return JSONResponse(operation.to_json(), status_code=202)
 
 
 @router.post("/{name}/exec", dependencies=[Operator])

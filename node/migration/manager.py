@@ -12,18 +12,22 @@ import trio
 from node.guestcopy import Guest
 from node.host import Host
 from node.migration.driver import Driver, record_of
+from node.migration.estimate import estimate, swallow
 from node.migration.source import SourceDriver
 from node.migration.target import TargetDriver
 from node.record import DamagedRecord, load_note, save_note
 from protocol.errors import Refused
 from protocol.messages import (
+    Estimate,
     Message,
     MigrationCancel,
+    MigrationEstimate,
     MigrationFinish,
     MigrationLookup,
     MigrationPages,
     MigrationParams,
     MigrationPrepare,
+    MigrationProbe,
     MigrationPull,
     MigrationResult,
     MigrationStart,
@@ -52,6 +56,7 @@ class Migrations:
 
     def register(self, handlers: Handlers) -> None:
         handlers.on_request(MigrationStart, self._start)
+        handlers.on_request(MigrationEstimate, self._estimate)
         handlers.on_request(MigrationCancel, self._cancel)
         handlers.on_request(MigrationLookup, self._lookup)
         handlers.on_request(Settle, self._settle)
@@ -60,6 +65,7 @@ class Migrations:
         handlers.on_request(MigrationState, self._state)
         handlers.on_request(MigrationFinish, self._finish)
         handlers.on_stream(MigrationPages, self._pages)
+        handlers.on_stream(MigrationProbe, self._probe)
         handlers.on_stream(MigrationPull, self._pull)
 
     def recover(self) -> None:
@@ -122,18 +128,9 @@ class Migrations:
     async def _start(self, link: Link, order: MigrationStart) -> None:
         driver = self._sources.get(order.migration)
         if driver is None:
-            refused = refusal(order.params)
-            if refused is not None:
-                raise Refused("unsupported", refused[1], field=refused[0])
             guest = self._host.guests.get(order.guest)
             async with guest.lock:
-                self._host.guests.fence(guest, order.generation)
-                if order.generation != guest.generation or guest.state != "running" or guest.migration:
-                    raise Refused("conflict", f"guest {guest.record.spec.name} is {guest.state}", state=guest.state)
-                if order.target.node == self._host.identity.node:
-                    raise Refused("conflict", f"guest {guest.record.spec.name} is on this node already", field="to")
-                if any(file.role == "disk" for file in guest.record.spec.image.files):
-                    raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet", field="name")
+                self._check(guest, order)
                 machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params)
                 driver = SourceDriver(self._host, machine, order.params)
                 guest.migration = order.migration
@@ -143,6 +140,34 @@ class Migrations:
         await driver.prepared.wait()
         if driver.result is not None and driver.result.outcome == "aborted":
             raise Refused("unavailable", driver.result.reason)
+
+    def _check(self, guest: Guest, order: MigrationStart | MigrationEstimate) -> None:
+        """Raises Refused when this guest cannot be moved so, now."""
+        refused = refusal(order.params)
+        if refused is not None:
+            raise Refused("unsupported", refused[1], field=refused[0])
+        self._host.guests.fence(guest, order.generation)
+        if order.generation != guest.generation or guest.state != "running" or guest.migration:
+            raise Refused("conflict", f"guest {guest.record.spec.name} is {guest.state}", state=guest.state)
+        if order.target.node == self._host.identity.node:
+            raise Refused("conflict", f"guest {guest.record.spec.name} is on this node already", field="to")
+        if any(file.role == "disk" for file in guest.record.spec.image.files):
+            raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet", field="name")
+
+    async def _estimate(self, link: Link, order: MigrationEstimate) -> Estimate:
+        guest = self._host.guests.get(order.guest)
+        async with guest.lock:
+            self._check(guest, order)
+            return await estimate(self._host, guest, order, self._known_rate(order.target.node))
+
+    def _known_rate(self, node: int) -> float:
+        """Bytes/s of the last migrations to that node that nobody limited; 0: there were none."""
+        rates = [
+            driver.machine.rate
+            for driver in self._sources.values()
+            if driver.machine.target == node and driver.machine.rate and not driver.params.bandwidth
+        ]
+        return sorted(rates[-3:])[len(rates[-3:]) // 2] if rates else 0.0
 
     async def _cancel(self, link: Link, order: MigrationCancel) -> None:
         driver = self._sources.get(order.migration)
@@ -198,6 +223,9 @@ class Migrations:
 
     async def _pages(self, link: Link, opening: MigrationPages, stream: LinkStream) -> None:
         await self._target(link, opening.migration).pages(stream)
+
+    async def _probe(self, link: Link, opening: MigrationProbe, stream: LinkStream) -> None:
+        await swallow(stream)
 
     def _target(self, link: Link, migration: str) -> TargetDriver:
         driver = self._targets.get(migration)

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from protocol.messages.base import Bytes, Generation, Id, Message, NodeId, Request, StreamOpen, Text
-from protocol.messages.data import GuestSpec, MigrationMode, NodeInfo
-from protocol.messages.reports import MigrationResult
+from protocol.messages.data import GuestSpec, MigrationMode, NodeInfo, Percent
+from protocol.messages.reports import MigrationResult, Predicted
 
 OnStall = Literal["abort", "throttle", "postcopy"]
 
@@ -42,6 +42,38 @@ class MigrationStart(Request, frozen=True, kw_only=True):
 class MigrationCancel(Request, frozen=True, kw_only=True):
     method: ClassVar[str] = "migration.cancel"
     migration: Id
+
+
+class MigrationEstimate(Request, frozen=True, kw_only=True):
+    """To the source: what would such a migration take? The guest is watched for a second; nothing is changed."""
+
+    method: ClassVar[str] = "migration.estimate"
+    guest: Id
+    generation: Generation
+    target: NodeInfo
+    params: MigrationParams = MigrationParams()
+
+
+class Estimate(Message, frozen=True, kw_only=True):
+    mode: MigrationMode  # never "auto"
+    reason: Text = ""  # why it would be given up
+    throttle: Percent = 0  # the most that the guest would rest
+    predicted: Predicted
+    resident_pages: int  # that hold something else than zeros
+    zero_pages: int
+    dirty_rate: float  # pages/s written first
+    dirty_pages: int  # different pages written within the time of watching
+    bytes_per_s: float
+    rate_from: Literal["migrations", "probe"]
+
+
+MigrationEstimate.answer = Estimate
+
+
+class MigrationProbe(StreamOpen, frozen=True, kw_only=True):
+    """Source to target: bytes that are thrown away, to see how fast they go. The end is answered with one byte."""
+
+    method: ClassVar[str] = "migration.probe"
 
 
 class MigrationLookup(Request, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ pre-copy alone never ends.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,10 +29,27 @@ async def throttle(cluster: Cluster, guest: str, node: str) -> int:
         handle.close()
 
 
+async def dry_run(cluster: Cluster, **params: Any) -> dict[str, Any]:
+    answer = await cluster.api.post("/v1/guests/web/migrate", json={"to": TARGET, "dry_run": True, **params})
+    found: dict[str, Any] = answer.raise_for_status().json()["estimate"]
+    return found
+
+
 async def test_only_throttling_moves_it(tmp_path: Path) -> None:
     async with running(tmp_path, [SOURCE, TARGET]) as cluster:
         await cluster.add_image("writer")
         guest = await cluster.run_guest("web", SOURCE, image="writer")
+
+        told = await dry_run(cluster, bandwidth=LIMIT, on_stall="abort")
+        assert "does not converge" in told["reason"]
+        told = await dry_run(cluster, bandwidth=LIMIT)
+        assert (told["reason"], told["mode"]) == ("", "precopy")
+        assert told["throttle"] >= 50
+        assert 2048 <= told["dirty_pages"] <= 2100
+        assert told["resident_pages"] >= 2048
+        assert told["predicted"]["bytes"] > 8 << 20
+        assert not await cluster.unfinished()
+        assert (await cluster.guest("web"))["state"] == "running"
 
         operation = await cluster.migrate("web", TARGET, bandwidth=LIMIT, on_stall="abort")
         ended = await cluster.wait_operation(operation)

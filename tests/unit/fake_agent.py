@@ -132,6 +132,7 @@ class FakeAgent:
             m.GuestLog: self._log,
             m.MigrationStart: self._nothing,
             m.MigrationCancel: self._nothing,
+            m.MigrationEstimate: self._nothing,
             m.MigrationLookup: self._lookup,
             m.Settle: self._settle,
             m.PortsSet: self._ports,

@@ -242,7 +242,7 @@ def test_raw_mode_comes_back() -> None:
 
 def test_summary_leaves_out_what_is_not_there() -> None:
     assert moves.summary({}) == []
-    assert moves.summary({"rounds": 1}) == [("rounds", "1")]
+    assert moves.summary({"rounds": 1}) == [("rounds", "1", "")]
 
 
 def test_doctor_tells_each_check(run: Run) -> None:

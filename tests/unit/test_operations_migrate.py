@@ -391,3 +391,29 @@ async def test_a_wish_that_nobody_can_fulfil_is_refused_with_its_field(tmp_path:
             assert answer["error"]["field"] == next(iter(wish))
         assert not n1.asked_for(m.MigrationStart)
         assert (await c.guest("web"))["state"] == "running"
+
+
+async def test_a_dry_run_asks_the_source_and_moves_nothing(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (c, n1, n2):
+        predicted = m.Predicted(rounds=3, bytes=1000, total_ms=50.0, blackout_ms=2.0, converges=True)
+        told = m.Estimate(
+            mode="precopy",
+            predicted=predicted,
+            resident_pages=7,
+            zero_pages=1,
+            dirty_rate=10.0,
+            dirty_pages=3,
+            bytes_per_s=1e8,
+            rate_from="probe",
+        )
+
+        async def estimate(request: m.MigrationEstimate) -> m.Estimate:
+            assert (request.target.node, request.generation, request.params.max_blackout_ms) == (n2.node, 1, 5.0)
+            return told
+
+        n1.hooks[m.MigrationEstimate] = estimate
+        wish = {"to": "n2", "dry_run": True, "max_blackout_ms": 5.0}
+        answer = await c.post("/v1/guests/web/migrate", wish, status=200)
+        assert answer["estimate"] == {**msgspec.to_builtins(told), "target": "n2"}
+        assert not [o for o in (await c.get("/v1/operations"))["operations"] if o["kind"] == "migrate"]
+        assert not n1.asked_for(m.MigrationStart)

@@ -11,6 +11,7 @@ from wherry.client import Client
 from wherry.commands.common import example, json_option, with_client
 from wherry.model import Guest, Operation
 
+PAGE = 4096
 MODES = ("auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold")
 
 
@@ -30,12 +31,20 @@ MODES = ("auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold")
 @click.option("--deadline", default="", help="Be done by then, as in 90s; 600s unless given.")
 @click.option("--streams", type=click.IntRange(1, 16), help="Page streams at a time.")
 @click.option("--protect", is_flag=True, help="Post-copy: the source keeps a whole image until the target has it all.")
+@click.option("--dry-run", is_flag=True, help="Only measure, and tell what it would take; nothing is moved.")
 @click.option("--verify", is_flag=True, help="Compare checksums of all RAM on both ends before the switch.")
 @json_option
 @click.pass_context
-def migrate(ctx: click.Context, /, name: str, to: str | None, as_json: bool, **wish: Any) -> None:
+def migrate(ctx: click.Context, /, name: str, to: str | None, dry_run: bool, as_json: bool, **wish: Any) -> None:
     """Move a running guest to another node."""
     request = _request(to=to, **wish)
+    if dry_run:
+        found = with_client(ctx, lambda client: client.estimate(name, **request))
+        if as_json:
+            ui.print_json(found)
+        else:
+            ui.table(("figure", "predicted"), forecast(found))
+        return
 
     async def work(client: Client) -> tuple[Operation, Guest]:
         with ui.bar(f"migrate {name}") as bar:
@@ -48,7 +57,7 @@ def migrate(ctx: click.Context, /, name: str, to: str | None, as_json: bool, **w
         ui.print_json(operation)
     else:
         click.echo(f"{name}: now on {guest.node}, generation {guest.generation}")
-        ui.table(("figure", "value"), summary(operation.result or {}))
+        ui.table(("figure", "value", "predicted"), summary(operation.result or {}))
 
 
 def _request(*, max_blackout: str, bandwidth: str, deadline: str, **wish: Any) -> dict[str, Any]:
@@ -73,24 +82,56 @@ def _show_copy(bar: ui.Bar, name: str, progress: dict[str, Any]) -> None:
     bar.update(100.0 * sent / total if total else 0.0, 100.0, text)
 
 
-def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """A migration's result as rows; what the result lacks is left out."""
-    shown: list[tuple[str, str]] = []
-    for key, label, form in (
-        ("rounds", "rounds", "{}"),
-        ("pages_sent", "pages sent", "{}"),
-        ("zero_pages", "zero pages skipped", "{}"),
-        ("bytes_sent", "bytes sent", "size"),
-        ("total_ms", "total", "{:.0f} ms"),
-        ("blackout_ms", "blackout", "{:.1f} ms"),
-        ("blackout_error_ms", "blackout error", "± {:.1f} ms"),
+def summary(result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """A migration's result as rows, with what was predicted after its first round. What it lacks is left out."""
+    predicted = result.get("predicted") or {}
+    shown: list[tuple[str, str, str]] = []
+    for key, promise, label, form in (
+        ("mode", "", "mode", "{}"),
+        ("rounds", "rounds", "rounds", "{}"),
+        ("pages_sent", "", "pages sent", "{}"),
+        ("zero_pages", "", "zero pages skipped", "{}"),
+        ("bytes_sent", "bytes", "bytes sent", "size"),
+        ("throttle", "", "throttled", "{} %"),
+        ("total_ms", "total_ms", "total", "{:.0f} ms"),
+        ("blackout_ms", "blackout_ms", "blackout", "{:.1f} ms"),
+        ("blackout_error_ms", "", "blackout error", "± {:.1f} ms"),
+        ("pull_ms", "", "pulled after the switch for", "{:.0f} ms"),
     ):
-        if key in result:
-            value = result[key]
-            shown.append((label, units.size(value) if form == "size" else form.format(value)))
+        if key not in result or (key in ("throttle", "pull_ms") and not result[key]):
+            continue
+        value, other = (
+            "" if v is None else units.size(v) if form == "size" else form.format(v)
+            for v in (result[key], predicted.get(promise))
+        )
+        shown.append((label, value, other))
+    if predicted and not predicted.get("converges", True):
+        shown.append(("predicted to converge", "", "no"))
     if result.get("source_checksum"):
         same = result["source_checksum"] == result.get("target_checksum")
-        shown.append(("RAM checksums", "equal" if same else "DIFFERENT"))
+        shown.append(("RAM checksums", "equal" if same else "DIFFERENT", ""))
+    return shown
+
+
+def forecast(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """An estimate as rows."""
+    predicted = found["predicted"]
+    how = "a probe" if found["rate_from"] == "probe" else "earlier migrations"
+    shown = [
+        ("target", str(found["target"])),
+        ("mode", str(found["mode"])),
+        ("outcome", f"given up: {found['reason']}" if found["reason"] else "moved"),
+        ("pages with content", str(found["resident_pages"])),
+        ("written first", f"{found['dirty_rate'] * PAGE / 1e6:.1f} MB/s"),
+        ("written in a second", units.size(found["dirty_pages"] * PAGE)),
+        ("link", f"{found['bytes_per_s'] / 1e6:.0f} MB/s ({how})"),
+        ("rounds", str(predicted["rounds"])),
+        ("bytes", units.size(predicted["bytes"])),
+        ("total", f"{predicted['total_ms']:.0f} ms"),
+        ("blackout", f"{predicted['blackout_ms']:.1f} ms and what pausing and starting take"),
+    ]
+    if found["throttle"]:
+        shown.append(("throttled", f"{found['throttle']} %"))
     return shown
 
 
