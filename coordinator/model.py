@@ -96,6 +96,7 @@ class Network:
     stations: int = 0  # learned ones at most, in each switch; 0: the switch's own bound
     storm: int = 10000  # frames/s that each port may have flooded; 0: no bound
     proxy: bool = True  # switches answer address requests for stations that they know
+    bound: bool = False  # guests send from the address that they were given only
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Rules:
 def _needed(rules: PortRules) -> bool:
     """A node that does not know the message can do without it while nothing is set."""
     return bool(rules.ports or rules.rates) or any(
-        n.stations or n.storm != 10000 or not n.proxy for n in rules.networks
+        n.stations or n.storm != 10000 or not n.proxy or n.bound for n in rules.networks
     )
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import trio
 
 from node.attachments import Attachments
+from node.bindings import Bindings
 from node.core import CoreError
 from node.fallback import Fallback, TunnelPath
 from node.links import leaf
@@ -73,6 +74,7 @@ class Mesh:
         kept = state / "attachments.msgpack" if state else None
         self.attachments = Attachments(kept, self.switch, self, networks)
         self.watcher = Watcher(self.switch, rules, self.ports, self.attachments)
+        self._bindings = Bindings(self.switch)
         self.fallback = Fallback(self.switch, self._links_at.get)
         self._rules = rules
         self._look = NetWatch(self.switch, self.ports, self.attachments, self.watcher, self._peers)
@@ -244,12 +246,15 @@ class Mesh:
 
     def network_removed(self, vni: int) -> None:
         self._vids = {key: vids for key, vids in self._vids.items() if key[0] != vni}
+        self._bindings.network_removed(vni)
         self._do_macs(macs.NetworkRemoved(vni))
 
     def mac_here(self, vni: int, mac: str, address: str, generation: int) -> None:
+        self._bindings.put(vni, mac, address, "here")
         self._do_macs(macs.LocalMac(vni, mac, address, generation))
 
     def mac_gone(self, vni: int, mac: str) -> None:
+        self._bindings.drop(vni, mac, "here")
         self._do_macs(macs.LocalGone(vni, mac))
 
     def mac_moved(self, vni: int, mac: str, address: str, generation: int, node: int) -> None:
@@ -269,12 +274,14 @@ class Mesh:
     def _do_macs(self, event: macs.Event) -> None:
         for effect in self._macs.handle(event):
             match effect:
-                case macs.SetRemote(vni, mac, node):
+                case macs.SetRemote(vni, mac, node, address):
                     self._need_peer(node)
                     self._vids.pop((vni, mac), None)  # its entries were learned ones, and are gone
                     self._try(self.switch.set_mac, vni, mac, node)
+                    self._bindings.put(vni, mac, address, "there")
                 case macs.DelRemote(vni, mac):
                     self._try(self.switch.remove_mac, vni, mac)
+                    self._bindings.drop(vni, mac, "there")
                 case macs.NetworkPeers(vni, nodes):
                     self._try(self.switch.set_network_peers, vni, nodes)
                 case macs.LocalFenced(vni, mac, node):

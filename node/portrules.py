@@ -159,9 +159,11 @@ class Rules:
     def _limit(self, vni: int) -> None:
         rule = self._networks.get(vni)
         stations, storm, proxy = (rule.stations, rule.storm, rule.proxy) if rule else (0, STORM_RATE, True)
+        bound = rule.bound if rule else False
         try:
             self._switch.limit_network(vni, fdb_max=stations, storm_rate=storm)
             self._switch.set_network_proxy(vni, proxy)
+            self._switch.set_network_bound(vni, bound)
         except CoreError as error:
             log.warning("network %d is not limited: %s", vni, error)
 

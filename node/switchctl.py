@@ -239,6 +239,20 @@ class Switch:
         they are in a new network."""
         check(self._lib.wh_switch_network_proxy(self.handle, vni, int(on)))
 
+    def set_network_bound(self, vni: int, on: bool) -> None:
+        """On: addresses that are bound are nobody else's, and guests' ports send IPv4 and ARP from their own only."""
+        check(self._lib.wh_switch_network_bound(self.handle, vni, int(on)))
+
+    def bind_address(self, vni: int, mac: str, ip: bytes) -> None:
+        """This IPv4 address (4 bytes) was given to this station, wherever it is."""
+        err = new_error()
+        check(self._lib.wh_switch_bind(self.handle, vni, mac_bytes(mac), _ipv4(ip), err), err)
+
+    def unbind_address(self, vni: int, mac: str, ip: bytes) -> None:
+        """Fine if it is another's, or nobody's."""
+        with contextlib.suppress(CoreNotFound):
+            check(self._lib.wh_switch_unbind(self.handle, vni, mac_bytes(mac), _ipv4(ip)))
+
     def set_network_peers(self, vni: int, nodes: Iterable[int]) -> None:
         """The nodes that get this network's broadcasts; replaces the list."""
         listed, err = sorted(set(nodes)), new_error()
@@ -460,6 +474,12 @@ def _key(key: bytes) -> bytes:
     if len(key) != 32:
         raise CoreInvalid(-2, "key", f"{len(key)} bytes, not 32")
     return key
+
+
+def _ipv4(ip: bytes) -> bytes:
+    if len(ip) != 4:
+        raise CoreInvalid(-2, "ip", f"{len(ip)} bytes, not 4")
+    return ip
 
 
 def _counters(raw: Any) -> Counters:

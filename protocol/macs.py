@@ -110,11 +110,12 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class SetRemote:
-    """Switch: frames to this MAC go to ``node``."""
+    """Switch: frames to this MAC go to ``node``. ``address``: what the control plane gave it, if anything."""
 
     vni: int
     mac: str
     node: int
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,12 +341,12 @@ class MacTable:
         (self._fenced.add if fenced else self._fenced.discard)(key)
         wanted = best.node if best and best.node != self.node and vni in self._networks else None
         if wanted != self._installed.get(key):
-            if wanted is None:
+            if wanted is None or best is None:
                 del self._installed[key]
                 effects.append(DelRemote(vni, mac))
             else:
                 self._installed[key] = wanted
-                effects.append(SetRemote(vni, mac, wanted))
+                effects.append(SetRemote(vni, mac, wanted, best.address))
         return effects
 
     def _refresh_peers(self) -> Effects:

@@ -197,12 +197,12 @@ class Client:
         return await self._list(model.Network, "/v1/networks", "networks")
 
     async def create_network(self, name: str, **given: Any) -> model.Network:
-        """``subnet mtu stations storm proxy``; None: as the coordinator has it."""
+        """``subnet mtu stations storm proxy bound``; None: as the coordinator has it."""
         body = {"name": name, **{key: value for key, value in given.items() if value is not None}}
         return model.parse(model.Network, await self._json("POST", "/v1/networks", json=body))
 
     async def set_network(self, name: str, **wish: Any) -> dict[str, Any]:
-        """``mtu stations storm proxy``; with ``waiting``: the nodes that could not be told."""
+        """``mtu stations storm proxy bound``; with ``waiting``: the nodes that could not be told."""
         return await self._object("PATCH", f"/v1/networks/{quote(name, safe='')}", json=wish)
 
     async def remove_network(self, name: str) -> None:

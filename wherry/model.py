@@ -82,7 +82,8 @@ class Node:
 class Network:
     """``carries``: the largest packet that the paths between its nodes carry; ``narrow``: the two nodes with the
     narrowest path, if that is less than ``mtu``. ``stations``: learned ones at most, 0: as many as a switch takes.
-    ``storm``: frames a second that a port may have flooded, 0: any. ``proxy``: switches answer address requests."""
+    ``storm``: frames a second that a port may have flooded, 0: any. ``proxy``: switches answer address requests.
+    ``bound``: guests send from the address that they were given only."""
 
     name: str
     vni: int = 0
@@ -93,6 +94,7 @@ class Network:
     stations: int = 0
     storm: int = 0
     proxy: bool = True
+    bound: bool = False
     guests: list[str] = field(default_factory=list)
 
 

@@ -110,6 +110,7 @@ class NetworkBody(Body):
     stations: Stations = 0
     storm: Storm = 10000
     proxy: Annotated[bool, Field(description="switches answer address requests for stations that they know")] = True
+    bound: Annotated[bool, Field(description="guests send IPv4 from the address that they were given only")] = False
 
 
 class NetworkChangeBody(Body):
@@ -119,6 +120,7 @@ class NetworkChangeBody(Body):
     stations: Stations | None = None
     storm: Storm | None = None
     proxy: bool | None = None
+    bound: bool | None = None
 
 
 class AttachBody(PortBody):

@@ -27,6 +27,7 @@ def _json(svc: Services, tx: Tx, n: Network) -> Json:
         "stations": n.stations,
         "storm": n.storm,
         "proxy": n.proxy,
+        "bound": n.bound,
         "guests": networks.guests_in(tx, n.name),
     }
 

@@ -30,6 +30,7 @@ def _network(row: sqlite3.Row) -> Network:
         stations=row["stations"],
         storm=row["storm"],
         proxy=bool(row["proxy"]),
+        bound=bool(row["bound"]),
     )
 
 
@@ -59,6 +60,7 @@ def create(
     stations: int = 0,
     storm: int = STORM,
     proxy: bool = True,
+    bound: bool = False,
 ) -> Network:
     """A network with a VNI of its own; without ``subnet`` the lowest free /24 of 10.0.0.0/8."""
     present = all_networks(tx)
@@ -71,9 +73,9 @@ def create(
         subnet = ipam.choose_subnet(taken.values())
     ipam.check_overlap(subnet, taken)
     vni = ipam.choose_vni([n.vni for n in present])
-    columns = "name, vni, subnet, mtu, created, stations, storm, proxy"
-    row = f"INSERT INTO networks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-    tx.execute(row, name, vni, subnet, mtu, tx.now, stations, storm, proxy)
+    columns = "name, vni, subnet, mtu, created, stations, storm, proxy, bound"
+    row = f"INSERT INTO networks ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    tx.execute(row, name, vni, subnet, mtu, tx.now, stations, storm, proxy, bound)
     rules_changed(tx)
     tx.emit("network.created", f"network {name} ({subnet}, VNI {vni})", network=name, subnet=subnet, vni=vni)
     return by_name(tx, name)
@@ -87,6 +89,7 @@ def change(
     stations: int | None = None,
     storm: int | None = None,
     proxy: bool | None = None,
+    bound: bool | None = None,
 ) -> Network:
     """None: as it is. A smaller MTU holds for guests that start from now on; a larger one is :class:`Conflict` while
     the network is in use, because the switches that have it keep the MTU that it had."""
@@ -96,7 +99,7 @@ def change(
             f"mtu {mtu}: network {name} has {old.mtu} and is used by {', '.join(users)}; it can only become smaller",
             field="mtu",
         )
-    given = {"mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy}
+    given = {"mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy, "bound": bound}
     new = {key: value for key, value in given.items() if value is not None and value != getattr(old, key)}
     if new:
         for key, value in new.items():

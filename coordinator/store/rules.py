@@ -39,7 +39,10 @@ def version(tx: Tx) -> int:
 def all_rules(tx: Tx) -> tuple[int, PortRules]:
     """The counter and the list: all networks, and the ports that have settings of their own."""
     found = networks.all_networks(tx)
-    told = [NetworkRule(vni=n.vni, mtu=n.mtu, stations=n.stations, storm=n.storm, proxy=n.proxy) for n in found]
+    told = [
+        NetworkRule(vni=n.vni, mtu=n.mtu, stations=n.stations, storm=n.storm, proxy=n.proxy, bound=n.bound)
+        for n in found
+    ]
     ports = [PortRule(port=p.id, settings=p.settings) for p in attachments.all_ports(tx)]
     ports += [PortRule(port=n.mac, settings=n.settings) for g in guests.all_guests(tx) for n in g.spec.nics]
     return version(tx), PortRules(

@@ -204,7 +204,10 @@ CREATE TABLE tunnel_rates (
 CREATE UNIQUE INDEX tunnel_rates_once ON tunnel_rates (node, ifnull(peer, 0));
 """
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
+# Whether guests may use no other address than the one that they were given.
+_V8 = "ALTER TABLE networks ADD COLUMN bound INTEGER NOT NULL DEFAULT 0;"
+
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
 VERSION = len(STEPS)
 
 

@@ -1,5 +1,6 @@
 /* control: the calls of api.cdef. Each takes the switch lock, changes tables and wakes the thread where it has to look
  * again. Nothing here blocks but for the turn in hand. */
+#include "switch/binding.h"
 #include "switch/dgram.h"
 #include "switch/forward.h"
 #include "switch/moved.h"
@@ -237,6 +238,36 @@ int wh_switch_network_proxy(wh_switch *s, uint32_t vni, int on)
     }
     wh_switch_unlock(s);
     return n ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_network_bound(wh_switch *s, uint32_t vni, int on)
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    if (n && on && !n->bound)
+        wh_neighs_clear(&n->neighs); /* what was believed before may be a lie */
+    if (n)
+        n->bound = on != 0;
+    wh_switch_unlock(s);
+    return n ? WH_OK : WH_E_NOTFOUND;
+}
+
+int wh_switch_bind(wh_switch *s, uint32_t vni, const uint8_t mac[6], const uint8_t ip[4], wh_error *err)
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    int status = n ? wh_binding_set(n, ip, mac) : WH_E_NOTFOUND;
+    wh_switch_unlock(s);
+    return status ? wh_fail(err, status, "vni", "network %u: no address can be bound", vni) : WH_OK;
+}
+
+int wh_switch_unbind(wh_switch *s, uint32_t vni, const uint8_t mac[6], const uint8_t ip[4])
+{
+    wh_switch_lock(s);
+    struct wh_network *n = network_of(s, vni);
+    int status = n && wh_binding_del(n, ip, mac) ? WH_OK : WH_E_NOTFOUND;
+    wh_switch_unlock(s);
+    return status;
 }
 
 int wh_switch_port_limits(wh_switch *s, uint32_t port, uint32_t fdb_max, uint32_t storm_rate, wh_error *err)

@@ -1,5 +1,6 @@
 #include "switch/forward.h"
 
+#include "switch/binding.h"
 #include "switch/coalesce.h"
 #include "switch/cut.h"
 #include "switch/ingress.h"
@@ -121,6 +122,10 @@ static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     }
     if (!wh_station_at_port(s, p, src_of(f->data), vid))
         return;
+    if (net->bound && !wh_binding_allows(p, f)) {
+        WH_COUNT(s, p, drop_spoofed);
+        return;
+    }
     WH_COUNT(s, p, rx_frames);
     WH_COUNT_BYTES(s, p, rx_bytes, f->len);
     if (wh_proxy_cares(f) && wh_proxy_at_port(s, p, f, vid))

@@ -1,5 +1,6 @@
 #include "switch/network.h"
 
+#include "switch/binding.h"
 #include "switch/port.h"
 
 #include <stdlib.h>
@@ -33,6 +34,7 @@ void wh_network_free(struct wh_network *n)
     wh_fdb_free(&n->fdb);
     wh_moves_free(&n->moves);
     wh_neighs_clear(&n->neighs);
+    wh_bindings_free(n);
     free(n->ports);
     free(n->peers);
     free(n);

@@ -15,9 +15,11 @@ struct wh_network {
     struct wh_fdb fdb;
     struct wh_moves moves;
     struct wh_neighs neighs;
-    bool no_proxy;          /* address requests are flooded like others (proxy.h) */
-    uint32_t storm_rate;    /* of ports that are added from now on */
-    uint64_t next_slice_ns; /* of the table */
+    struct wh_idmap bindings; /* by IPv4 address (binding.h) */
+    bool bound;               /* they are enforced */
+    bool no_proxy;            /* address requests are flooded like others (proxy.h) */
+    uint32_t storm_rate;      /* of ports that are added from now on */
+    uint64_t next_slice_ns;   /* of the table */
     struct wh_port **ports;
     uint32_t port_count, port_cap;
     uint32_t *peers; /* node ids */

@@ -1,5 +1,6 @@
 #include "switch/proxy.h"
 
+#include "switch/binding.h"
 #include "switch/csum.h"
 #include "switch/network.h"
 
@@ -148,6 +149,9 @@ static bool read_talk(const struct wh_frame *f, struct talk *t)
 static void learn(wh_switch *s, struct wh_network *net, const struct wh_frame *f, const struct talk *t, uint16_t vid)
 {
     struct wh_neigh_key k = key_of(t, t->has, vid);
+    const uint8_t *bound = net->bound && t->is_arp ? wh_binding_of(net, t->has) : NULL;
+    if (bound && memcmp(bound, f->data + 6, 6) != 0)
+        return; /* whatever it says */
     const struct wh_neigh *had = wh_neigh_look(&net->neighs, &k);
     bool contested = had && memcmp(had->mac, f->data + 6, 6) != 0 && wh_fdb_resolve(&net->fdb, had->mac, vid);
     wh_neigh_learn(&net->neighs, &k, f->data + 6, t->how, contested, s->now_ns);
@@ -209,17 +213,33 @@ static uint32_t advertisement(uint8_t *ip, const struct talk *t, const uint8_t m
     return WH_IPV6_HEADER + payload;
 }
 
-static void answer(wh_switch *s, struct wh_port *p, const struct wh_frame *f, const struct talk *t,
-                   const struct wh_neigh *owner)
+static void answer(wh_switch *s, struct wh_port *p, const struct wh_frame *f, const struct talk *t, const uint8_t *mac,
+                   bool is_router)
 {
     uint8_t room[WH_HEADROOM + REPLY_MAX] = {0}, *eth = room + WH_HEADROOM, *l3 = eth + t->l3;
     memcpy(eth, f->data + 6, 6);
-    memcpy(eth + 6, owner->mac, 6);
+    memcpy(eth + 6, mac, 6);
     memcpy(eth + 12, f->data + 12, t->l3 - 12); /* the tag, and what it is */
-    uint32_t len =
-        t->is_arp ? arp_reply(l3, t, f->data + 6, owner->mac) : advertisement(l3, t, owner->mac, owner->is_router);
+    uint32_t len = t->is_arp ? arp_reply(l3, t, f->data + 6, mac) : advertisement(l3, t, mac, is_router);
     struct wh_frame reply = wh_frame_plain(eth, t->l3 + len);
     wh_port_deliver(s, p, &reply);
+}
+
+/* Whose the address is that is asked for; NULL: nobody's that could be told. What stations have said comes first where
+ * addresses are not bound: they may have been given to others since. */
+static const uint8_t *owner_of(wh_switch *s, const struct wh_network *net, const struct talk *t, uint16_t vid,
+                               bool *is_router)
+{
+    struct wh_neigh_key k = key_of(t, t->wants, vid);
+    const struct wh_neigh *said = wh_neigh_look(&net->neighs, &k);
+    const uint8_t *bound = t->is_arp && vid == 0 ? wh_binding_of(net, t->wants) : NULL;
+    *is_router = false;
+    if (bound && (net->bound || !said))
+        return bound;
+    if (!said || !wh_neigh_good(&net->neighs, said, s->now_ns))
+        return NULL;
+    *is_router = said->is_router;
+    return said->mac;
 }
 
 bool wh_proxy_at_port(wh_switch *s, struct wh_port *p, const struct wh_frame *f, uint16_t vid)
@@ -231,12 +251,12 @@ bool wh_proxy_at_port(wh_switch *s, struct wh_port *p, const struct wh_frame *f,
     learn(s, net, f, &t, vid);
     if (!t.wants)
         return false;
-    struct wh_neigh_key k = key_of(&t, t.wants, vid);
-    const struct wh_neigh *owner = wh_neigh_look(&net->neighs, &k);
-    if (!owner || !wh_neigh_good(&net->neighs, owner, s->now_ns) || !is_reachable(s, p, owner->mac, vid))
+    bool is_router;
+    const uint8_t *owner = owner_of(s, net, &t, vid, &is_router);
+    if (!owner || !is_reachable(s, p, owner, vid))
         return false;
     WH_COUNT(s, p, answered);
     WH_COUNT_MANY(s, p, suppressed, net->peer_count);
-    answer(s, p, f, &t, owner);
+    answer(s, p, f, &t, owner, is_router);
     return true;
 }

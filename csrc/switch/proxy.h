@@ -5,6 +5,8 @@
  * the packet is the frame's own source, which has been checked (stations.h), so a station can speak for its own MAC
  * only. See neigh.h for what is believed.
  *
+ * Before a station has said anything, the address that the control plane gave it holds (binding.h; VLAN tags: none).
+ *
  * Answered: a broadcast ARP request, or a multicast neighbour solicitation with no options that we do not know, for an
  * address whose station is in the table of the network, reachable, and not at the asker's own port. All else goes on as
  * it came: announcements (gratuitous ARP, unsolicited advertisements), probes and duplicate address detection (RFC

@@ -51,6 +51,7 @@ class NetworkRule(Message, frozen=True, kw_only=True):
     stations: Annotated[int, Meta(ge=0, le=1 << 20)] = 0  # learned ones at most, in each switch; 0: the switch's
     storm: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] = 10000  # frames/s that a port may have flooded; 0: no bound
     proxy: bool = True  # switches answer ARP and neighbour solicitations for stations that they know
+    bound: bool = False  # guests send IPv4 from the address that they were given only, and nobody else does
 
 
 class PortRule(Message, frozen=True, kw_only=True):

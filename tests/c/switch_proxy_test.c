@@ -255,8 +255,86 @@ static void neighbours(void)
     close_all();
 }
 
+static void ipv4(struct nic *from, const uint8_t *dst, uint32_t source)
+{
+    uint8_t frame[60] = {0};
+    memcpy(frame, dst, 6), memcpy(frame + 6, from->mac, 6);
+    memcpy(frame + 12, (uint8_t[]){8, 0, 0x45}, 3);
+    wh_set32(frame + 26, source);
+    put(from, frame, sizeof(frame));
+}
+
+static bool gets_ipv4(struct nic *n, uint32_t source)
+{
+    uint8_t f[2000];
+    uint32_t len = 0;
+    nic_take(n, f, &len);
+    return len == 60 && wh_get16(f + 12) == 0x0800 && wh_get32(f + 26) == source;
+}
+
+static void bind_all(uint32_t ip, const uint8_t mac[6])
+{
+    uint8_t at[4];
+    wh_set32(at, ip);
+    CHECK(wh_switch_bind(one.sw, VNI, mac, at, NULL) == WH_OK && wh_switch_bind(two.sw, VNI, mac, at, NULL) == WH_OK);
+}
+
+static void enforce(int on)
+{
+    CHECK(wh_switch_network_bound(one.sw, VNI, on) == WH_OK && wh_switch_network_bound(two.sw, VNI, on) == WH_OK);
+}
+
+/* The control plane's word: enough for an answer, the last one where addresses are bound. */
+static void bound(void)
+{
+    uint8_t at[4];
+    wh_set32(at, ip2);
+    open_all();
+    bind_all(ip2, s2.mac);
+    CHECK(wh_switch_mac_set(one.sw, VNI, s2.mac, 2, NULL) == WH_OK);
+    CHECK(is_answered(&s1, ip1, ip2, s2.mac)); /* which has never spoken */
+    arp(&s3, everybody, REQUEST, ip2, nobody); /* the address was given to another, as far as anybody says */
+    CHECK(gets(&s1, REQUEST, s3.mac, ip2, nobody) && gets(&s2, REQUEST, s3.mac, ip2, nobody));
+    enforce(1);
+    bind_all(ip1, s1.mac), bind_all(ip3, s3.mac);
+    uint64_t before = port_counters(one.sw, 3).drop_spoofed;
+    arp(&s3, everybody, REQUEST, ip2, nobody); /* not any more */
+    ipv4(&s3, s1.mac, ip2);
+    ipv4(&s3, s1.mac, nobody);
+    ipv4(&s3, s1.mac, 0); /* no address yet */
+    ipv4(&s3, s1.mac, ip3);
+    CHECK(gets_ipv4(&s1, 0) && gets_ipv4(&s1, ip3));
+    CHECK(port_counters(one.sw, 3).drop_spoofed == before + 3);
+    CHECK(is_answered(&s1, ip1, ip2, s2.mac));
+    CHECK(wh_switch_unbind(one.sw, VNI, s1.mac, at) == WH_E_NOTFOUND);
+    CHECK(wh_switch_unbind(one.sw, VNI, s2.mac, at) == WH_OK);
+    CHECK(wh_switch_unbind(one.sw, VNI, s2.mac, at) == WH_E_NOTFOUND);
+    CHECK(wh_switch_network_bound(one.sw, VNI + 1, 1) == WH_E_NOTFOUND);
+    CHECK(wh_switch_bind(one.sw, VNI + 1, s1.mac, at, NULL) == WH_E_NOTFOUND);
+    close_all();
+}
+
+/* A port of any stations: what is bound is not theirs, all else is. */
+static void bound_at_open_ports(void)
+{
+    struct nic tap;
+    open_all();
+    nic_open(&tap, 9);
+    CHECK(nic_plug(&tap, one.sw, 9, any, 1) == WH_OK);
+    bind_all(ip1, s1.mac);
+    enforce(1);
+    ipv4(&tap, s1.mac, ip1);
+    ipv4(&tap, s1.mac, nobody);
+    CHECK(gets_ipv4(&s1, nobody));
+    CHECK(port_counters(one.sw, 9).drop_spoofed == 1);
+    close_all();
+    nic_close(&tap);
+}
+
 int main(void)
 {
+    bound();
+    bound_at_open_ports();
     arp_requests();
     lies();
     vlans();

@@ -141,10 +141,10 @@ def test_ports_show_settings_and_what_is_wrong(run: Run) -> None:
 
 
 def test_a_networks_limits(run: Run) -> None:
-    answer = {"mtu": 1300, "stations": 5, "storm": 0, "proxy": False, "waiting": ["n2"]}
+    answer = {"mtu": 1300, "stations": 5, "storm": 0, "proxy": False, "bound": True, "waiting": ["n2"]}
     api = Api(**answer)
     code, out, err = run("network", "set", "lan", "--mtu", "1300", "--storm", "0", answer=api)
-    assert (code, out) == (0, "lan: mtu 1300, stations 5, storm unlimited, proxy off\n")
+    assert (code, out) == (0, "lan: mtu 1300, stations 5, storm unlimited, proxy off, bound\n")
     assert err == "kept; told when they are back: n2\n"
     assert api.asked == [("PATCH", "/v1/networks/lan", {"mtu": 1300, "storm": 0})]
     code, _, err = run("network", "set", "lan")

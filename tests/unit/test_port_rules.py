@@ -228,7 +228,9 @@ async def test_bad_changes(path: str, body: dict[str, Any], field: str, tmp_path
             assert (await patch(control, "/v1/networks/lan", {"mtu": 1300}))["mtu"] == 1300
             assert (await patch(control, "/v1/networks/lan", {"proxy": False}))["proxy"] is False
             (network,) = agent.asked_for(m.PortRules)[-1].networks
-            assert (network.mtu, network.proxy) == (1300, False)
+            assert (network.mtu, network.proxy, network.bound) == (1300, False, False)
+            assert (await patch(control, "/v1/networks/lan", {"bound": True}))["bound"] is True
+            assert agent.asked_for(m.PortRules)[-1].networks[0].bound
 
 
 async def test_what_a_switch_notices_becomes_an_event(tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ def networks(ctx: click.Context, as_json: bool) -> None:
             n.stations or "all",
             n.storm or "unlimited",
             "on" if n.proxy else "off",
+            "yes" if n.bound else "no",
             _path(n),
         )
         for n in found
     ]
-    ui.table(("name", "vni", "subnet", "mtu", "stations", "storm", "proxy", "path"), rows, empty="no networks")
+    ui.table(("name", "vni", "subnet", "mtu", "stations", "storm", "proxy", "bound", "path"), rows, empty="no networks")
 
 
 def _path(found: Network) -> str:
@@ -50,6 +51,11 @@ _proxy = click.option(
     default=None,
     help="Whether switches answer ARP and neighbour solicitations for stations that they know.",
 )
+_bound = click.option(
+    "--bound/--no-bound",
+    default=None,
+    help="Whether guests may send IPv4 from the address that they were given only, and nobody else from it.",
+)
 
 
 @click.group()
@@ -64,6 +70,7 @@ def network() -> None:
 @_stations
 @_storm
 @_proxy
+@_bound
 @click.pass_context
 def create(
     ctx: click.Context,
@@ -73,9 +80,10 @@ def create(
     stations: int | None,
     storm: int | None,
     proxy: bool | None,
+    bound: bool | None,
 ) -> None:
     """Make a network."""
-    given = {"subnet": subnet, "mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy}
+    given = {"subnet": subnet, "mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy, "bound": bound}
     made = with_client(ctx, lambda client: client.create_network(name, **given))
     click.echo(f"{made.name}  vni {made.vni}  {made.subnet}")
 
@@ -86,6 +94,7 @@ def create(
 @_stations
 @_storm
 @_proxy
+@_bound
 @json_option
 @click.pass_context
 def change(
@@ -95,22 +104,25 @@ def change(
     stations: int | None,
     storm: int | None,
     proxy: bool | None,
+    bound: bool | None,
     as_json: bool,
 ) -> None:
     """Change a network's limits, which holds at once, or its MTU, which guests have that start from then on.
 
     The MTU can only become smaller while the network is in use.
     """
-    given = {"mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy}
+    given = {"mtu": mtu, "stations": stations, "storm": storm, "proxy": proxy, "bound": bound}
     wish = {key: value for key, value in given.items() if value is not None}
     if not wish:
-        raise click.UsageError("nothing to change: give --mtu, --stations, --storm or --proxy")
+        raise click.UsageError("nothing to change: give --mtu, --stations, --storm, --proxy or --bound")
     done = with_client(ctx, lambda client: client.set_network(name, **wish))
     if as_json:
         ui.print_json(done)
         return
     told = (f"mtu {done['mtu']}", f"stations {done['stations'] or 'all'}", f"storm {done['storm'] or 'unlimited'}")
-    click.echo(f"{name}: {', '.join(told)}, proxy {'on' if done['proxy'] else 'off'}")
+    click.echo(
+        f"{name}: {', '.join(told)}, proxy {'on' if done['proxy'] else 'off'}{', bound' if done['bound'] else ''}"
+    )
     if done["waiting"]:
         click.echo(f"kept; told when they are back: {', '.join(done['waiting'])}", err=True)
 
