@@ -80,8 +80,8 @@ void wh_hart_request_fence(wh_hart *h, unsigned kinds); /* any thread; implies a
 void wh_hart_request_fence_range(wh_hart *h, uint64_t start, uint64_t size, uint32_t asid);
 bool wh_hart_fences_done(wh_hart *h);
 
-/* An idle hart gives the host back what it keeps only to be fast, decoded code and the second level of its TLB. What it
- * needs of them it makes anew. The hart's own thread, outside wh_hart_run. */
+/* An idle hart gives the host back what it keeps only to be fast, decoded code, the second level of its TLB, the
+ * translator's looks. What it needs of them it makes anew. The hart's own thread, outside wh_hart_run. */
 void wh_hart_give_back(wh_hart *h);
 bool wh_hart_hoards(const wh_hart *h); /* that is more than waiting takes */
 

@@ -65,6 +65,7 @@ void wh_hart_give_back(wh_hart *h)
 {
     wh_code_give_back(h);
     wh_far_drop_all(&h->mmu);
+    wh_sites_give_back(&h->mmu);
 }
 
 unsigned wh_hart_id(const wh_hart *h)

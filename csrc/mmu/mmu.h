@@ -176,6 +176,7 @@ void wh_sites_drop_page(wh_mmu *m, uint64_t va);
 void wh_sites_drop_stores(wh_mmu *m);
 void wh_sites_drop_odd(wh_mmu *m); /* of mode WH_TLB_ODD */
 void wh_sites_drop_all(wh_mmu *m);
+void wh_sites_give_back(wh_mmu *m); /* the memory of all sets but the current one's */
 /* Translated code came for a look of m->tired, at va. True: its place goes to another page too often for a slot. */
 bool wh_sites_watch(wh_mmu *m, uint64_t va);
 

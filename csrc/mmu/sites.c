@@ -12,6 +12,8 @@
 #include "mmu/mmu.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 
 enum { CHUNKS = 2 * WH_SITES / WH_SITE_CHUNK, PAGE_CHUNKS = 2 * WH_TLB_ENTRIES / WH_SITE_PAGE_CHUNK };
 _Static_assert(CHUNKS == 64 && PAGE_CHUNKS == 64, "a bit each");
@@ -161,6 +163,27 @@ void wh_sites_drop_all(wh_mmu *m)
 {
     for (unsigned i = 0; m->site_sets != NULL && i < WH_SITE_SETS; i++)
         empty(&m->site_sets[i]);
+}
+
+static void give_back(wh_sites *first, const wh_sites *end)
+{
+    for (wh_sites *s = first; s < end; s++) {
+        s->ready = false;
+        s->context = s->pages_used = 0;
+        memset(s->holders, 0, sizeof(s->holders));
+    }
+    const uintptr_t page = WH_PAGE_SIZE, from = ((uintptr_t)first + page - 1) & ~(page - 1),
+                    to = (uintptr_t)end & ~(page - 1);
+    if (from < to)
+        (void)madvise((void *)from, to - from, MADV_DONTNEED); /* else it is there still, and as good */
+}
+
+void wh_sites_give_back(wh_mmu *m)
+{
+    if (m->site_sets == NULL)
+        return;
+    give_back(m->site_sets, m->sites);
+    give_back(m->sites + 1, m->site_sets + WH_SITE_SETS);
 }
 
 bool wh_sites_watch(wh_mmu *m, uint64_t va)
