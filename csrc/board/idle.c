@@ -2,10 +2,10 @@
  *
  * While it works, a guest's process keeps some 17 MiB only to be fast: decoded code, translated code, the second level
  * of the TLBs. An idle one needs little of that. A hart that is about to sleep in WFI looks at its last ten seconds, if
- * that long has passed since it looked last; if it executed for less than 1/128 of them, it is idle, and gives back
- * what is its own. Where all harts together were, the arena of the translator is made small, in steps between which the
- * hart looks whether it is wanted. A timer that does little is idle by that, at 250 Hz too; somebody who types a
- * command every few seconds is not. Nothing is ever given back in the same ten seconds as real work.
+ * that long has passed since it looked last; if it executed for less than 1/32 of them, it is idle, and gives back what
+ * is its own. Where all harts together were, the arena of the translator is made small, in steps between which the hart
+ * looks whether it is wanted. An idle Debian takes 1/250 on our machine, and more on a slow or loaded one; a timer of
+ * 250 Hz that does little is idle by that, too.
  *
  * A hart that has something to give back shortens its sleep so that it comes to the look: its WFI then ends without a
  * reason, which every guest has to bear. Once there is nothing left it sleeps as long as the guest says. */
@@ -16,7 +16,7 @@
 #endif
 
 #define WINDOW_NS 10000000000ull
-#define SHARE     128u
+#define SHARE     32u
 #define WORKED_NS 5000000u /* execution that may have left something worth looking at */
 /* A booted Debian has 4 MiB of code and records in use, three quarters of them the kernel's. */
 #define ARENA_MOST (7u << 19)
