@@ -60,6 +60,16 @@ _HELP = {
     "wherry_switch_frames_total": "Frames into (rx) and out of (tx) a node's switch, tunnels included.",
     "wherry_switch_bytes_total": "Bytes of those frames.",
     "wherry_switch_dropped_total": "Frames and datagrams that a node's switch dropped, by reason.",
+    "wherry_migrations_running": "Migrations under way.",
+    "wherry_migrations_total": "Migrations that ended since the coordinator's start, by outcome.",
+    "wherry_migrations_throttled_total": "Of these, those whose guest was throttled.",
+    "wherry_migrations_postcopy_total": "Of these, those that left pages to be pulled.",
+    "wherry_migration_bytes_total": "Bytes that migrations sent.",
+    "wherry_migration_seconds_total": "Time that migrations took.",
+    "wherry_migration_blackout_seconds_total": "Time that migrated guests executed nowhere.",
+    "wherry_migration_running_bytes": "Bytes sent so far by a migration under way.",
+    "wherry_migration_running_dirty_pages": "Pages that wait to be sent again.",
+    "wherry_migration_running_throttle_percent": "Share of its time that the guest rests.",
     "wherry_coordinator_info": "1, with the coordinator's version.",
 }
 

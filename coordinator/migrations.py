@@ -19,14 +19,15 @@ import trio
 
 from coordinator.background import Errands
 from coordinator.cluster import Cluster
-from coordinator.errors import Cancelled, Conflict, Failed, Full, Unavailable, Unsupported
+from coordinator.errors import Cancelled, Conflict, CoordinatorError, Failed, Full, Unavailable, Unsupported
 from coordinator.hold import hold
 from coordinator.model import Guest, Migration, Operation
 from coordinator.narrow import tell_guest
 from coordinator.operations import Operations, Task
 from coordinator.placement import Demand, Placement
 from coordinator.reconcile import Tell
-from coordinator.store import guests, journal, migrations, nodes
+from coordinator.reports import Samples, Totals, report
+from coordinator.store import guests, journal, migrations, nodes, reports
 from coordinator.store.db import Tx
 from protocol.errors import LinkError, RemoteError, WherryError
 from protocol.messages import (
@@ -64,6 +65,8 @@ class _Watch:
     result: MigrationResult | None = None
     late: bool = False  # it was decided before we looked (a restart): the result may have been sent to nobody
     progress: dict[str, Any] = field(default_factory=dict)
+    samples: Samples = field(default_factory=Samples)
+    throttled: bool = False
 
 
 class Migrations:
@@ -74,6 +77,7 @@ class Migrations:
         self._operations = operations
         self._errands = errands
         self._watches: dict[str, _Watch] = {}
+        self.totals = Totals()
         operations.handle("migrate", self._do_migrate)
 
     # ---- wishes -----------------------------------------------------------------------------------------------------
@@ -218,6 +222,26 @@ class Migrations:
         watch = self._watches.get(notice.migration)
         if watch is not None:
             watch.progress.update(to_builtins(notice))
+            watch.samples.add(notice)
+            if notice.throttle and not watch.throttled:
+                watch.throttled = True
+                self._errands.send(self._note_throttle, notice)
+
+    async def _note_throttle(self, notice: MigrationProgress) -> None:
+        def note(tx: Tx) -> None:
+            migration = migrations.find(tx, notice.migration)
+            guest = guests.find_id(tx, migration.guest) if migration is not None else None
+            if guest is not None:
+                tx.emit(
+                    "migration.throttled",
+                    f"{guest.name} writes faster than its migration copies; it rests {notice.throttle} % of its time",
+                    guest=guest.name,
+                    node=nodes.name_of(tx, guest.node),
+                    generation=guest.generation,
+                    migration=notice.migration,
+                )
+
+        await self._cluster.db.run(note)
 
     def result(self, node: int, notice: MigrationResult) -> None:
         watch = self._watches.get(notice.migration)
@@ -235,9 +259,40 @@ class Migrations:
         task.report(migration=migration.id, phase="prepare", **await self._names(migration))
         try:
             decision = await self._until_decided(operation, task, migration, watch)
-            return await self._outcome(task, migration, decision, watch)
+            try:
+                return await self._outcome(task, migration, decision, watch)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._keep_report(operation, migration, decision, watch)
         finally:
             del self._watches[migration.id]
+
+    async def _keep_report(self, operation: Operation, migration: Migration, decision: Decision, watch: _Watch) -> None:
+        """A full disk costs the report, never the migration's end."""
+        self.totals.add(decision.decision, watch.result)
+        try:
+            row = await self._cluster.db.run(migrations.by_id, migration.id)
+            made = report(
+                migration=migration.id,
+                guest=operation.subject,
+                names=await self._names(migration),
+                generation=decision.generation,
+                operation=operation.id,
+                created=operation.created,
+                ended=self._cluster.wall(),
+                params=operation.args["params"],
+                outcome=decision.decision,
+                reason=row.reason or (watch.result.reason if watch.result is not None else ""),
+                result=watch.result,
+                samples=watch.samples,
+            )
+            await self._cluster.db.run(reports.keep, migration.id, migration.guest, made)
+        except CoordinatorError as exc:
+            log.error("migration=%s its report is lost: %s", migration.id, exc.message)
+
+    def under_way(self) -> list[dict[str, Any]]:
+        """Progress of each migration that this process follows."""
+        return [dict(watch.progress) for watch in self._watches.values()]
 
     async def _names(self, migration: Migration) -> dict[str, Any]:
         def read(tx: Tx) -> dict[str, Any]:

@@ -130,6 +130,15 @@ class Client:
             raise ApiError(502, "invalid", f"the estimate is {str(data)[:120]}")
         return found
 
+    async def migrations(self, name: str) -> list[dict[str, Any]]:
+        """Reports of the guest's migrations that have ended, the newest first, without samples."""
+        found = (await self._object("GET", f"{_guest(name)}/migrations")).get("migrations")
+        return found if isinstance(found, list) else []
+
+    async def migration(self, identity: str) -> dict[str, Any]:
+        """The report of one, with samples over time."""
+        return await self._object("GET", f"/v1/migrations/{quote(identity, safe='')}")
+
     async def remove_guest(self, name: str, *, force: bool = False) -> model.Operation:
         """``force``: it is not asked to power off first."""
         return _operation(await self._json("DELETE", _guest(name), params={"force": force}))

@@ -15,6 +15,7 @@ from coordinator.api import (
     failures,
     guests,
     images,
+    migrations,
     networks,
     nodes,
     operations,
@@ -84,8 +85,8 @@ def make_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     failures.install(app)
-    network = (networks, ports, tunnels)
-    for module in (guests, console, debugger, nodes, *network, images, operations, stats, access, authority):
+    of_guests, network = (guests, migrations, console, debugger), (networks, ports, tunnels)
+    for module in (*of_guests, nodes, *network, images, operations, stats, access, authority):
         app.include_router(module.router)
     app.add_middleware(Audit, services=services)
     return app

@@ -80,6 +80,23 @@ async def _network(svc: Services, out: Exposition) -> None:
         out.add("wherry_port_up", int(port["state"] == "up"), **labels, port=number)
 
 
+def _migrations(svc: Services, out: Exposition) -> None:
+    totals, running = svc.moves.totals, svc.moves.under_way()
+    out.add("wherry_migrations_running", len(running))
+    for outcome, count in totals.ended.items():
+        out.add("wherry_migrations_total", count, outcome=outcome)
+    out.add("wherry_migrations_throttled_total", totals.throttled)
+    out.add("wherry_migrations_postcopy_total", totals.postcopy)
+    out.add("wherry_migration_bytes_total", totals.bytes)
+    out.add("wherry_migration_seconds_total", totals.total_s)
+    out.add("wherry_migration_blackout_seconds_total", totals.blackout_s)
+    for now in running:
+        labels = {key: str(now.get(key, "")) for key in ("migration", "source", "target")}
+        out.add("wherry_migration_running_bytes", now.get("bytes_sent", 0), **labels)
+        out.add("wherry_migration_running_dirty_pages", now.get("dirty_pages", 0), **labels)
+        out.add("wherry_migration_running_throttle_percent", now.get("throttle", 0), **labels)
+
+
 @router.get("/metrics", dependencies=[Viewer])
 async def metrics(svc: Svc) -> Response:
     """For Prometheus, with a viewer's token as its bearer token."""
@@ -102,5 +119,6 @@ async def metrics(svc: Svc) -> Response:
         if sample is not None:
             out.add("wherry_guest_resident_bytes", sample.resident, **labels)
             out.counters(sample.counters, **labels)
+    _migrations(svc, out)
     await _network(svc, out)
     return Response(out.text(), media_type=CONTENT_TYPE)

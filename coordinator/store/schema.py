@@ -206,8 +206,18 @@ CREATE UNIQUE INDEX tunnel_rates_once ON tunnel_rates (node, ifnull(peer, 0));
 
 # Whether guests may use no other address than the one that they were given.
 _V8 = "ALTER TABLE networks ADD COLUMN bound INTEGER NOT NULL DEFAULT 0;"
+# How migrations went, as JSON (coordinator/reports.py).
+_V9 = """
+CREATE TABLE reports (
+    migration TEXT PRIMARY KEY,
+    guest TEXT NOT NULL,
+    created REAL NOT NULL,
+    report TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX reports_of_guest ON reports (guest, created);
+"""
 
-STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
+STEPS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9)
 VERSION = len(STEPS)
 
 

@@ -350,3 +350,64 @@ def test_token_commands(run: Run) -> None:
     assert all("token" not in t for t in listed)
     assert run("token", "revoke", "abc", answer=answer)[1] == "abc: revoked\n"
     assert asked[-1][:2] == ("DELETE", "/v1/tokens/abc")
+
+
+def test_migrations_and_their_report(run: Run, tmp_path: Path) -> None:
+    report = {
+        "migration": "m-1",
+        "guest": "web",
+        "source": "n1",
+        "target": "n2",
+        "outcome": "committed",
+        "ended": 1.0,
+        "rounds": 3,
+        "bytes_sent": 5 << 20,
+        "total_ms": 321.0,
+        "blackout_ms": 4.5,
+        "throttle": 60,
+        "columns": ["elapsed_ms", "phase", "round", "bytes_sent", "dirty_pages", "throttle"],
+        "samples": [[0, "copy", 1, 0, 9, 0], [300, "copy", 3, 5 << 20, 1, 60]],
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/guests/web/migrations":
+            return httpx.Response(200, json={"migrations": [report]})
+        assert request.url.path == "/v1/migrations/m-1"
+        return httpx.Response(200, json=report)
+
+    code, out, _ = run("migrations", "web", answer=answer)
+    assert code == 0
+    assert "4.5 ms" in out
+    assert "60 %" in out
+    page = tmp_path / "move.html"
+    code, out, _ = run("migration", "report", "m-1", "--html", str(page), answer=answer)
+    assert code == 0
+    assert "<svg" in page.read_text()
+    code, out, _ = run("migration", "report", "m-1", answer=answer)
+    assert "321 ms" in out
+    assert run("migration", "report", "m-1", "--html", str(tmp_path / "no" / "x"), answer=answer)[0] == 2
+
+
+def test_a_dry_run_prints_what_it_would_take(run: Run) -> None:
+    estimate = {
+        "target": "n2",
+        "mode": "precopy",
+        "reason": "",
+        "throttle": 70,
+        "predicted": {"rounds": 4, "bytes": 1 << 20, "total_ms": 99.0, "blackout_ms": 3.0, "converges": True},
+        "resident_pages": 17,
+        "dirty_rate": 100.0,
+        "dirty_pages": 50,
+        "bytes_per_s": 2e8,
+        "rate_from": "probe",
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        assert (body["dry_run"], body["mode"], body["deadline_s"]) == (True, "auto", 90.0)
+        return httpx.Response(200, json={"estimate": estimate})
+
+    code, out, _ = run("migrate", "web", "--dry-run", "--mode", "auto", "--deadline", "90s", answer=answer)
+    assert code == 0
+    for word in ("precopy", "moved", "200 MB/s (a probe)", "99 ms", "70 %"):
+        assert word in out

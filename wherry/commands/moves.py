@@ -1,14 +1,16 @@
-"""``wherry migrate``: move guests, and say how it went."""
+"""``wherry migrate``, ``migrations`` and ``migration report``: move guests, and say how it went."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from wherry import ui, units
+from wherry import movereport, ui, units
 from wherry.client import Client
 from wherry.commands.common import example, json_option, with_client
+from wherry.errors import UsageProblem
 from wherry.model import Guest, Operation
 
 PAGE = 4096
@@ -135,4 +137,79 @@ def forecast(found: dict[str, Any]) -> list[tuple[str, str]]:
     return shown
 
 
-COMMANDS = (migrate,)
+@click.command("migrations", epilog=example("wherry migrations web"))
+@click.argument("name")
+@json_option
+@click.pass_context
+def migrations(ctx: click.Context, name: str, as_json: bool) -> None:
+    """The migrations of a guest that have ended, the newest first."""
+    found = with_client(ctx, lambda client: client.migrations(name))
+    if as_json:
+        ui.print_json({"migrations": found})
+        return
+    columns = (
+        "id",
+        "ended",
+        "from",
+        "to",
+        "outcome",
+        "mode",
+        "rounds",
+        "sent",
+        "total",
+        "blackout",
+        "slowed",
+        "reason",
+    )
+    ui.table(columns, [_row(report) for report in found], empty="it has not migrated")
+
+
+def _row(report: dict[str, Any]) -> tuple[str, ...]:
+    def figure(key: str, form: str) -> str:
+        return form.format(report[key]) if report.get(key) is not None else "-"
+
+    return (
+        str(report["migration"]),
+        units.age(report["ended"]),
+        str(report["source"]),
+        str(report["target"]),
+        str(report["outcome"]),
+        figure("mode", "{}"),
+        figure("rounds", "{}"),
+        units.size(report["bytes_sent"]) if "bytes_sent" in report else "-",
+        figure("total_ms", "{:.0f} ms"),
+        figure("blackout_ms", "{:.1f} ms"),
+        f"{report['throttle']} %" if report.get("throttle") else "-",
+        str(report.get("reason", ""))[:60],
+    )
+
+
+@click.group()
+def migration() -> None:
+    """One migration that has ended."""
+
+
+@migration.command("report", epilog=example("wherry migration report m-1f2e --html move.html"))
+@click.argument("ident", metavar="ID")
+@click.option("--html", "page", type=click.Path(dir_okay=False, writable=True), help="Write a page with a plot there.")
+@json_option
+@click.pass_context
+def report(ctx: click.Context, ident: str, page: str | None, as_json: bool) -> None:
+    """How it went, over time."""
+    found = with_client(ctx, lambda client: client.migration(ident))
+    rows = summary(found)
+    if page:
+        try:
+            Path(page).write_text(movereport.html(found, rows))
+        except OSError as error:
+            raise UsageProblem(f"--html {page}: {error.strerror}") from None
+        click.echo(f"{page}: written")
+    elif as_json:
+        ui.print_json(found)
+    else:
+        where = f"{found['guest']}: {found['source']} to {found['target']}, {found['outcome']}"
+        click.echo(f"{where}: {found['reason']}" if found.get("reason") else where)
+        ui.table(("figure", "value", "predicted"), rows)
+
+
+COMMANDS = (migrate, migrations, migration)
