@@ -34,7 +34,8 @@ class Case:
     @property
     def command(self) -> str:
         """Starts the load in a guest's shell; returns when memory is filled."""
-        start = f"killall {LOAD} 2> /dev/null; while pidof {LOAD} > /dev/null; do usleep 20000; done; /{LOAD} {self.working_set} {self.rate} > /tmp/load 2>&1 &"
+        end = f"killall {LOAD} 2> /dev/null; while pidof {LOAD} > /dev/null; do usleep 20000; done"
+        start = f"{end}; /{LOAD} {self.working_set} {self.rate} > /tmp/load 2>&1 &"
         return f"{start} until grep -q ready /tmp/load; do usleep 50000; done"
 
 
