@@ -82,7 +82,14 @@ class Agent:
                     memory=self._offered,
                 )
                 host = Host(
-                    self.config, self.identity, self.coordinator, self.peers, self.guests, nursery, self.report_soon
+                    self.config,
+                    self.identity,
+                    self.coordinator,
+                    self.peers,
+                    self.guests,
+                    self.mesh.tickets,
+                    nursery,
+                    self.report_soon,
                 )
                 self.migrations = Migrations(host)
                 self._register_handlers(Orders(host))
@@ -131,7 +138,7 @@ class Agent:
             identity=LocalIdentity(self.identity.name, SOFTWARE),
             handlers=self._handlers,
             on_link=self.peers.accepted,
-            other=self.mesh.fallback.accept,
+            other=self.mesh.tickets.accept,
             task_status=task_status,
         )
 

@@ -7,8 +7,7 @@ and gives the connection to its switch; so does the other end, which made the co
 datagrams over it. The switch goes on probing UDP and takes it back when it answers; some time after that the end that
 dialled closes the connection.
 
-What a stranger can do: connect, and be dropped for want of a cookie. Who steals one from the wire and is quicker gets a
-connection on which nothing is taken that is not sealed: he can swallow datagrams, which he could without.
+Cookies are tickets (tickets.py). Who steals one can swallow datagrams, which he could without.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import secrets
 from collections.abc import Callable
 from typing import Literal
 
@@ -24,17 +22,13 @@ import trio
 
 from node.core import CoreError
 from node.switchctl import Switch
+from node.tickets import Tickets, show
 from protocol.errors import LinkError
 from protocol.messages import TunnelCookie, TunnelStream
-from protocol.transport import Handlers, Link, split_address
+from protocol.transport import Handlers, Link
 
 log = logging.getLogger("wherry.node.fallback")
 
-MAGIC = b"wherry-1"
-COOKIE_BYTES = 32
-COOKIE_S = 15.0  # from when it is asked for to when it is shown
-COOKIES = 4096
-HELLO_S = 10.0
 DIAL_S = 5.0
 GRACE_S = 3.0  # for UDP, on a new link
 ANSWER_S = 3.0  # for the first probe over a new stream
@@ -45,20 +39,14 @@ TunnelPath = Literal["", "udp", "tcp"]
 
 
 class Fallback:
-    """``dialled(node)``: the address at which the node accepts links, None: not known. ``now``: seconds."""
+    """``dialled(node)``: the address at which the node accepts links, None: not known."""
 
-    def __init__(
-        self,
-        switch: Switch,
-        dialled: Callable[[int], str | None],
-        now: Callable[[], float] = trio.current_time,
-    ) -> None:
+    def __init__(self, switch: Switch, dialled: Callable[[int], str | None], tickets: Tickets) -> None:
         self._switch = switch
         self._address = dialled
-        self._now = now
+        self._tickets = tickets
         self._paths: dict[int, TunnelPath] = {}
         self._open: set[int] = set()
-        self._cookies: dict[bytes, tuple[int, float]] = {}
         self._changed = trio.Event()
 
     def register(self, handlers: Handlers) -> None:
@@ -131,12 +119,7 @@ class Fallback:
         try:
             with trio.fail_after(DIAL_S):
                 ticket: TunnelCookie = await link.call(TunnelStream(), timeout=DIAL_S)
-                raw = await trio.open_tcp_stream(*split_address(address))
-                try:
-                    await raw.send_all(MAGIC + ticket.cookie)
-                except BaseException:
-                    await trio.aclose_forcefully(raw)
-                    raise
+                raw = await show(address, ticket.cookie)
         except (LinkError, OSError, ValueError, trio.TooSlowError, trio.BrokenResourceError) as error:
             log.info("node=%d: no tunnel over TCP to %s: %s", node, address, error or "it takes too long")
             return
@@ -145,29 +128,12 @@ class Fallback:
     # -- the end that is dialled
 
     async def _cookie(self, link: Link, request: TunnelStream) -> TunnelCookie:
-        now = self._now()
-        self._cookies = {cookie: made for cookie, made in self._cookies.items() if made[1] > now}
-        if len(self._cookies) >= COOKIES:  # each peer asks for one at a time
-            self._cookies.pop(next(iter(self._cookies)))
-        cookie = secrets.token_bytes(COOKIE_BYTES)
-        self._cookies[cookie] = (link.peer.node, now + COOKIE_S)
-        return TunnelCookie(cookie=cookie)
+        node = link.peer.node
 
-    async def accept(self, raw: trio.SocketStream) -> None:
-        """A connection that is no link's, which becomes this object's."""
-        shown = b""
-        with trio.move_on_after(HELLO_S):
-            while len(shown) < len(MAGIC) + COOKIE_BYTES:
-                data = await raw.socket.recv(len(MAGIC) + COOKIE_BYTES - len(shown))  # what follows is the switch's
-                if not data:
-                    break
-                shown += data
-        made = self._cookies.pop(shown[len(MAGIC) :], None) if shown.startswith(MAGIC) else None
-        if made is None or made[1] <= self._now():
-            log.info("a connection that is neither a link's nor a tunnel's was closed")
-            await trio.aclose_forcefully(raw)
-            return
-        self._hand_over(made[0], raw)
+        async def take(raw: trio.SocketStream) -> None:
+            self._hand_over(node, raw)
+
+        return TunnelCookie(cookie=self._tickets.give(take))
 
     def _hand_over(self, node: int, raw: trio.SocketStream) -> None:
         """The connection becomes the switch's."""

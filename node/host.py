@@ -16,6 +16,7 @@ from node.guests import Guests
 from node.identity import Identity
 from node.links import Coordinator
 from node.peers import Peers
+from node.tickets import Tickets
 from protocol.errors import Refused
 
 T = TypeVar("T")
@@ -31,6 +32,7 @@ class Host:
     coordinator: Coordinator
     peers: Peers
     guests: Guests
+    tickets: Tickets
     nursery: trio.Nursery
     report_soon: Callable[[], None]
 

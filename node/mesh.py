@@ -34,6 +34,7 @@ from node.portrules import Rules
 from node.ports import GuestPorts
 from node.switchctl import Switch, SwitchEvent, SwitchEventKind, best_cipher
 from node.switchnets import Networks
+from node.tickets import Tickets
 from protocol import keys, macs
 from protocol.errors import LinkError
 from protocol.messages import LinkStates, MacAdverts, NodeInfo, Notice, PeerHello, TunnelKey
@@ -75,7 +76,8 @@ class Mesh:
         self.attachments = Attachments(kept, self.switch, self, networks)
         self.watcher = Watcher(self.switch, rules, self.ports, self.attachments)
         self._bindings = Bindings(self.switch)
-        self.fallback = Fallback(self.switch, self._links_at.get)
+        self.tickets = Tickets()
+        self.fallback = Fallback(self.switch, self._links_at.get, self.tickets)
         self._rules = rules
         self._look = NetWatch(self.switch, self.ports, self.attachments, self.watcher, self._peers)
         self._macs = macs.MacTable(node)
@@ -278,10 +280,10 @@ class Mesh:
                     self._need_peer(node)
                     self._vids.pop((vni, mac), None)  # its entries were learned ones, and are gone
                     self._try(self.switch.set_mac, vni, mac, node)
-                    self._bindings.put(vni, mac, address, "there")
+            self._bindings.put(vni, mac, address, "there")
                 case macs.DelRemote(vni, mac):
                     self._try(self.switch.remove_mac, vni, mac)
-                    self._bindings.drop(vni, mac, "there")
+            self._bindings.drop(vni, mac, "there")
                 case macs.NetworkPeers(vni, nodes):
                     self._try(self.switch.set_network_peers, vni, nodes)
                 case macs.LocalFenced(vni, mac, node):

@@ -94,7 +94,7 @@ class Migrations:
         log.info("%s migration=%s is taken up again as %s", guest.tag, record.migration, record.role)
         if record.role == "source":
             machine, effects = Source.recover(record, now)
-            source = SourceDriver(self._host, machine, MigrationParams())
+            source = SourceDriver(self._host, machine, MigrationParams(), "")
             source.begin_with(effects)
             self._run(self._sources, source)
         else:
@@ -132,7 +132,7 @@ class Migrations:
             async with guest.lock:
                 self._check(guest, order)
                 machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params)
-                driver = SourceDriver(self._host, machine, order.params)
+                driver = SourceDriver(self._host, machine, order.params, order.target.link)
                 guest.migration = order.migration
                 self._host.guests.changed(guest, "migrating")
                 self._run(self._sources, driver)

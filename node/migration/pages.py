@@ -11,7 +11,7 @@ packed or placed at once, without a thread: in the blackout each change of threa
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -27,6 +27,14 @@ _ROUND_TIMEOUT_MS = 2000
 limiter = trio.CapacityLimiter(4)
 
 
+class PageStream(Protocol):
+    """A stream of a link, or a channel."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
+    async def send_eof(self) -> None: ...
+
+
 class RoundStats(NamedTuple):
     """``size``: bytes on the stream."""
 
@@ -39,7 +47,7 @@ class PageSender:
     """The source's end. ``bucket`` limits the rounds of a running guest: one that is paused is not kept waiting, unless
     it was paused for all of its pages (``send_round`` says)."""
 
-    def __init__(self, view: RamView, stream: trio.abc.HalfCloseableStream, bucket: TokenBucket) -> None:
+    def __init__(self, view: RamView, stream: PageStream, bucket: TokenBucket) -> None:
         self._view = view
         self._stream = stream
         self._bucket = bucket
@@ -124,7 +132,7 @@ class PageSender:
 class PageReceiver:
     """The target's end: places batches until the stream ends."""
 
-    def __init__(self, view: RamView, stream: trio.abc.Stream) -> None:
+    def __init__(self, view: RamView, stream: PageStream) -> None:
         self._view = view
         self._stream = stream
         self._buffer = bytearray()

@@ -13,11 +13,13 @@ import time
 
 import trio
 
+from node import tickets
 from node.core import CoreError, CoreStateError
 from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.host import Host
 from node.migration.bucket import TokenBucket
+from node.migration.channel import Channel
 from node.migration.driver import Driver
 from node.migration.pages import PageSender, limiter
 from node.migration.serve import PageServer
@@ -75,6 +77,7 @@ from protocol.transport import Link, LinkStream
 log = logging.getLogger("wherry.node.migration")
 
 LINK_TIMEOUT = 10.0
+DIAL_TIMEOUT = 3.0
 PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
 STATE_TIMEOUT = 30.0
 FINISH_TIMEOUT = 10.0
@@ -91,13 +94,14 @@ class SourceDriver(Driver):
 
     role = "source"
 
-    def __init__(self, host: Host, machine: Source, params: MigrationParams) -> None:
+    def __init__(self, host: Host, machine: Source, params: MigrationParams, address: str) -> None:
         super().__init__(host, machine)
         self.machine: Source = machine
         self.params = params
+        self._address = address
         self.prepared = trio.Event()
         self._link: Link | None = None
-        self._stream: LinkStream | None = None
+        self._stream: LinkStream | Channel | None = None
         self._view: RamView | None = None
         self._sender: PageSender | None = None
         self._copy = trio.CancelScope()
@@ -217,7 +221,7 @@ class SourceDriver(Driver):
             ):
                 self.feed(TargetLost("the target node's software knows no post-copy"))
                 return
-            self._stream = await link.open_stream(MigrationPages(migration=self.machine.migration))
+            self._stream = await self._open_stream(link, prepared)
             self._view = guest.live.open_view()
             self._view.track(True)
             self._sender = PageSender(self._view, self._stream, TokenBucket(self.params.bandwidth))
@@ -230,6 +234,18 @@ class SourceDriver(Driver):
         self.prepared.set()
         await self.hold("copy")
         self.feed(TargetPrepared())
+
+    async def _open_stream(self, link: Link, prepared: Prepared) -> LinkStream | Channel:
+        """A channel where the target can be dialled, else a stream of the link."""
+        if prepared.ticket and self._address:
+            try:
+                with trio.fail_after(DIAL_TIMEOUT):
+                    raw = await tickets.show(self._address, prepared.ticket)
+                return Channel(raw, seal=prepared.key_there, open=prepared.key_back)
+            except (OSError, ValueError, trio.BrokenResourceError, trio.TooSlowError) as error:
+                why = error or "it takes too long"
+                log.info("%s no channel to %s, the link carries the pages: %s", self.tag, self._address, why)
+        return await link.open_stream(MigrationPages(migration=self.machine.migration))
 
     async def _send_round(self, effect: SendRound) -> None:
         assert self._sender is not None

@@ -14,6 +14,7 @@ import trio
 from node.core import CoreError
 from node.guestcopy import Guest
 from node.host import Host
+from node.migration.channel import Channel, new_keys
 from node.migration.driver import Driver
 from node.migration.pages import PageReceiver, limiter
 from node.migration.pull import Puller
@@ -132,6 +133,20 @@ class TargetDriver(Driver):
         self.feed(PrepareAsked())
         return await self._wait("prepare")
 
+    def _prepared(self) -> Prepared:
+        there, back = new_keys()
+
+        async def take(raw: trio.SocketStream) -> None:
+            """Runs in the task that accepted the connection, and ends with it."""
+            async with raw:
+                try:
+                    await self.pages(Channel(raw, seal=back, open=there))
+                except (Refused, CoreError, trio.BrokenResourceError) as error:
+                    log.info("%s the page channel ended: %s", self.tag, error)
+
+        ticket = self.host.tickets.give(take)
+        return Prepared(state_version=STATE_VERSION, postcopy=True, ticket=ticket, key_there=there, key_back=back)
+
     async def warm(self, request: MigrationWarm) -> Message:
         """The incoming process translates, in its only state where nobody waits for it."""
         if self._view is None or self._state:
@@ -162,8 +177,8 @@ class TargetDriver(Driver):
     def finished_answer(self) -> Finished:
         return Finished(resumed_at=self.resumed_at, clock=time.time())
 
-    async def pages(self, stream: LinkStream) -> None:
-        """Handler of the page stream: ends with it."""
+    async def pages(self, stream: LinkStream | Channel) -> None:
+        """Handler of the page stream or channel: ends with it."""
         if self._view is None:
             raise Refused("conflict", "nothing is reserved")
         if self._pages is not None:
@@ -203,7 +218,7 @@ class TargetDriver(Driver):
             case Reserve():
                 self.start(self._reserve, effect)
             case AnswerPrepared():
-                self._answer(Prepared(state_version=STATE_VERSION, postcopy=True))
+                self._answer(self._prepared())
             case PullPages():
                 if not self._pull_begun:
                     self._pull_begun = True

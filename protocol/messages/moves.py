@@ -106,6 +106,12 @@ class MigrationPrepare(Request, frozen=True, kw_only=True):
 class Prepared(Message, frozen=True, kw_only=True):
     state_version: int
     postcopy: bool = False  # it can pull pages after the switch
+    ticket: Annotated[bytes, Meta(max_length=32)] = b""  # for a channel (SPEC 9.3) in place of MigrationPages; "": none
+    key_there: Annotated[bytes, Meta(max_length=32)] = b""  # seals what the source sends on it
+    key_back: Annotated[bytes, Meta(max_length=32)] = b""
+
+    def __repr__(self) -> str:  # who has the keys may take the guest's memory
+        return f"Prepared(state_version={self.state_version}, postcopy={self.postcopy}, ...)"
 
 
 MigrationPrepare.answer = Prepared

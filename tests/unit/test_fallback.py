@@ -12,9 +12,10 @@ import pytest
 import trio
 import trio.testing
 
-from node import fallback
+from node import fallback, tickets
 from node.core import CoreNotFound
-from node.fallback import MAGIC, Fallback
+from node.fallback import Fallback
+from node.tickets import MAGIC, TICKETS, Tickets
 from protocol.errors import LinkClosed
 from protocol.messages import TunnelCookie, TunnelStream
 from protocol.transport import Link
@@ -46,7 +47,8 @@ class Rig:
     def __init__(self) -> None:
         self.now = 0.0
         self.switch = FakeSwitch(2)
-        self.fallback = Fallback(cast(Any, self.switch), lambda _: None, lambda: self.now)
+        self.tickets = Tickets(lambda: self.now)
+        self.fallback = Fallback(cast(Any, self.switch), lambda _: None, self.tickets)
         self.listener: trio.SocketListener | None = None
 
     async def ask(self, node: int = 1) -> bytes:
@@ -60,7 +62,7 @@ class Rig:
             await stream.send_all(data)
             await stream.send_eof()
             accepted = await self.listener.accept()
-            await self.fallback.accept(accepted)
+            await self.tickets.accept(accepted)
             return accepted.socket.fileno() < 0 and not self.switch.streams
 
 
@@ -96,16 +98,16 @@ async def test_what_opens_none(rig: Rig, what: str) -> None:
         case "nothing":
             shown = b""
         case "late":
-            rig.now += fallback.COOKIE_S
+            rig.now += tickets.TICKET_S
         case "peer gone":
             rig.switch.gone = True
     assert await rig.show(shown)
 
 
 async def test_cookies_are_bounded_and_differ(rig: Rig) -> None:
-    made = [await rig.ask(node) for node in range(1, fallback.COOKIES + 2)]
+    made = [await rig.ask(node) for node in range(1, TICKETS + 2)]
     assert len(set(made)) == len(made)
-    assert len(rig.fallback._cookies) == fallback.COOKIES
+    assert len(rig.tickets._open) == TICKETS
     assert await rig.show(MAGIC + made[0])  # the oldest went
     assert not await rig.show(MAGIC + made[-1])
 
@@ -134,7 +136,7 @@ async def dialling(
     switch = FakeSwitch(node)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     host, port = listener.socket.getsockname()
-    made = Fallback(cast(Any, switch), lambda _: f"{host}:{port}")
+    made = Fallback(cast(Any, switch), lambda _: f"{host}:{port}", Tickets())
     async with listener, trio.open_nursery() as nursery:
         nursery.start_soon(made.keep, cast(Link, link))
         yield made, switch, listener

@@ -1,8 +1,8 @@
 /* The host's part of `make bench-migration`: polls a guest by UDP every millisecond and by TCP every two, and tells the
  * longest time in which no answer came.
  *
- * client ADDRESS    Lines on standard input: "reset" begins anew; "read" prints "gap UDP_MS TCP_MS", where a gap that is
- *                   still open counts. Ends with its input. Prints "up" when both ways have answered once. */
+ * client ADDRESS    Lines on standard input: "reset" begins anew; "read" prints "gap UDP_MS TCP_MS", where a gap that
+ * is still open counts. Ends with its input. Prints "up" when both ways have answered once. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
