@@ -280,10 +280,10 @@ class Mesh:
                     self._need_peer(node)
                     self._vids.pop((vni, mac), None)  # its entries were learned ones, and are gone
                     self._try(self.switch.set_mac, vni, mac, node)
-            self._bindings.put(vni, mac, address, "there")
+                    self._bindings.put(vni, mac, address, "there")
                 case macs.DelRemote(vni, mac):
                     self._try(self.switch.remove_mac, vni, mac)
-            self._bindings.drop(vni, mac, "there")
+                    self._bindings.drop(vni, mac, "there")
                 case macs.NetworkPeers(vni, nodes):
                     self._try(self.switch.set_network_peers, vni, nodes)
                 case macs.LocalFenced(vni, mac, node):
