@@ -149,6 +149,10 @@ class GuestProcess(Loop):
         self._need("paused")
         return {"state": msgpack.packb([SAVE_FORMAT, self.machine.save(), self._kept(CH_UART)])}
 
+    def op_recent(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
+        """Post-copy: bitmaps of what would be needed first elsewhere: by ``load``, soon, later."""
+        return {"pages": [self.machine.recent_pages(kind) for kind in range(3)]}
+
     def op_expect(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
         """Post-copy, before ``load``: the pages of ``absent`` will be brought by the agent while the guest runs."""
         self._need("incoming")

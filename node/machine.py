@@ -69,6 +69,7 @@ class Machine:
         self._m: Any = out[0]
         self._debugger: Any = None
         self._chunk = ffi.new("uint8_t[]", _CHUNK)
+        self._ram = ram
 
     def close(self) -> None:
         """Stop and join every thread, free all. Idempotent."""
@@ -169,6 +170,14 @@ class Machine:
     def wanted_fd(self) -> int:
         """Rings when somebody waits for such a page. Borrowed."""
         return int(self._lib.wh_machine_wanted_fd(self._m))
+
+    def recent_pages(self, kind: int) -> bytes:
+        """A bitmap of pages that the machine would touch first elsewhere: 0 by its load, 1 soon, 2 later."""
+        out = bytearray(self._ram // 4096 // 64 * 8)
+        err = new_error()
+        raw = ffi.from_buffer("uint8_t[]", out, require_writable=True)
+        check(self._lib.wh_machine_recent_pages(self._m, kind, raw, len(out), err), err)
+        return bytes(out)
 
     def snapshot(self, fd: int, extra: bytes = b"") -> None:
         """The whole machine, RAM too, into the empty file ``fd``, which is synced then. The machine is paused."""

@@ -13,6 +13,7 @@ from node.core import check, core, ffi, new_error
 
 PAGE = 4096
 WANTED_MOST = 64
+NEEDED, SOON, LATER, EVERYTHING = 1, 2, 3, 4  # kinds of pages that serve takes
 
 
 class Batch(NamedTuple):
@@ -101,13 +102,23 @@ class RamView:
         err = new_error()
         check(self._lib.wh_ramview_owe(self._v, ffi.from_buffer("uint8_t[]", bitmap), len(bitmap), err), err)
 
-    def serve(self, buffer: bytearray, offset: int, wanted: Sequence[int], most: int) -> Batch:
+    def first(self, kinds: Sequence[bytes]) -> None:
+        """What :meth:`serve` takes before the rest, at most three bitmaps. CoreDataError: not of this memory's size."""
+        err = new_error()
+        for number, bitmap in enumerate(kinds):
+            raw = ffi.from_buffer("uint8_t[]", bitmap)
+            check(self._lib.wh_ramview_first(self._v, number, raw, len(bitmap), err), err)
+
+    def serve(
+        self, buffer: bytearray, offset: int, wanted: Sequence[int], most: int, *, kinds: int = EVERYTHING
+    ) -> Batch:
         """Pages of the set into ``buffer``: each that is wanted and those behind it, ``most`` data pages each; without
-        any the next ones, ``most`` in all. Room for ``most`` times ``wanted`` entries is the caller's to have."""
+        any those of so many ``kinds``, EVERYTHING: and the rest, ``most`` in all. Room for ``most`` a wanted
+        page is the caller's to have."""
         target = ffi.from_buffer("uint8_t[]", buffer, require_writable=True) + offset
         pages = ffi.new("uint64_t[]", list(wanted))
         room = len(buffer) - offset
-        check(self._lib.wh_ramview_serve(self._v, pages, len(wanted), most, target, room, self._info))
+        check(self._lib.wh_ramview_serve(self._v, pages, len(wanted), most, kinds, target, room, self._info))
         return self._batch()
 
     # -- post-copy, the target's end

@@ -38,7 +38,12 @@ uint64_t wh_view_next_set(const wh_ramview *v, uint64_t pfn)
     return word * 64 + (uint64_t)__builtin_ctzll(bits);
 }
 
-static bool is_hole(const wh_ramview *v, struct wh_extent *x, uint64_t pfn)
+/* What is known of the file around the page that is looked at: [from, first) is a hole, [first, end) is there. */
+struct extent {
+    uint64_t from, first, end;
+};
+
+static bool is_hole(const wh_ramview *v, struct extent *x, uint64_t pfn)
 {
     if (pfn < x->from || pfn >= x->end) {
         x->from = pfn;
@@ -48,7 +53,7 @@ static bool is_hole(const wh_ramview *v, struct wh_extent *x, uint64_t pfn)
     return pfn < x->first;
 }
 
-bool wh_page_reads_zero(const wh_ramview *v, struct wh_extent *x, uint64_t pfn)
+static bool reads_zero(const wh_ramview *v, struct extent *x, uint64_t pfn)
 {
     return is_hole(v, x, pfn) || wh_page_is_zero(v->host + (pfn << WH_PAGE_SHIFT));
 }
@@ -89,15 +94,15 @@ int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
     wh_writer w;
     wh_writer_fixed(&w, buf, cap);
     w.len = WH_BATCH_HEADER;
-    struct wh_extent x = {0, 0, 0};
+    struct extent x = {0, 0, 0};
     uint32_t entries = 0;
     uint64_t pfn = wh_view_next_set(v, v->cursor);
     while (pfn < v->pages && cap - w.len >= WH_ENTRY_MAX) {
-        if (wh_page_reads_zero(v, &x, pfn)) {
+        if (reads_zero(v, &x, pfn)) {
             uint64_t first = pfn;
             do
                 take_bit(v, pfn++);
-            while (pfn < v->pages && wh_view_next_set(v, pfn) == pfn && wh_page_reads_zero(v, &x, pfn));
+            while (pfn < v->pages && wh_view_next_set(v, pfn) == pfn && reads_zero(v, &x, pfn));
             wh_batch_put(&w, first, pfn - first, NULL);
             out->zero_pages += pfn - first;
         } else {
@@ -129,7 +134,7 @@ int wh_page_put_zero(wh_ramview *v, uint64_t pfn, uint64_t count)
 
 /* Writing a new page through the file is 1.3 to 2 times as fast as faulting it in, which would clear it first; a page
  * that is there takes a plain copy. The extent may be older than what this batch did: that costs time, never data. */
-static int put_data(wh_ramview *v, struct wh_extent *x, uint64_t pfn, const uint8_t *page)
+static int put_data(wh_ramview *v, struct extent *x, uint64_t pfn, const uint8_t *page)
 {
     if (!is_hole(v, x, pfn))
         memcpy(v->host + (pfn << WH_PAGE_SHIFT), page, WH_PAGE_SIZE);
@@ -152,7 +157,7 @@ int wh_batch_get(const wh_ramview *v, wh_reader *r, wh_page_entry *e)
     return zero || (e->count == 1 && len == WH_PAGE_SIZE) ? WH_OK : WH_E_FORMAT;
 }
 
-static int unpack_entry(wh_ramview *v, wh_reader *r, struct wh_extent *x, bool apply, wh_batch_info *out)
+static int unpack_entry(wh_ramview *v, wh_reader *r, struct extent *x, bool apply, wh_batch_info *out)
 {
     wh_page_entry e;
     int status = wh_batch_get(v, r, &e);
@@ -172,7 +177,7 @@ int wh_ramview_unpack(wh_ramview *v, const uint8_t *buf, size_t len, wh_batch_in
     for (int apply = 0; apply < 2; apply++) {
         memset(out, 0, sizeof *out);
         out->bytes = len;
-        struct wh_extent x = {0, 0, 0};
+        struct extent x = {0, 0, 0};
         wh_reader r;
         wh_reader_init(&r, buf, len);
         uint32_t entries = wh_get_array(&r);

@@ -45,10 +45,19 @@ int wh_ramview_owe(wh_ramview *v, const uint8_t *bitmap, size_t len, wh_error *e
     return WH_OK;
 }
 
+int wh_ramview_first(wh_ramview *v, uint32_t class, const uint8_t *bitmap, size_t len, wh_error *err)
+{
+    if (class >= WH_FIRSTS || len != v->words * sizeof *v->set)
+        return wh_fail(err, WH_E_FORMAT, "bitmap", "class %u, %zu bytes", class, len);
+    if (!v->likely[class] && !(v->likely[class] = malloc(len)))
+        return wh_fail(err, WH_E_NOMEM, "bitmap", "no memory for %zu bytes", len);
+    memcpy(v->likely[class], bitmap, len);
+    return WH_OK;
+}
+
 struct serving {
     wh_ramview *v;
     wh_writer w;
-    struct wh_extent x;
     uint32_t entries;
     size_t cap;
     wh_batch_info *out;
@@ -59,13 +68,14 @@ static bool in_set(const wh_ramview *v, uint64_t pfn)
     return pfn < v->pages && (v->set[pfn / 64] >> pfn % 64 & 1);
 }
 
-/* A run from pfn on, most pages at most; returns where it ends. Zeros cost nothing, so that they end no run. */
+/* A run from pfn on, most pages at most; returns where it ends. Zeros cost nothing, so that they end no run. Holes of
+ * the file are not looked for, which takes long: the set had none when it was made. */
 static uint64_t serve_run(struct serving *s, uint64_t pfn, uint64_t most)
 {
     wh_ramview *v = s->v;
     while (most && in_set(v, pfn) && s->cap - s->w.len >= WH_ENTRY_MAX) {
         uint64_t first = pfn;
-        while (in_set(v, pfn) && wh_page_reads_zero(v, &s->x, pfn)) {
+        while (in_set(v, pfn) && wh_page_is_zero(v->host + (pfn << WH_PAGE_SHIFT))) {
             v->set[pfn / 64] &= ~(1ull << pfn % 64);
             pfn++;
         }
@@ -86,8 +96,17 @@ static uint64_t serve_run(struct serving *s, uint64_t pfn, uint64_t most)
     return pfn;
 }
 
-int wh_ramview_serve(wh_ramview *v, const uint64_t *wanted, uint32_t count, uint32_t most, uint8_t *buf, size_t cap,
-                     wh_batch_info *out)
+/* Each is looked at once: its bit goes, whether it is still owed or not. */
+static void serve_first(struct serving *s, uint64_t *first, uint64_t most)
+{
+    wh_ramview *v = s->v;
+    for (uint64_t i = 0; i < v->words && s->out->data_pages < most; i++)
+        for (; first[i] && s->out->data_pages < most && s->cap - s->w.len >= WH_ENTRY_MAX; first[i] &= first[i] - 1)
+            (void)serve_run(s, i * 64 + (uint64_t)__builtin_ctzll(first[i]), 1);
+}
+
+int wh_ramview_serve(wh_ramview *v, const uint64_t *wanted, uint32_t count, uint32_t most, uint32_t classes,
+                     uint8_t *buf, size_t cap, wh_batch_info *out)
 {
     memset(out, 0, sizeof *out);
     if (cap < 8192 || !most)
@@ -101,7 +120,10 @@ int wh_ramview_serve(wh_ramview *v, const uint64_t *wanted, uint32_t count, uint
     for (uint32_t i = 0; i < count; i++)
         if (in_set(v, wanted[i]))
             v->push = serve_run(&s, wanted[i], most);
-    while (!count && v->left && out->data_pages < most && cap - s.w.len >= WH_ENTRY_MAX) {
+    for (unsigned c = 0; !count && c < WH_FIRSTS && c < classes; c++)
+        if (v->likely[c])
+            serve_first(&s, v->likely[c], most);
+    while (!count && classes > WH_FIRSTS && v->left && out->data_pages < most && cap - s.w.len >= WH_ENTRY_MAX) {
         uint64_t pfn = wh_view_next_set(v, v->push);
         v->push = pfn < v->pages ? serve_run(&s, pfn, most - out->data_pages) : 0;
     }

@@ -108,6 +108,8 @@ void wh_ramview_close(wh_ramview *v)
         close(v->ram_fd);
     free(v->set);
     free(v->asked);
+    for (unsigned i = 0; i < WH_FIRSTS; i++)
+        free(v->likely[i]);
     free(v);
 }
 

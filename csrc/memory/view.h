@@ -7,6 +7,8 @@
 #define WH_SHARE_MAGIC   0x6572616873687721ull
 #define WH_SHARE_VERSION 3u
 
+#define WH_FIRSTS 3u
+
 struct wh_ramview {
     int ram_fd; /* our own dup: SEEK_DATA and punching holes need the file */
     uint8_t *host;
@@ -17,26 +19,22 @@ struct wh_ramview {
     bool first;     /* tracking began: the next round adds every present page */
     uint64_t *set;  /* the round set, one bit per page */
     uint64_t words;
-    uint64_t left;   /* bits in set */
-    uint64_t cursor; /* no bit of set below this page */
-    uint64_t push;   /* post-copy's source: where pages that nobody asked for go on */
-    uint64_t *asked; /* post-copy's target: wanted pages that were reported; NULL until the first */
+    uint64_t left;               /* bits in set */
+    uint64_t cursor;             /* no bit of set below this page */
+    uint64_t push;               /* post-copy's source: where pages that nobody asked for go on */
+    uint64_t *likely[WH_FIRSTS]; /* before these: pages that will be asked for soon; NULL: none are known */
+    uint64_t *asked;             /* post-copy's target: wanted pages that were reported; NULL until the first */
 };
 
 struct wh_writer;
 struct wh_reader;
-/* pages.c: what a batch is made of. What is known of the file around the page that is looked at: [from, first) is a
- * hole, [first, end) is there. */
+/* pages.c: what a batch is made of. */
 #define WH_BATCH_HEADER 5u
 #define WH_ENTRY_MAX    (1u + 9u + 9u + 3u + WH_PAGE_SIZE) /* array header, pfn, count, bin header, page */
-struct wh_extent {
-    uint64_t from, first, end;
-};
 typedef struct wh_page_entry {
     uint64_t pfn, count;
     const uint8_t *page; /* NULL: zeros */
 } wh_page_entry;
-bool wh_page_reads_zero(const wh_ramview *v, struct wh_extent *x, uint64_t pfn);
 void wh_batch_put(struct wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page);
 void wh_batch_put_count(uint8_t *header, uint32_t entries);
 int wh_batch_get(const wh_ramview *v, struct wh_reader *r, wh_page_entry *e); /* WH_E_FORMAT: no entry of this RAM */

@@ -63,3 +63,11 @@ void wh_far_drop_all(wh_mmu *m)
     if (m->far != NULL && madvise(m->far, sizeof(*m->far), MADV_DONTNEED) != 0)
         memset(m->far, 0, sizeof(*m->far));
 }
+
+void wh_far_recent_pages(const wh_mmu *m, uint64_t *bitmap)
+{
+    if (m->far == NULL)
+        return;
+    wh_mmu_add_entries(m, m->far->load[0], (size_t)FAR_MODES * WH_FAR_ENTRIES, bitmap);
+    wh_mmu_add_entries(m, m->far->store[0], (size_t)FAR_MODES * WH_FAR_ENTRIES, bitmap);
+}

@@ -192,6 +192,12 @@ void wh_far_drop_page(wh_mmu *m, uint64_t page, uint64_t mask); /* mask: the pag
 void wh_far_drop_stores(wh_mmu *m);
 void wh_far_drop_all(wh_mmu *m);
 
+/* recent.c: set a bit (page of RAM) for each page that the TLBs hold, and for the tables that lead there now; far: of
+ * the second level only. The hart may run: a hint. Bits for all of RAM. */
+void wh_mmu_recent_pages(const wh_mmu *m, bool far, uint64_t *bitmap);
+void wh_mmu_add_entries(const wh_mmu *m, const wh_tlb_entry *entries, size_t count, uint64_t *bitmap);
+void wh_far_recent_pages(const wh_mmu *m, uint64_t *bitmap);
+
 typedef struct wh_translation {
     uint64_t pa;
     unsigned shift; /* log2 of the mapping's size */

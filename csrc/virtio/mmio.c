@@ -463,3 +463,24 @@ void wh_virtio_load(wh_device *d, wh_reader *r)
     if (v->device.poll_fd >= 0)
         wh_virtio_kick(v);
 }
+
+static void add_range(const wh_ram *ram, uint64_t pa, uint64_t len, uint64_t *bitmap)
+{
+    if (!wh_ram_has(ram, pa, len))
+        return;
+    for (uint64_t p = (pa - WH_RAM_BASE) >> WH_PAGE_SHIFT; p <= (pa + len - 1 - WH_RAM_BASE) >> WH_PAGE_SHIFT; p++)
+        bitmap[p / 64] |= 1ull << p % 64;
+}
+
+void wh_virtio_queue_pages(const wh_device *d, uint64_t *bitmap)
+{
+    const wh_virtio *v = (const wh_virtio *)(const void *)d;
+    for (unsigned i = 0; i < v->queues; i++) {
+        const wh_virtq *q = &v->queue[i];
+        if (!q->ready)
+            continue;
+        add_range(v->ram, q->desc, 16ull * q->num, bitmap);
+        add_range(v->ram, q->avail, q->packed ? 4 : 6 + 2ull * q->num, bitmap);
+        add_range(v->ram, q->used, q->packed ? 4 : 6 + 8ull * q->num, bitmap);
+    }
+}

@@ -51,4 +51,7 @@ int wh_virtio_console_new(const wh_virtio_env *env, const wh_channel_end *consol
 /* seed 0: getrandom; else a reproducible stream. */
 int wh_virtio_rng_new(const wh_virtio_env *env, uint64_t seed, wh_device **out, wh_error *err);
 
+/* Set a bit (page of RAM) for what the queues of this virtio device consist of. */
+void wh_virtio_queue_pages(const wh_device *d, uint64_t *bitmap);
+
 #endif

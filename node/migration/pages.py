@@ -11,6 +11,7 @@ packed or placed at once, without a thread: in the blackout each change of threa
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import trio
@@ -22,6 +23,7 @@ from node.ramview import PAGE, Batch, RamView
 BATCH = 1 << 20
 MAX_BATCH = 4 << 20
 SMALL = 128 * PAGE
+FIRST_PASS = 16 << 20  # of a post-copy: what a guest needs in its first moments, and some seconds of a slow link
 _ROUND_TIMEOUT_MS = 2000
 
 limiter = trio.CapacityLimiter(4)
@@ -55,17 +57,20 @@ class PageSender:
         self._limited = True
         self.sent = 0  # bytes of all rounds, counted while they go out
 
-    async def send_round(self, *, last: bool = False, limited: bool = True) -> RoundStats:
+    async def send_round(self, *, last: bool = False, limited: bool = True, kinds: int | None = None) -> RoundStats:
         """One round: fetch and clear the dirty bits, send those pages, wait until the target has them (``last``: until
-        they are on their way, and end the stream). Raises CoreError (this host), trio.BrokenResourceError (the target).
-        """
+        they are on their way, and end the stream). ``kinds``: only so many of RamView.first's, FIRST_PASS bytes at most
+        but for the last round; the rest stays in the set. Raises CoreError (this host), trio.BrokenResourceError (the
+        target)."""
         self._limited = limited
         if last:
             dirty = self._view.round(_ROUND_TIMEOUT_MS)  # the harts are parked: it does not wait
         else:
             dirty = await trio.to_thread.run_sync(self._view.round, _ROUND_TIMEOUT_MS, limiter=limiter)
         stats = RoundStats(0, 0, 0)
-        if dirty:
+        if kinds is not None:
+            stats = await self._send_kinds(kinds, math.inf if last else FIRST_PASS)
+        elif dirty:
             stats = await self._send_set(dirty)
         if last:
             await self._stream.send_eof()
@@ -74,6 +79,18 @@ class PageSender:
         if not await self._stream.receive_some(1):
             raise trio.BrokenResourceError("the target closed the page stream")
         return stats
+
+    async def _send_kinds(self, kinds: int, most: float) -> RoundStats:
+        """Of the set only what is likely to be needed first (RamView.first); the rest stays in it."""
+        pages = zero = size = 0
+        while size < most:
+            batch = self._view.serve(self._buffers[0], 4, (), SMALL // PAGE, kinds=kinds)
+            if not batch.data_pages and not batch.zero_pages:
+                break
+            self._buffers[0][:4] = batch.size.to_bytes(4, "big")
+            await self._send(memoryview(self._buffers[0])[: 4 + batch.size])
+            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + 4 + batch.size
+        return RoundStats(pages, zero, size)
 
     async def _send_set(self, dirty: int) -> RoundStats:
         pages = zero = size = 0

@@ -54,9 +54,15 @@ class Puller:
         self._bell = bell
         self._connect = connect
         self._give_up = give_up
-        self._trouble = trouble
+        self._tell = trouble
+        self._text = ""
         self._sending = trio.Lock()
         self.connections = 0
+
+    def _trouble(self, text: str) -> None:
+        if text != self._text:
+            self._text = text
+            self._tell(text)
 
     async def run(self) -> None:
         """Until every page is here and the source knows it, or has forgotten the migration since."""

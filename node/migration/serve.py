@@ -21,9 +21,10 @@ import trio
 from node.core import CoreDataError
 from node.migration.first import first_to_end
 from node.migration.frames import FrameReader
-from node.ramview import RamView
+from node.ramview import EVERYTHING, SOON, RamView
 
 AHEAD = 64 << 10
+CALM_S = 0.03  # for so long behind a page that was waited for the rest goes in single pieces
 AROUND = 8  # data pages that go with one that is waited for, itself included
 ASKED = 2  # pages that are waited for in one batch
 PIECE = 8  # data pages pushed at a time
@@ -93,6 +94,7 @@ class PageServer:
         self._connection: trio.CancelScope | None = None
         self._idle = trio.Event()
         self._idle.set()
+        self._asked_at = -math.inf
         self._buffer = bytearray(4 + 5 + ASKED * AROUND * ENTRY)
         self._work = trio.Event()
 
@@ -154,21 +156,33 @@ class PageServer:
             self._work.set()
 
     async def _send(self, stream: trio.abc.SendStream) -> None:
-        more = True
+        more = likely = True  # there are pages; those that are needed soon go even before the commit
         while True:
             if self._wanted:
+                self._asked_at = trio.current_time()
                 asked, self._wanted = self._wanted[:ASKED], self._wanted[ASKED:]
                 more = await self._send_batch(stream, asked, AROUND)
-            elif more and self._window.open and self._push():
+            elif likely and self._window.open:
+                likely = await self._send_batch(stream, (), PIECE, SOON)
+            elif more and self._push() and self._room():
                 more = await self._send_batch(stream, (), PIECE)
             else:
                 self._work = trio.Event()
                 await self._work.wait()
 
-    async def _send_batch(self, stream: trio.abc.SendStream, wanted: tuple[int, ...] | list[int], most: int) -> bool:
-        batch = self._view.serve(self._buffer, 4, wanted, most)
+    def _room(self) -> bool:
+        """A guest that has just waited will wait again: its next page shall find a short way."""
+        if trio.current_time() - self._asked_at < CALM_S:
+            return self._window.flying < PIECE * ENTRY
+        return self._window.open
+
+    async def _send_batch(
+        self, stream: trio.abc.SendStream, wanted: tuple[int, ...] | list[int], most: int, kinds: int = EVERYTHING
+    ) -> bool:
+        """False: nothing is left."""
+        batch = self._view.serve(self._buffer, 4, wanted, most, kinds=kinds)
         if not batch.data_pages and not batch.zero_pages:
-            return batch.more  # they are on their way already
+            return batch.more and kinds == EVERYTHING  # else: they are on their way already
         self._buffer[:4] = batch.size.to_bytes(4, "big")
         size = 4 + batch.size
         self._window.sent(size, trio.current_time())

@@ -24,7 +24,7 @@ from node.migration.driver import Driver
 from node.migration.pages import PageSender, limiter
 from node.migration.serve import PageServer
 from node.migration.throttle import Throttle
-from node.ramview import RamView
+from node.ramview import LATER, NEEDED, RamView
 from protocol.errors import LinkError, Refused, RemoteError
 from protocol.messages import (
     Finished,
@@ -86,7 +86,6 @@ FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, 0.25  # between two looks at a round under
 MOST_LOOKS = 200  # at one round: its curve says no more by then
 SHORTEST_HOT = 8  # bytes: a shorter list names no block
 _CLOCK_SAMPLES = 4
-_PARKED_MS = 2000  # harts that are paused acknowledge a round at once
 
 
 class SourceDriver(Driver):
@@ -256,7 +255,9 @@ class SourceDriver(Driver):
         self._nursery.start_soon(self._look, looking, began, curve)
         with self._copy:
             try:
-                stats = await self._sender.send_round()
+                if effect.likely:
+                    await self._name_recent()
+                stats = await self._sender.send_round(kinds=LATER if effect.likely else None)
             except trio.BrokenResourceError as error:
                 self.feed(TargetLost(f"the page stream broke: {error}"))
                 return
@@ -334,15 +335,25 @@ class SourceDriver(Driver):
     async def _leave_pages(self, effect: LeavePages) -> None:
         assert self._view is not None
         assert self._stream is not None
-        left = self._view.round(_PARKED_MS)
+        assert self._sender is not None
+        await self._name_recent()
+        stats = await self._sender.send_round(last=True, limited=False, kinds=NEEDED)
         self._absent = self._view.left()
+        left = int.from_bytes(self._absent, "little").bit_count()
         self._server = self._page_server(self._view)
-        await self._stream.send_eof()
-        self.feed(LastRoundDone(0, 0, 0, left))
+        self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size, left))
 
     async def _save(self, effect: SaveState) -> None:
         self._state = (await self.guest.live.call("save"))["state"]
         self.feed(StateSaved())
+
+    async def _name_recent(self) -> None:
+        """What the guest will need first. A hint: nothing depends on it."""
+        assert self._view is not None
+        try:
+            self._view.first((await self.guest.live.call("recent"))["pages"])
+        except CoreError as error:
+            log.info("%s it is not known what was touched of late: %s", self.tag, error)
 
     async def _checksum(self, effect: ComputeChecksum) -> None:
         assert self._view is not None

@@ -120,8 +120,8 @@ MigrationPrepare.answer = Prepared
 class MigrationPages(StreamOpen, frozen=True, kw_only=True):
     """Page batches (api.cdef wh_ramview_pack), each behind a big-endian u32 length. An empty batch ends a round and is
     answered with one byte once everything before it lies in RAM. The last round, of the paused guest, ends with the
-    stream's end; ``migration.state`` is answered when its pages are in place too. In post-copy the last round is empty:
-    ``migration.state`` names what is missing."""
+    stream's end; ``migration.state`` is answered when its pages are in place too. In post-copy rounds
+    leave out pages: ``migration.state`` names what is missing."""
 
     method: ClassVar[str] = "migration.pages"
     migration: Id
@@ -160,8 +160,9 @@ class MigrationPull(StreamOpen, frozen=True, kw_only=True):
     big-endian u32 length. The target's are msgpack arrays: first ["absent", bitmap as in ``migration.state``], then
     ["wanted", page numbers as u64 LE] for pages that somebody waits for, ["got", bytes] for frames it has placed, and
     ["done"] when nothing is missing. The source's are batches as in ``migration.pages``: what was wanted, at once, with
-    pages behind it; after COMMIT the others too, of which little may be under way at a time. It ends the stream when it
-    has taken note of "done". Refused with not_found: this source has no such pages (any more)."""
+    pages behind it; what is likely to be needed soon, and after COMMIT the others too, of which little may be under way
+    at a time. It ends the stream when it has taken note of "done". Refused with not_found: this source has no such pages
+    (any more)."""
 
     method: ClassVar[str] = "migration.pull"
     migration: Id

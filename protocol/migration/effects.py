@@ -63,9 +63,11 @@ class PrepareTarget:
 
 @dataclass(frozen=True, slots=True)
 class SendRound:
-    """S → RoundDone | TargetLost. ``number`` 1 sends every present page, at most at the wanted bandwidth."""
+    """S → RoundDone | TargetLost. ``number`` 1 sends every present page, at most at the wanted bandwidth. ``likely``:
+    only what the guest will need first, which is post-copy's short first pass."""
 
     number: int
+    likely: bool = False
 
 
 @dataclass(frozen=True, slots=True)

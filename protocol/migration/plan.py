@@ -9,6 +9,7 @@ in the guest's own time and one curve serves every throttle.
 
 The choice after a round (:meth:`Plan.after`):
 
+- post-copy: switch, the round was its short first pass;
 - the predicted blackout is short enough, and another round would not shrink it much: switch;
 - pre-copy converges, in time: another round;
 - it does not (K rounds without gain, or predicted to end behind the deadline): what ``on_stall`` says. Throttling takes
@@ -164,7 +165,7 @@ class Plan:
         """When the target is ready."""
         if self.params.mode == "stop-and-copy":
             return Switch()
-        return GoPostcopy() if self.params.mode == "postcopy" else Again()
+        return Again()
 
     def resting(self, percent: int) -> None:
         """The guest rests so much of its time from now on; 0: not throttled."""
@@ -175,6 +176,8 @@ class Plan:
     def after(self, done: RoundDone, time_left: float) -> Choice:
         """``time_left``: seconds until the deadline."""
         self._learn(done)
+        if self.params.mode == "postcopy":
+            return GoPostcopy()
         dirty = done.dirty_pages
         smaller = not self._dirty or dirty < SHRINKS * self._dirty
         self._no_gain = 0 if smaller else self._no_gain + 1

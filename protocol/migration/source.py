@@ -152,7 +152,7 @@ class Source:
         self.phase = _P.COPY
         self.rounds += 1
         self._moved = (now, self.bytes)
-        return [fx.SendRound(self.rounds)]
+        return [fx.SendRound(self.rounds, likely=self.params.mode == "postcopy")]
 
     def _on_copying(self, event: ev.Copying, now: float) -> Effects:
         if event.bytes != self._moved[1]:
@@ -388,8 +388,8 @@ class Source:
     @property
     def mode(self) -> MigrationMode:
         """What is done: never "auto"."""
-        if self.postcopy and self.rounds:
-            return "hybrid"
+        if self.postcopy:
+            return "postcopy" if self.params.mode == "postcopy" else "hybrid"
         return "precopy" if self.params.mode in ("auto", "hybrid") else self.params.mode
 
     def _predicted(self, now: float) -> float:

@@ -91,7 +91,7 @@ static unsigned carry(struct ends *e, const uint64_t *wanted, uint32_t count, ui
     static uint8_t buf[CAP];
     wh_batch_info sent, placed;
     wh_error err;
-    CHECK(!wh_ramview_serve(e->source, wanted, count, most, buf, sizeof buf, &sent));
+    CHECK(!wh_ramview_serve(e->source, wanted, count, most, 4, buf, sizeof buf, &sent));
     if (!lose)
         CHECK(!wh_ramview_place(e->target, buf, sent.bytes, &placed, &err));
     return (unsigned)(sent.data_pages + sent.zero_pages);
@@ -114,6 +114,34 @@ static void test_order(void)
     CHECK(look(&e, 500, 0) == content(500, 0) && look(&e, 501, 0) == 0x1111111111111111ull);
     CHECK(carry(&e, NULL, 0, 4, false) >= 4); /* goes on behind what was asked for */
     CHECK(wh_ramview_absent(e.target) < e.named && look(&e, 502 + 1, 1) == content(503, 1));
+    while (carry(&e, NULL, 0, 8, false))
+        ;
+    check_all(&e);
+    end(&e);
+}
+
+/* What is likely to be wanted goes first, the nearest before the others; one class only stops there. */
+static void test_first(void)
+{
+    struct ends e;
+    wh_error err;
+    uint64_t near[WORDS] = {0}, far[WORDS] = {0};
+    static uint8_t buf[CAP];
+    wh_batch_info sent, placed;
+    begin(&e);
+    connect_ends(&e);
+    near[800 / 64] |= 1ull << 800 % 64; /* lacking */
+    near[801 / 64] |= 1ull << 801 % 64; /* not lacking */
+    far[20 / 64] |= 1ull << 20 % 64;
+    CHECK(!wh_ramview_first(e.source, 0, (const uint8_t *)near, sizeof near, &err));
+    CHECK(!wh_ramview_first(e.source, 1, (const uint8_t *)far, sizeof far, &err));
+    CHECK(wh_ramview_first(e.source, 3, (const uint8_t *)far, sizeof far, &err) == WH_E_FORMAT);
+    CHECK(wh_ramview_first(e.source, 0, (const uint8_t *)far, 8, &err) == WH_E_FORMAT);
+    CHECK(!wh_ramview_serve(e.source, NULL, 0, 8, 1, buf, sizeof buf, &sent) && sent.data_pages == 1);
+    CHECK(!wh_ramview_place(e.target, buf, sent.bytes, &placed, &err) && look(&e, 800, 3) == content(800, 3));
+    CHECK(!wh_ramview_serve(e.source, NULL, 0, 8, 1, buf, sizeof buf, &sent) && sent.data_pages == 0 && sent.more);
+    CHECK(!wh_ramview_serve(e.source, NULL, 0, 1, 4, buf, sizeof buf, &sent) && sent.data_pages == 1);
+    CHECK(!wh_ramview_place(e.target, buf, sent.bytes, &placed, &err) && look(&e, 20, 3) == content(20, 3));
     while (carry(&e, NULL, 0, 8, false))
         ;
     check_all(&e);
@@ -160,12 +188,12 @@ static void test_bad_batches(void)
     static uint8_t buf[CAP];
     wh_batch_info sent, placed;
     wh_error err;
-    CHECK(!wh_ramview_serve(e.source, NULL, 0, 8, buf, sizeof buf, &sent));
+    CHECK(!wh_ramview_serve(e.source, NULL, 0, 8, 4, buf, sizeof buf, &sent));
     for (size_t cut = 0; cut < sent.bytes; cut += 997)
         CHECK(wh_ramview_place(e.target, buf, cut, &placed, &err) == WH_E_FORMAT);
     CHECK(wh_ramview_absent(e.target) == e.named);
     CHECK(wh_ramview_owe(e.source, buf, 8, &err) == WH_E_FORMAT);
-    CHECK(wh_ramview_serve(e.source, NULL, 0, 0, buf, sizeof buf, &sent) == WH_E_INVAL);
+    CHECK(wh_ramview_serve(e.source, NULL, 0, 0, 0, buf, sizeof buf, &sent) == WH_E_INVAL);
     end(&e);
 }
 
@@ -281,6 +309,7 @@ static void test_wanted_is_found_again(void)
 int main(void)
 {
     test_order();
+    test_first();
     test_late_copies_change_nothing();
     test_a_broken_connection_loses_nothing();
     test_bad_batches();

@@ -114,7 +114,7 @@ def test_one_fault_at_every_step(name: str) -> None:
 def test_postcopy_without_faults_commits_and_pulls_everything() -> None:
     world = migrate(mode="postcopy")
     result = world.agents[1].finished[0]
-    assert (result.outcome, result.rounds, result.postcopy) == ("committed", 0, True)
+    assert (result.outcome, result.rounds, result.postcopy) == ("committed", 1, True)
     assert result.pull_ms > 0
     assert 0 < result.blackout_ms < 200
     assert world.agents[2].finished[0].outcome == "committed"
