@@ -161,7 +161,7 @@ class MigrationPull(StreamOpen, frozen=True, kw_only=True):
     ["wanted", page numbers as u64 LE] for pages that somebody waits for, ["got", bytes] for frames it has placed, and
     ["done"] when nothing is missing. The source's are batches as in ``migration.pages``: what was wanted, at once, with
     pages behind it; what is likely to be needed soon, and after COMMIT the others too, of which little may be under way
-    at a time. It ends the stream when it has taken note of "done". Refused with not_found: this source has no such pages
+    at a time. It ends the stream when it has taken note of "done". Refused with not_found: it has no such pages
     (any more)."""
 
     method: ClassVar[str] = "migration.pull"
