@@ -70,10 +70,11 @@ bool wh_cut_next(struct wh_cut *c, struct wh_frame *segment)
     memcpy(at, c->head, head);
     write_ip(c, at + c->y.l3, head - c->y.l3 + payload);
     write_transport(c, at + c->y.l4, head - c->y.l4 + payload, last);
-    *segment = wh_frame_plain(at, head + payload);
-    segment->csum = WH_CSUM_PARTIAL;
-    segment->csum_start = c->y.l4;
-    segment->csum_offset = c->whole.csum_offset;
+    *segment = (struct wh_frame){.data = at,
+                                 .len = head + payload,
+                                 .csum = WH_CSUM_PARTIAL,
+                                 .csum_start = c->y.l4,
+                                 .csum_offset = c->whole.csum_offset};
     c->at += payload;
     return true;
 }

@@ -50,8 +50,12 @@ void wh_fdb_free(struct wh_fdb *f)
 
 static uint32_t home(const struct wh_fdb *f, const struct wh_fdb_table *t, const uint8_t mac[6], uint16_t vid)
 {
-    uint64_t x = (uint64_t)vid << 48, m = 0;
-    memcpy(&m, mac, 6);
+    /* In two loads: six bytes copied into a word of memory would have to be there before the word can be read. */
+    uint32_t low;
+    uint16_t high;
+    memcpy(&low, mac, sizeof(low));
+    memcpy(&high, mac + 4, sizeof(high));
+    uint64_t x = (uint64_t)vid << 48, m = low | (uint64_t)high << 32;
     /* Two rounds of multiply and fold under a secret seed: the low bits depend on every bit of both. */
     x = (x ^ m ^ f->seed) * 0xff51afd7ed558ccdull;
     x = (x ^ (x >> 32) ^ (f->seed >> 7)) * 0xc4ceb9fe1a85ec53ull;
