@@ -38,8 +38,9 @@ def told(settings: PortSettings) -> str:
         words.append(f"guard {'on' if settings.guard else 'off'}")
     if settings.stations:
         words.append(f"stations {settings.stations}")
-    if settings.storm is not None:
-        words.append(f"storm {settings.storm}")
+    for name in ("storm", "broadcast", "multicast", "unknown"):
+        if (rate := getattr(settings, name)) is not None:
+            words.append(f"{name} {rate}")
     return ", ".join(words) or "no settings of its own"
 
 
@@ -47,4 +48,6 @@ def _is_trunk(vlan: str) -> bool:
     return ":" in vlan or "-" in vlan
 
 
-_DEFAULTS: dict[str, Any] = {"vlan": "", "native": 0, "guard": None, "stations": 0, "storm": None}
+_DEFAULTS: dict[str, Any] = {"vlan": "", "native": 0, "guard": None, "stations": 0} | dict.fromkeys(
+    ("storm", "broadcast", "multicast", "unknown")
+)

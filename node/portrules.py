@@ -194,6 +194,11 @@ class Rules:
             self._switch.guard_port(number, port.guarded if settings.guard is None else settings.guard)
         if (had.stations, had_storm) != (settings.stations, storm):
             self._switch.limit_port(number, fdb_max=settings.stations, storm_rate=storm)
+        own = (settings.broadcast, settings.multicast, settings.unknown)
+        if (had.broadcast, had.multicast, had.unknown) != own:
+            self._switch.set_storms(
+                number, broadcast=settings.broadcast, multicast=settings.multicast, unknown=settings.unknown
+            )
         port.now = (settings, storm)
 
     # -- the file

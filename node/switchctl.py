@@ -28,6 +28,7 @@ __all__ = ["Counters", "FdbEntry", "Switch", "SwitchEvent", "SwitchEventKind", "
 
 NO_MAC = "00:00:00:00:00:00"
 _AGAIN = -10
+_NO_STORM = 0xFFFFFFFF
 _FDB_SLACK = 64  # rows that may appear between counting and reading
 
 
@@ -294,6 +295,14 @@ class Switch:
         """As :meth:`limit_network`, of one port; ``fdb_max`` 0: as many as the network takes."""
         err = new_error()
         check(self._lib.wh_switch_port_limits(self.handle, port, fdb_max, storm_rate, err), err)
+
+    def set_storms(
+        self, port: int, *, broadcast: int | None = None, multicast: int | None = None, unknown: int | None = None
+    ) -> None:
+        """Rates of their own for broadcasts, multicasts and unicasts to nobody known, in frames a second; 0: no bound;
+        None: what :meth:`limit_port` says holds for all such together."""
+        rates = [_NO_STORM if rate is None else rate for rate in (broadcast, multicast, unknown)]
+        check(self._lib.wh_switch_port_storms(self.handle, port, *rates))
 
     def set_vlan(self, port: int, *, access: int | None = None, trunk: Iterable[int] = (), native: int = 0) -> None:
         """``access``: the port's untagged frames are of this VLAN. Else ``trunk``: it carries these, tagged, and

@@ -245,7 +245,7 @@ class Client:
         return model.parse(model.Port, await self._json("POST", "/v1/ports", json=request))
 
     async def set_port(self, key: str, **wish: Any) -> dict[str, Any]:
-        """``vlan native guard stations storm open``; see PATCH /v1/ports/{key}."""
+        """``vlan native guard stations storm broadcast multicast unknown open``; see PATCH /v1/ports/{key}."""
         return await self._object("PATCH", f"/v1/ports/{quote(key, safe='')}", json=wish)
 
     async def release(self, **which: Any) -> list[str]:

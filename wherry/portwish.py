@@ -40,6 +40,9 @@ _READ: dict[str, Callable[[str, str], Any]] = {
     "guard": _guard,
     "stations": _number("all"),
     "storm": _number("unlimited"),
+    "broadcast": _number("unlimited"),
+    "multicast": _number("unlimited"),
+    "unknown": _number("unlimited"),
 }
 KEYS = ", ".join(_READ)
 
@@ -72,6 +75,7 @@ def told(settings: Mapping[str, Any]) -> str:
     words += [f"{key} {settings[key]}" for key in ("native", "stations") if settings.get(key)]
     if settings.get("guard") is not None:
         words.append(f"guard {'on' if settings['guard'] else 'off'}")
-    if settings.get("storm") is not None:
-        words.append(f"storm {settings['storm'] or 'unlimited'}")
+    for name in ("storm", "broadcast", "multicast", "unknown"):
+        if settings.get(name) is not None:
+            words.append(f"{name} {settings[name] or 'unlimited'}")
     return ", ".join(words)

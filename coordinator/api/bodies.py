@@ -27,13 +27,17 @@ Vlan = Annotated[
 
 class PortBody(Body):
     """A port's settings; null: as its kind and its network have it. ``native``: the VLAN of a trunk's untagged frames.
-    ``guard``: a bridge's BPDU shuts the port."""
+    ``guard``: a bridge's BPDU shuts the port. ``broadcast``, ``multicast``, ``unknown`` (unicasts to nobody known):
+    flooded frames/s of that kind, apart from ``storm``, which is for all that have no rate of their own."""
 
     vlan: Vlan | None = None
     native: Annotated[int, Field(ge=0, le=4094)] | None = None
     guard: bool | None = None
     stations: Stations | None = None
     storm: Storm | None = None
+    broadcast: Storm | None = None
+    multicast: Storm | None = None
+    unknown: Storm | None = None
 
     def wish(self) -> dict[str, Any]:
         """What was given, null included."""

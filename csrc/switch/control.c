@@ -277,10 +277,23 @@ int wh_switch_port_limits(wh_switch *s, uint32_t port, uint32_t fdb_max, uint32_
     if (p) {
         p->fdb_max = fdb_max ? fdb_max : UINT32_MAX;
         p->net->fdb.places[p->place].max = p->fdb_max;
-        wh_storm_set(&p->storm, storm_rate, wh_now_ns());
+        wh_storm_set(&p->storm[WH_STORM_SHARED], storm_rate, wh_now_ns());
     }
     wh_switch_unlock(s);
     return p ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "port", "no port %u", port);
+}
+
+int wh_switch_port_storms(wh_switch *s, uint32_t port, uint32_t broadcast, uint32_t multicast, uint32_t unknown)
+{
+    const uint32_t rates[WH_STORM_CLASSES] = {WH_STORM_NONE, broadcast, multicast, unknown};
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    for (unsigned i = WH_STORM_BROADCAST; p && i < WH_STORM_CLASSES; i++) {
+        p->storm_own[i] = rates[i] != WH_STORM_NONE;
+        wh_storm_set(&p->storm[i], p->storm_own[i] ? rates[i] : 0, wh_now_ns());
+    }
+    wh_switch_unlock(s);
+    return p ? WH_OK : WH_E_NOTFOUND;
 }
 
 int wh_switch_port_vlan(wh_switch *s, uint32_t port, int mode, uint32_t vid, const uint16_t *allowed, uint32_t count,

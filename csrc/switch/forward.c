@@ -133,7 +133,7 @@ static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     const struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_resolve(&net->fdb, dst_of(f->data), vid);
     struct wh_port *at = to ? wh_fdb_port(&net->fdb, to) : NULL;
     if (!to) {
-        if (!wh_station_may_flood(s, p, src_of(f->data), vid))
+        if (!wh_station_may_flood(s, p, f, vid))
             return;
         WH_COUNT(s, p, flooded);
         flood(s, p, f);

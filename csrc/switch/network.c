@@ -53,7 +53,7 @@ int wh_network_attach(wh_switch *s, struct wh_network *n, struct wh_port *p)
     p->place = wh_fdb_place_port(&n->fdb, p, p->id, p->fdb_max);
     if (p->place == WH_FDB_NOWHERE)
         return WH_E_NOMEM;
-    wh_storm_set(&p->storm, n->storm_rate, s->now_ns);
+    wh_storm_set(&p->storm[WH_STORM_SHARED], n->storm_rate, s->now_ns);
     n->ports[n->port_count++] = p;
     return WH_OK;
 }

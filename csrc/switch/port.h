@@ -25,7 +25,8 @@ struct wh_port {
     uint64_t generation;
     uint32_t place;   /* in its network's table */
     uint32_t fdb_max; /* learned here; UINT32_MAX: as many as the network takes */
-    struct wh_storm storm;
+    struct wh_storm storm[WH_STORM_CLASSES];
+    bool storm_own[WH_STORM_CLASSES]; /* not the shared one */
     struct wh_vlan vlan;
     bool guard, shut; /* ingress.h */
     wh_ring *from_guest, *to_guest;

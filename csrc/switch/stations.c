@@ -149,14 +149,16 @@ enum wh_station_verdict wh_station_at_node(wh_switch *s, struct wh_network *net,
     return WH_STATION_GO;
 }
 
-bool wh_station_may_flood(wh_switch *s, struct wh_port *p, const uint8_t src[6], uint16_t vid)
+bool wh_station_may_flood(wh_switch *s, struct wh_port *p, const struct wh_frame *f, uint16_t vid)
 {
+    const uint8_t *src = f->data + 6;
+    enum wh_storm_class class = wh_storm_class_of(f->data);
+    struct wh_storm *storm = &p->storm[p->storm_own[class] ? class : WH_STORM_SHARED];
     const struct wh_fdb_row *row = wh_fdb_resolve(&p->net->fdb, src, vid);
-    enum wh_storm_verdict verdict = wh_storm_ask(&p->storm, s->now_ns);
+    enum wh_storm_verdict verdict = wh_storm_ask(storm, s->now_ns);
     if (verdict == WH_STORM_BEGINS)
-        wh_switch_tell(s,
-                       &(wh_switch_event){
-                           .kind = WH_SW_STORM, .port = p->id, .vni = p->net->vni, .value = wh_storm_rate(&p->storm)});
+        wh_switch_tell(s, &(wh_switch_event){
+                              .kind = WH_SW_STORM, .port = p->id, .vni = p->net->vni, .value = wh_storm_rate(storm)});
     bool may = verdict == WH_STORM_GO &&
                (!row || !row->frozen || wh_moves_may_flood(&p->net->moves, row->mac, row->vid, s->now_ns));
     if (!may)

@@ -8,6 +8,12 @@
 
 #include "base/base.h"
 
+#include <string.h>
+
+/* What is flooded, by what it is. A class that has a rate of its own has a bucket of its own; the others share one. */
+enum wh_storm_class { WH_STORM_SHARED = 0, WH_STORM_BROADCAST, WH_STORM_MULTICAST, WH_STORM_UNKNOWN, WH_STORM_CLASSES };
+#define WH_STORM_NONE UINT32_MAX /* no rate of its own */
+
 #define WH_STORM_RATE    10000u /* frames a second */
 #define WH_STORM_DAMPED  64u
 #define WH_STORM_CALM_NS 10000000000ull
@@ -20,6 +26,12 @@ struct wh_storm {
 };
 
 enum wh_storm_verdict { WH_STORM_GO, WH_STORM_DROP, WH_STORM_BEGINS /* drop, and say so */ };
+
+static inline enum wh_storm_class wh_storm_class_of(const uint8_t dst[6])
+{
+    static const uint8_t all[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    return memcmp(dst, all, 6) == 0 ? WH_STORM_BROADCAST : dst[0] & 1 ? WH_STORM_MULTICAST : WH_STORM_UNKNOWN;
+}
 
 void wh_storm_set(struct wh_storm *t, uint32_t rate, uint64_t now_ns);
 enum wh_storm_verdict wh_storm_ask(struct wh_storm *t, uint64_t now_ns);

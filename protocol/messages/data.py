@@ -24,6 +24,10 @@ class PortSettings(Message, frozen=True, kw_only=True, omit_defaults=True):
     guard: bool | None = None  # a bridge's BPDU shuts it; none: TAPs only
     stations: Annotated[int, Meta(ge=0, le=1 << 20)] = 0  # learned ones at most; 0: what the network takes
     storm: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] | None = None  # flooded frames/s; 0: no bound, none: the network's
+    # Of these, with rates of their own, not counted in ``storm``; none: they share it.
+    broadcast: Annotated[int, Meta(ge=0, le=0xFFFFFFFE)] | None = None
+    multicast: Annotated[int, Meta(ge=0, le=0xFFFFFFFE)] | None = None
+    unknown: Annotated[int, Meta(ge=0, le=0xFFFFFFFE)] | None = None  # unicasts to nobody known
 
 
 class Nic(Message, frozen=True, kw_only=True):

@@ -103,6 +103,33 @@ async def test_a_port_s_share_of_the_table_and_of_floods() -> None:
         assert counters.flooded + counters.drop_storm == 30
 
 
+async def test_floods_of_a_kind_have_a_rate_of_their_own() -> None:
+    async with nodes(1) as (node,):
+        loud, _ = node.station(1), node.station(2)
+        node.switch.limit_port(1, storm_rate=1)  # for multicasts, which are left
+        node.switch.set_storms(1, broadcast=0, unknown=2)
+        for kind, destination, most in (
+            ("broadcast", BROADCAST, 40),
+            ("multicast", "01:00:5e:00:00:05", 1),
+            ("unknown", "02:00:00:00:99:99", 2),
+        ):
+            before = node.switch.port_counters(1)
+            for _ in range(40):
+                await loud.send(destination, b"")
+            await until(lambda: node.switch.port_counters(1).rx_frames >= before.rx_frames + 40)  # noqa: B023
+            now = node.switch.port_counters(1)
+            flooded, dropped = now.flooded - before.flooded, now.drop_storm - before.drop_storm
+            assert flooded + dropped == 40, kind
+            # A bucket holds a second's worth, and is filled while the test runs; in a storm it is filled slowly.
+            assert flooded == 40 if kind == "broadcast" else most <= flooded < 20, kind
+        node.switch.set_storms(1)  # broadcasts share the one frame a second, or a storm's trickle, again
+        before = node.switch.port_counters(1)
+        for _ in range(40):
+            await loud.send(BROADCAST, b"")
+        await until(lambda: node.switch.port_counters(1).rx_frames >= before.rx_frames + 40)
+        assert node.switch.port_counters(1).drop_storm > before.drop_storm + 20
+
+
 def why_not() -> str | None:
     if os.geteuid() != 0:
         return "needs root for TAP devices and a bridge"

@@ -73,7 +73,10 @@ def test_settings_in_a_network(text: str, wish: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("lan,", "'nothing' is not of NAME=VALUE with vlan, native, guard, stations, storm"),
+        (
+            "lan,",
+            "'nothing' is not of NAME=VALUE with vlan, native, guard, stations, storm, broadcast, multicast, unknown",
+        ),
         ("lan,vlan", "'vlan' is not of NAME=VALUE"),
         ("lan,colour=red", "'colour=red' is not of"),
         ("lan,vlan=1,vlan=2", "vlan is there twice"),

@@ -75,6 +75,10 @@ def test_a_wish_changes_what_it_names() -> None:
     trunk = merge(m.PortSettings(), {"vlan": "30:10:20", "native": 1, "guard": True})
     assert told(trunk) == "trunk 10:20:30, native 1, guard on"
     assert merge(trunk, {"storm": 0}).vlan == "10:20:30"
+    assert (
+        told(merge(m.PortSettings(), {"storm": 9, "broadcast": 0, "unknown": 3})) == "storm 9, broadcast 0, unknown 3"
+    )
+    assert merge(m.PortSettings(multicast=5), {"multicast": None}) == m.PortSettings()
     assert merge(trunk, {"vlan": "10"}) == m.PortSettings(vlan="10", guard=True)  # the native VLAN was the trunk's
     assert merge(trunk, {"vlan": None, "guard": None}) == m.PortSettings()
 
@@ -423,7 +427,7 @@ class Link:
 
 async def test_a_guarded_port_is_shut_told_and_opened(tmp_path: Path, plugs: Plugs) -> None:
     guarded = m.PortRules(
-        networks=[], ports=[m.PortRule(port="p-a", settings=m.PortSettings(guard=True, stations=3, storm=0))]
+        networks=[], ports=[m.PortRule(port="p-a", settings=m.PortSettings(guard=True, stations=3, storm=0, unknown=7))]
     )
     link: Any = Link()
     with mesh(tmp_path) as made:

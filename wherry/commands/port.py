@@ -47,6 +47,9 @@ async def find(client: Client, name: str, network: str | None, on: str | None) -
 @click.option("--guard", help="on: a bridge's BPDU shuts it. off. default: on at TAPs only.")
 @click.option("--stations", help="So many learned addresses at most; all: as many as the network takes.")
 @click.option("--storm", help="So many flooded frames a second; unlimited; default: as the network has it.")
+@click.option("--broadcast", help="Of these so many broadcasts, counted apart; default: they share --storm.")
+@click.option("--multicast", help="The same of multicasts.")
+@click.option("--unknown", help="The same of frames to addresses that nobody is known to have.")
 @click.option("--open", "opened", is_flag=True, help="Open it after the guard has shut it.")
 @click.option("--network", help="Which, of a guest with several.")
 @click.option("--on", metavar="NODE", help="The node, where several have one of this name.")
@@ -60,6 +63,9 @@ def change(
     guard: str | None,
     stations: str | None,
     storm: str | None,
+    broadcast: str | None,
+    multicast: str | None,
+    unknown: str | None,
     opened: bool,
     network: str | None,
     on: str | None,
@@ -69,10 +75,11 @@ def change(
 
     The settings stay with the guest wherever it moves, and with a TAP or socket until it is detached.
     """
-    given = {"vlan": vlan, "native": native, "guard": guard, "stations": stations, "storm": storm}
+    given = {"vlan": vlan, "native": native, "guard": guard, "stations": stations}
+    given |= {"storm": storm, "broadcast": broadcast, "multicast": multicast, "unknown": unknown}
     wish = {key: portwish.setting(key, text, f"--{key}") for key, text in given.items() if text is not None}
     if not wish and not opened:
-        raise click.UsageError("nothing to change: give --vlan, --native, --guard, --stations, --storm or --open")
+        raise click.UsageError(f"nothing to change: give --{', --'.join(given)} or --open")
 
     async def work(client: Client) -> dict[str, Any]:
         key, _ = await find(client, name, network, on)
