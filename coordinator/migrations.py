@@ -82,18 +82,24 @@ class Migrations:
 
     # ---- wishes -----------------------------------------------------------------------------------------------------
 
-    async def migrate(self, name: str, *, to: str | None, params: MigrationParams) -> Operation:
-        """Decide a target and journal the migration; nothing is sent yet."""
+    def check(self, params: MigrationParams) -> None:
+        """Raises Unsupported for what is not built."""
         refused = refusal(params)
         if refused is not None:
             raise Unsupported(refused[1], field=refused[0])
+
+    async def migrate(
+        self, name: str, *, to: str | None, params: MigrationParams, avoid: dict[int, str] | None = None
+    ) -> Operation:
+        """Decide a target and journal the migration; nothing is sent yet. ``avoid``: not these nodes, and why."""
+        self.check(params)
 
         def decide(tx: Tx) -> Operation:
             guest = guests.by_name(tx, name)
             operation = journal.begin(
                 tx, "migrate", subject=name, target=guest.id, args={"params": to_builtins(params)}
             )
-            target = self._target(tx, guest, to)
+            target = self._target(tx, guest, to, avoid)
             migration = migrations.begin(tx, journal.new_id("m"), guest, target=target, operation=operation.id)
             guests.set_state(tx, guest, "migrating")
             tx.emit(
@@ -113,9 +119,7 @@ class Migrations:
 
     async def estimate(self, name: str, *, to: str | None, params: MigrationParams) -> dict[str, Any]:
         """What :meth:`migrate` would take, as its source measures it; nothing is journaled and nothing is moved."""
-        refused = refusal(params)
-        if refused is not None:
-            raise Unsupported(refused[1], field=refused[0])
+        self.check(params)
 
         def read(tx: Tx) -> tuple[Guest, MigrationEstimate]:
             guest = guests.by_name(tx, name)
@@ -130,7 +134,7 @@ class Migrations:
         answer = await link.call(request, timeout=ESTIMATE_TIMEOUT_S)
         return {**to_builtins(answer), "target": request.target.name}
 
-    def _target(self, tx: Tx, guest: Guest, to: str | None) -> int:
+    def _target(self, tx: Tx, guest: Guest, to: str | None, avoid: dict[int, str] | None = None) -> int:
         source = nodes.name_of(tx, guest.node)
         on = nodes.by_name(tx, to, field="to") if to else None
         if on is not None and on.id == guest.node:
@@ -139,7 +143,7 @@ class Migrations:
             raise Conflict(f"guest {guest.name} is {guest.state}; only a running guest can migrate", field="name")
         if guest.node not in self._cluster.alive():
             raise Unavailable(f"node {source} of guest {guest.name} is not connected")
-        placement = self._place(tx, guest, on.id if on else None)
+        placement = self._place(tx, guest, on.id if on else None, avoid or {})
         if placement.chosen is None:
             if on is not None:
                 verdict = next(v for v in placement.verdicts if v.node == on.id)
@@ -147,9 +151,9 @@ class Migrations:
             raise Full(placement.refusal(), field="to", placement=placement.to_json())
         return placement.chosen.node
 
-    def _place(self, tx: Tx, guest: Guest, on: int | None) -> Placement:
+    def _place(self, tx: Tx, guest: Guest, on: int | None, avoid: dict[int, str]) -> Placement:
         assert guest.node is not None
-        demand = Demand(guest.spec.memory, guest.spec.cpus, on=on, avoid={guest.node: "it runs there now"})
+        demand = Demand(guest.spec.memory, guest.spec.cpus, on=on, avoid={**avoid, guest.node: "it runs there now"})
         return self._cluster.place(tx, demand)
 
     # ---- the arbiter ------------------------------------------------------------------------------------------------

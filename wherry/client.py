@@ -192,9 +192,13 @@ class Client:
     async def nodes(self) -> list[model.Node]:
         return await self._list(model.Node, "/v1/nodes", "nodes")
 
-    async def drain(self, name: str) -> model.Operation:
-        """Cordon the node and move its guests away."""
-        return _operation(await self._json("POST", f"/v1/nodes/{quote(name, safe='')}/drain"))
+    async def drain(self, name: str, **request: Any) -> model.Operation:
+        """Cordon the node and move its guests away, ``parallel`` at a time."""
+        return _operation(await self._json("POST", f"/v1/nodes/{quote(name, safe='')}/drain", json=request))
+
+    async def migrate_all(self, node: str, **request: Any) -> model.Operation:
+        """Move what runs on a node; ``request`` as for one guest, and ``parallel``."""
+        return _operation(await self._json("POST", f"/v1/nodes/{quote(node, safe='')}/migrate", json=request))
 
     async def uncordon(self, name: str) -> model.Node:
         return model.parse(model.Node, await self._json("POST", f"/v1/nodes/{quote(name, safe='')}/uncordon"))

@@ -101,6 +101,20 @@ class MigrateBody(Body):
     verify: bool | None = None
 
 
+Parallel = Annotated[int, Field(ge=1, le=16, description="guests that move at a time")]
+
+
+class DrainBody(Body):
+    parallel: Parallel = 2
+
+
+class MoveAllBody(MigrateBody):
+    """As for one guest; without ``to`` each goes where there is room."""
+
+    parallel: Parallel = 2
+    dry_run: Literal[False] = False
+
+
 class ExecBody(Body):
     argv: Annotated[list[Annotated[str, Field(max_length=131072)]], Field(min_length=1, max_length=1024)]
     stdin_b64: Annotated[str, Field(max_length=(1 << 20) * 4 // 3 + 4)] = ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from coordinator.api.bodies import DrainBody, MoveAllBody
 from coordinator.api.deps import Admin, Json, Operator, Services, Svc, Viewer
 from coordinator.leases import Removed
 from coordinator.model import Node
 from coordinator.store import guests, nodes
 from coordinator.store.db import Tx
+from protocol.messages import MigrationParams
 
 router = APIRouter(prefix="/v1/nodes", tags=["nodes"])
 
@@ -70,8 +72,16 @@ async def remove_node(svc: Svc, name: str) -> Json:
 
 
 @router.post("/{name}/drain", status_code=202, dependencies=[Operator])
-async def drain_node(svc: Svc, name: str) -> Json:
-    return (await svc.drains.drain(name)).to_json()
+async def drain_node(svc: Svc, name: str, body: DrainBody | None = None) -> Json:
+    return (await svc.drains.drain(name, parallel=(body or DrainBody()).parallel)).to_json()
+
+
+@router.post("/{name}/migrate", status_code=202, dependencies=[Operator])
+async def migrate_all(svc: Svc, name: str, body: MoveAllBody | None = None) -> Json:
+    """Move everything that runs there."""
+    given = (body or MoveAllBody()).model_dump(exclude_none=True, exclude={"dry_run"})
+    to, parallel = given.pop("to", None), given.pop("parallel")
+    return (await svc.drains.move_all(name, to=to, params=MigrationParams(**given), parallel=parallel)).to_json()
 
 
 @router.post("/{name}/uncordon", dependencies=[Operator])

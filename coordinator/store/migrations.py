@@ -62,6 +62,15 @@ def pending_of(tx: Tx, guest: str) -> Migration | None:
     return _migration(row) if row else None
 
 
+def busy_nodes(tx: Tx) -> dict[int, int]:
+    """Undecided migrations by the nodes that take part in them, at either end."""
+    out: dict[int, int] = {}
+    for row in tx.all("SELECT source, target FROM migrations WHERE decision = 'pending'"):
+        for node in (row["source"], row["target"]):
+            out[node] = out.get(node, 0) + 1
+    return out
+
+
 def decide(
     tx: Tx,
     ident: str,

@@ -35,6 +35,16 @@ def of_guest(tx: Tx, guest: str) -> list[dict[str, Any]]:
     return [json.loads(row["report"]) for row in rows]
 
 
+def last_bytes(tx: Tx, guest: str) -> int:
+    """What its last migration that came about has sent; 0: none is known."""
+    row = tx.one(
+        "SELECT json_extract(report, '$.bytes_sent') AS sent FROM reports WHERE guest = ?"
+        " AND json_extract(report, '$.outcome') = 'committed' ORDER BY created DESC LIMIT 1",
+        guest,
+    )
+    return int(row["sent"] or 0) if row is not None else 0
+
+
 def by_id(tx: Tx, migration: str) -> dict[str, Any]:
     row = tx.one("SELECT report FROM reports WHERE migration = ?", migration)
     if row is None:

@@ -411,3 +411,20 @@ def test_a_dry_run_prints_what_it_would_take(run: Run) -> None:
     assert code == 0
     for word in ("precopy", "moved", "200 MB/s (a probe)", "99 ms", "70 %"):
         assert word in out
+
+
+def test_all_guests_of_a_node_can_be_moved(run: Run) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/nodes/n1/migrate":
+            body = json.loads(request.content)
+            assert (body["to"], body["parallel"], body["mode"]) == ("n2", 3, "hybrid")
+            return httpx.Response(202, json={"id": "op-1", "kind": "move-all", "state": "running"})
+        result = {"moved": ["db", "web"]}
+        return httpx.Response(200, json={"id": "op-1", "kind": "move-all", "state": "succeeded", "result": result})
+
+    wish = ("--to", "n2", "--parallel", "3", "--mode", "hybrid")
+    code, out, _ = run("migrate", "--all", "--from", "n1", *wish, answer=answer)
+    assert code == 0
+    assert "n1: moved: db web" in out
+    for wrong in (("--all",), ("--all", "--from", "n1", "web"), ("web", "--from", "n1"), ()):
+        assert run("migrate", *wrong, answer=answer)[0] == 2

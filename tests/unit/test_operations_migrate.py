@@ -417,3 +417,59 @@ async def test_a_dry_run_asks_the_source_and_moves_nothing(tmp_path: Path) -> No
         assert answer["estimate"] == {**msgspec.to_builtins(told), "target": "n2"}
         assert not [o for o in (await c.get("/v1/operations"))["operations"] if o["kind"] == "migrate"]
         assert not n1.asked_for(m.MigrationStart)
+
+
+async def test_a_batch_moves_the_cheapest_first_and_so_many_at_a_time(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (c, n1, n2):
+        await c.done(await c.run("db", on="n1", memory=96 * MIB))
+        await c.done(await c.run("small", on="n1", memory=64 * MIB))
+        under_way, most, order = 0, 0, []
+        names = {g["id"]: g["name"] for g in (await c.get("/v1/guests"))["guests"]}
+        gate = trio.Event()
+
+        async def start(request: m.MigrationStart) -> None:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            order.append(names[request.guest])
+            incoming(n2, request)
+            n1.link._nursery.start_soon(commit, request)  # type: ignore[union-attr]
+
+        async def commit(request: m.MigrationStart) -> None:
+            nonlocal under_way
+            await gate.wait()
+            under_way -= 1
+            await n1.decide(request.migration, request.guest, request.generation, "commit")
+            await result(n1, request)
+
+        n1.hooks[m.MigrationStart] = start
+        operation = await c.post("/v1/nodes/n1/migrate", {"to": "n2", "parallel": 2})
+        await n1.until(lambda: len(n1.asked_for(m.MigrationStart)) == 2)
+        now = await c.get(f"/v1/operations/{operation['id']}")
+        assert (now["kind"], now["progress"]["left"]) == ("move-all", 3)
+        gate.set()
+        done = await c.done(operation)
+        assert sorted(done["result"]["moved"]) == ["db", "small", "web"]
+        assert most == 2
+        assert order[2] == "web"  # of 128 MiB; the other two began together
+        assert (await c.get("/v1/nodes/n1"))["state"] == "alive"
+        assert {g["node"] for g in (await c.get("/v1/guests"))["guests"]} == {"n2"}
+
+
+async def test_a_cancelled_batch_stops_what_is_under_way(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (c, n1, _):
+        await c.done(await c.run("db", on="n1"))
+
+        async def cancel(request: m.MigrationCancel) -> None:
+            start = next(s for s in n1.asked_for(m.MigrationStart) if s.migration == request.migration)
+            await n1.decide(start.migration, start.guest, start.generation, "abort", "cancelled")
+
+        n1.hooks[m.MigrationCancel] = cancel
+        operation = await c.post("/v1/nodes/n1/drain", {"parallel": 1})
+        await started(n1)
+        await c.post(f"/v1/operations/{operation['id']}")
+        ended = await c.ended(operation)
+        assert ended["state"] == "cancelled"
+        assert "moved: none; the node stays cordoned" in ended["error"]["message"]
+        assert len(n1.asked_for(m.MigrationStart)) == 1
+        assert {g["state"] for g in (await c.get("/v1/guests"))["guests"]} == {"running"}

@@ -10,6 +10,7 @@ import click
 from wherry import movereport, ui, units
 from wherry.client import Client
 from wherry.commands.common import example, json_option, with_client
+from wherry.commands.nodes import moved
 from wherry.errors import UsageProblem
 from wherry.model import Guest, Operation
 
@@ -17,8 +18,11 @@ PAGE = 4096
 MODES = ("auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold")
 
 
-@click.command(epilog=example("wherry migrate web --to n2"))
-@click.argument("name")
+@click.command(epilog=example("wherry migrate web --to n2; wherry migrate --all --from n1"))
+@click.argument("name", metavar="GUEST", required=False)
+@click.option("--all", "everything", is_flag=True, help="Instead of one guest, all that run on the node --from names.")
+@click.option("--from", "origin", metavar="NODE", help="With --all.")
+@click.option("--parallel", type=click.IntRange(1, 16), help="With --all: guests at a time; 2 unless given.")
 @click.option("--to", help="The target node; else the coordinator picks one.")
 @click.option("--mode", type=click.Choice(MODES), help="auto unless given: chosen from how fast the guest writes.")
 @click.option(
@@ -37,9 +41,27 @@ MODES = ("auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold")
 @click.option("--verify", is_flag=True, help="Compare checksums of all RAM on both ends before the switch.")
 @json_option
 @click.pass_context
-def migrate(ctx: click.Context, /, name: str, to: str | None, dry_run: bool, as_json: bool, **wish: Any) -> None:
-    """Move a running guest to another node."""
+def migrate(
+    ctx: click.Context,
+    /,
+    name: str | None,
+    everything: bool,
+    origin: str | None,
+    parallel: int | None,
+    to: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **wish: Any,
+) -> None:
+    """Move a running guest to another node, or all of a node's."""
     request = _request(to=to, **wish)
+    if everything:
+        if name is not None or origin is None or dry_run:
+            raise UsageProblem("migrate --all needs --from NODE, no guest, and no --dry-run")
+        _migrate_all(ctx, origin, {**request, **({"parallel": parallel} if parallel else {})}, as_json)
+        return
+    if name is None or origin is not None or parallel is not None:
+        raise UsageProblem("migrate needs a guest, or --all --from NODE")
     if dry_run:
         found = with_client(ctx, lambda client: client.estimate(name, **request))
         if as_json:
@@ -60,6 +82,19 @@ def migrate(ctx: click.Context, /, name: str, to: str | None, dry_run: bool, as_
     else:
         click.echo(f"{name}: now on {guest.node}, generation {guest.generation}")
         ui.table(("figure", "value", "predicted"), summary(operation.result or {}))
+
+
+def _migrate_all(ctx: click.Context, origin: str, request: dict[str, Any], as_json: bool) -> None:
+    async def work(client: Client) -> Operation:
+        operation = await client.migrate_all(origin, **request)
+        with ui.bar(f"migrate from {origin}", total=None) as bar:
+            return await client.finish(operation, lambda op: bar.update(0, None, f"from {origin}: {moved(op)}"))
+
+    done = with_client(ctx, work)
+    if as_json:
+        ui.print_json(done)
+    else:
+        click.echo(f"{origin}: moved: {' '.join((done.result or {}).get('moved', [])) or 'none'}")
 
 
 def _request(*, max_blackout: str, bandwidth: str, deadline: str, **wish: Any) -> dict[str, Any]:

@@ -39,20 +39,22 @@ def nodes(ctx: click.Context, as_json: bool) -> None:
 
 @click.command(epilog=example("wherry drain n1"))
 @click.argument("name")
+@click.option("--parallel", type=click.IntRange(1, 16), default=2, show_default=True, help="Guests at a time.")
 @click.pass_context
-def drain(ctx: click.Context, name: str) -> None:
+def drain(ctx: click.Context, name: str, parallel: int) -> None:
     """Move every guest away from a node and keep new ones off it."""
 
     async def work(client: Client) -> Operation:
-        operation = await client.drain(name)
+        operation = await client.drain(name, parallel=parallel)
         with ui.bar(f"drain {name}", total=None) as bar:
-            return await client.finish(operation, lambda op: bar.update(0, None, f"drain {name}: {_moved(op)}"))
+            return await client.finish(operation, lambda op: bar.update(0, None, f"drain {name}: {moved(op)}"))
 
     done = with_client(ctx, work)
     click.echo(f"{name}: drained; moved: {' '.join((done.result or {}).get('moved', [])) or 'none'}")
 
 
-def _moved(operation: Operation) -> str:
+def moved(operation: Operation) -> str:
+    """How far a batch is."""
     facts = operation.progress or {}
     return ", ".join(f"{key} {facts[key]}" for key in ("guest", "moved", "left") if key in facts)
 
