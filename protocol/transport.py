@@ -15,7 +15,8 @@ from typing import Any, Literal, NoReturn
 
 import trio
 
-from protocol.authority import COORDINATOR, NODE
+from protocol.authority import ANONYMOUS, COORDINATOR, NODE
+from protocol.doorway import Doorway
 from protocol.errors import LinkClosed, LinkError, LinkTimeout, PeerRejected, WherryError
 from protocol.handlers import Handlers
 from protocol.link import HANDSHAKE_TIMEOUT, Link, LocalIdentity, Peer, open_link, stream_identity
@@ -129,15 +130,17 @@ async def serve_links(
     limits: SessionLimits | None = None,
     max_connections: int = 1024,
     other: Callable[[trio.SocketStream], Awaitable[None]] | None = None,
+    doorway: Doorway | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Accept links until cancelled; one nursery child a connection. ``on_link(link)`` runs beside the link and is
     cancelled when it ends. ``anonymous`` admits peers without a certificate. Errors end one connection, and are logged.
+    ``doorway`` bounds the connections of which nobody knows yet, or ever, whose they are.
     ``other(stream)`` gets the connections that do not begin as TLS does, nothing of them read yet, and owns them;
     without it they end. TLS files are read again when they change. The listeners are the caller's and are closed at
     the end.
     """
-    server = _Server(identity, handlers, on_link, limits, other)
+    server = _Server(identity, handlers, on_link, limits, other, doorway or Doorway())
     source = reloading(tls, anonymous=anonymous) if isinstance(tls, TlsFiles) else None
     fixed = source() if source else tls  # a missing or broken file is the caller's error, now
     assert isinstance(fixed, ssl.SSLContext)
@@ -162,6 +165,10 @@ async def serve_links(
     raise AssertionError("serve_listeners returned")
 
 
+async def _is_tls(raw: trio.SocketStream) -> bool:
+    return await raw.socket.recv(1, socket.MSG_PEEK) in (b"", _TLS_HANDSHAKE)
+
+
 @dataclass(frozen=True)
 class _Server:
     """What all connections of one :func:`serve_links` share."""
@@ -171,17 +178,25 @@ class _Server:
     on_link: Callable[[Link], Awaitable[None]] | None
     limits: SessionLimits | None
     other: Callable[[trio.SocketStream], Awaitable[None]] | None
+    doorway: Doorway
 
     async def serve(self, raw: trio.SocketStream, context: ssl.SSLContext) -> None:
         """One connection to its end; what goes wrong with it stays here."""
         address = "?"
         try:
-            address = format_address(raw.socket.getpeername())
-            with trio.fail_after(HANDSHAKE_TIMEOUT):
-                if self.other is not None and await raw.socket.recv(1, socket.MSG_PEEK) not in (b"", _TLS_HANDSHAKE):
-                    await self.other(raw)
+            name = raw.socket.getpeername()
+            address = format_address(name)
+            with self.doorway.enter(str(name[0])) as stay:
+                with trio.fail_after(HANDSHAKE_TIMEOUT):
+                    if self.other is not None and not await _is_tls(raw):
+                        await self.other(raw)
+                        return
+                    secured = await wrap_server(raw, tls=context)
+                if stream_identity(secured).role == ANONYMOUS:
+                    await self._link(secured, address)
                     return
-                secured = await wrap_server(raw, tls=context)
+            if stay.cancelled_caught:
+                raise LinkClosed("made room for a newer connection")
             await self._link(secured, address)
         except (WherryError, trio.TooSlowError, trio.BrokenResourceError, OSError) as error:
             log.info("link from %s ended: %s", address, error or "handshake took too long")
