@@ -280,6 +280,42 @@ static void what_is_no_stream(void)
     raw_close(&r);
 }
 
+/* Whatever a peer writes, in whatever pieces: good records get through until a bad header ends it. */
+static void anything(uint64_t seed)
+{
+    for (unsigned round = 0; round < 40; round++) {
+        struct raw r;
+        uint8_t out[64 << 10];
+        size_t len = 0;
+        uint32_t good = 0;
+        raw_open(&r);
+        while (len + WH_STREAM_RECORD + WH_DATAGRAM_MAX < sizeof(out)) {
+            uint64_t dice = next_random(&seed) % 3;
+            if (dice == 0) {
+                good++;
+                len += make_record(&r, out + len, 2, good, 0, good);
+                continue;
+            }
+            size_t junk = WH_TUNNEL_OVERHEAD + next_random(&seed) % (dice == 1 ? 100 : 9000);
+            memcpy(out + len, (uint8_t[]){(uint8_t)(junk >> 8), (uint8_t)junk, (uint8_t)seed, 0}, WH_STREAM_RECORD);
+            for (size_t i = 0; i < junk; i++)
+                out[len + WH_STREAM_RECORD + i] =
+                    i < 24 && dice == 1 ? (i == 0 || i == 1) : (uint8_t)next_random(&seed);
+            len += WH_STREAM_RECORD + junk;
+        }
+        for (size_t at = 0, n; at < len; at += n) {
+            n = 1 + next_random(&seed) % 3000;
+            n = n < len - at ? n : len - at;
+            put(&r, out + at, n);
+        }
+        for (uint32_t i = 1; i <= good; i++)
+            CHECK(nic_take(&r.to, NULL, NULL) == i);
+        put(&r, (const uint8_t[]){0xff, 0xff, 0, 0}, WH_STREAM_RECORD);
+        CHECK(event_of(r.at.sw, WH_SW_STREAM_DOWN).node == 2);
+        raw_close(&r);
+    }
+}
+
 /* Node 2 stands between: a stream to 1, UDP to 3. */
 static void a_relay(void)
 {
@@ -320,6 +356,7 @@ int main(void)
     a_full_stream();
     in_pieces();
     what_is_no_stream();
+    anything(0x9e3779b97f4a7c15ull);
     a_relay();
     return finish("switch_stream_test");
 }
