@@ -20,7 +20,7 @@ import trio
 from msgspec import convert
 
 from coordinator.cluster import Cluster
-from coordinator.errors import Cancelled, Conflict, CoordinatorError, Failed, Full
+from coordinator.errors import Cancelled, Conflict, CoordinatorError, Failed, Full, Unsupported
 from coordinator.migrations import Migrations
 from coordinator.model import Guest, Node, Operation
 from coordinator.operations import Operations, Task, error_json
@@ -84,6 +84,8 @@ class Drains:
             return journal.begin(tx, "move-all", subject=name, target=f"node-{node.id}", args=args)
 
         self._moves.check(params)
+        if params.mode == "cold":
+            raise Unsupported("only running guests are moved all together", field="mode")
         return await self._begin(decide)
 
     async def _begin(self, decide: Any) -> Operation:

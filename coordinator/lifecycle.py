@@ -132,10 +132,13 @@ class Lifecycle:
             operation = journal.begin(tx, "start", subject=name, target=guest.id, args={})
             if guest.state not in STOPPED:
                 raise Conflict(f"guest {name} is {guest.state}, not stopped", field="name")
-            # What a disk guest wrote lies on its node and nowhere else.
-            on = guest.node if guest.spec.image.kind == "disk" else None
-            demand = Demand(guest.spec.memory, guest.spec.cpus, on=on, previous=guest.node)
-            placement = self._cluster.place(tx, demand, without=guest.id)
+            # What a disk guest wrote lies on its node and nowhere else; others go where it fits if need be.
+            tries = [guest.node] if guest.spec.image.kind == "disk" else [guest.node, None]
+            for on in tries:
+                demand = Demand(guest.spec.memory, guest.spec.cpus, on=on, previous=guest.node)
+                placement = self._cluster.place(tx, demand, without=guest.id)
+                if placement.chosen is not None:
+                    break
             if placement.chosen is None:
                 raise FullError(placement.refusal(), field="memory", placement=placement.to_json())
             guest = guests.move(tx, guest, node=placement.chosen.node, expect=guest.generation)

@@ -19,6 +19,7 @@ import trio
 
 from coordinator.background import Errands
 from coordinator.cluster import Cluster
+from coordinator.coldmoves import ColdMoves
 from coordinator.errors import Cancelled, Conflict, CoordinatorError, Failed, Full, Unavailable, Unsupported
 from coordinator.hold import hold
 from coordinator.model import Guest, Migration, Operation
@@ -78,6 +79,7 @@ class Migrations:
         self._errands = errands
         self._watches: dict[str, _Watch] = {}
         self.totals = Totals()
+        self._cold = ColdMoves(cluster, operations)
         operations.handle("migrate", self._do_migrate)
 
     # ---- wishes -----------------------------------------------------------------------------------------------------
@@ -93,6 +95,8 @@ class Migrations:
     ) -> Operation:
         """Decide a target and journal the migration; nothing is sent yet. ``avoid``: not these nodes, and why."""
         self.check(params)
+        if params.mode == "cold":
+            return await self._cold.move(name, to=to)
 
         def decide(tx: Tx) -> Operation:
             guest = guests.by_name(tx, name)
@@ -120,6 +124,8 @@ class Migrations:
     async def estimate(self, name: str, *, to: str | None, params: MigrationParams) -> dict[str, Any]:
         """What :meth:`migrate` would take, as its source measures it; nothing is journaled and nothing is moved."""
         self.check(params)
+        if params.mode == "cold":
+            raise Unsupported("a cold move copies nothing: there is nothing to predict", field="dry_run")
 
         def read(tx: Tx) -> tuple[Guest, MigrationEstimate]:
             guest = guests.by_name(tx, name)

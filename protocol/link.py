@@ -47,6 +47,7 @@ HIGH_WATER: Final = 1 << 20
 LOW_WATER: Final = 512 << 10
 OUTPUT_CAP: Final = 64 << 20
 NOTICES: Final = 4096
+BULK: Final = 2  # SO_PRIORITY, as TC_PRIO_BULK of linux/pkt_sched.h
 HANDSHAKE_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 1.0
 
@@ -105,6 +106,7 @@ class Link:
         self.reason = ""
         self._stream = stream
         self._handlers = handlers
+        self._bulk = 0
         self._nursery: trio.Nursery | None = None
         self._waiting: dict[int, _Waiting] = {}
         self._serving: dict[int, trio.CancelScope] = {}
@@ -121,6 +123,14 @@ class Link:
         return f"<Link {self.peer.role} {self.peer.node or ''} {self.peer.address} {self.session.state.value}>"
 
     # ---- what users call
+
+    def carry_bulk(self, more: int) -> None:
+        """``more`` 1: a bulk transfer begins on this link, -1: it is over. While there is one, what this end sends goes
+        behind other traffic of the host, above all behind the frames of its guests."""
+        was, self._bulk = self._bulk, self._bulk + more
+        set_priority = getattr(self._stream, "set_priority", None)
+        if set_priority is not None and bool(was) != bool(self._bulk):
+            set_priority(BULK if self._bulk else 0)
 
     @property
     def closed(self) -> bool:

@@ -9,6 +9,7 @@ because :mod:`protocol.transport` always reads.
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from typing import Any, Final
 
@@ -29,6 +30,13 @@ class TlsStream(trio.abc.Stream):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._send_lock = trio.StrictFIFOLock()
         self._closed = False
+
+    def set_priority(self, priority: int) -> None:
+        """SO_PRIORITY of the socket below, where there is one: the queue of its host's interfaces (0: best effort, 2:
+        bulk; pfifo_fast and prio send bulk last)."""
+        if isinstance(self.transport, trio.SocketStream) and hasattr(socket, "SO_PRIORITY"):
+            with contextlib.suppress(OSError):
+                self.transport.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, priority)
 
     def getpeercert(self) -> dict[str, Any] | None:
         """As ``ssl.SSLSocket.getpeercert``: empty or None unless the certificate was verified."""

@@ -146,6 +146,8 @@ class Migrations:
         refused = refusal(order.params)
         if refused is not None:
             raise Refused("unsupported", refused[1], field=refused[0])
+        if order.params.mode == "cold":
+            raise Refused("invalid", "mode cold is not for a guest that runs", field="mode")
         self._host.guests.fence(guest, order.generation)
         if order.generation != guest.generation or guest.state != "running" or guest.migration:
             raise Refused("conflict", f"guest {guest.record.spec.name} is {guest.state}", state=guest.state)

@@ -105,6 +105,7 @@ class SourceDriver(Driver):
         self._sender: PageSender | None = None
         self._copy = trio.CancelScope()
         self._throttle = Throttle()
+        self._bulk = False  # the link carries rounds of a running guest, which may wait
         self._warmed = False
         self._telling = False
         self._told = trio.Event()  # the target has answered FinishTarget, or will not
@@ -124,6 +125,7 @@ class SourceDriver(Driver):
                 nursery.cancel_scope.cancel()
         finally:
             self.prepared.set()
+            self._carry_bulk(False)
             if self._stream is not None:
                 self._stream.abort("cancelled", "the migration is over")
             if self._server is not None:
@@ -231,6 +233,7 @@ class SourceDriver(Driver):
             self.feed(TargetLost(str(error)))
             return
         self.prepared.set()
+        self._carry_bulk(True)
         await self.hold("copy")
         self.feed(TargetPrepared())
 
@@ -301,6 +304,12 @@ class SourceDriver(Driver):
         except (LinkError, RemoteError, CoreError, trio.TooSlowError) as error:
             log.info("%s no warm start: %s", self.tag, error)
 
+    def _carry_bulk(self, on: bool) -> None:
+        """Once the guest stands still nothing is as urgent as its last pages."""
+        if self._link is not None and on is not self._bulk:
+            self._bulk = on
+            self._link.carry_bulk(1 if on else -1)
+
     async def _stop_copy(self) -> None:
         self._copy.cancel()
         if self._stream is not None:
@@ -313,6 +322,7 @@ class SourceDriver(Driver):
 
     async def _pause(self, effect: PauseGuest) -> None:
         await self.hold("switch")
+        self._carry_bulk(False)
         if self.machine.phase is not SourcePhase.SWITCH:
             return  # given up before it was this task's turn: a pause now would come after ResumeGuest, and stay
         guest = self.guest

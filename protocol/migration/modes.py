@@ -7,7 +7,7 @@ from typing import Final
 
 from protocol.messages import MigrationParams
 
-BUILT: Final = frozenset({"auto", "precopy", "postcopy", "hybrid", "stop-and-copy"})
+BUILT: Final = frozenset({"auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold"})
 MOST_STREAMS: Final = 1
 
 

@@ -473,3 +473,20 @@ async def test_a_cancelled_batch_stops_what_is_under_way(tmp_path: Path) -> None
         assert "moved: none; the node stays cordoned" in ended["error"]["message"]
         assert len(n1.asked_for(m.MigrationStart)) == 1
         assert {g["state"] for g in (await c.get("/v1/guests"))["guests"]} == {"running"}
+
+
+async def test_a_stopped_guest_is_moved_cold_and_starts_there(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (c, n1, n2):
+        address = (await c.guest("web"))["nics"][0]["address"]
+        refused = await c.post("/v1/guests/web/migrate", {"to": "n2", "mode": "cold"}, status=409)
+        assert refused["error"]["field"] == "mode"
+        await c.done(await c.post("/v1/guests/web/stop"))
+        done = await c.done(await c.post("/v1/guests/web/migrate", {"to": "n2", "mode": "cold"}))
+        assert (done["kind"], done["result"]["mode"], done["result"]["source"]) == ("move", "cold", "n1")
+        guest = await c.guest("web")
+        assert (guest["node"], guest["generation"], guest["state"]) == ("n2", 2, "stopped")
+        assert [f.generation for f in n1.asked_for(m.GuestForget)] == [1]
+        await c.done(await c.post("/v1/guests/web/start"))
+        guest = await c.guest("web")
+        assert (guest["node"], guest["state"], guest["nics"][0]["address"]) == ("n2", "running", address)
+        assert len(n2.asked_for(m.GuestRun)) == 1

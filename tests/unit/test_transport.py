@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -592,6 +593,19 @@ async def test_tls_end_to_end_inside_a_relayed_stream(pki: Pki) -> None:
         secured = await wrap_client(await link.open_stream(BLOB), tls=pki.node(5), expect=6)
         async with open_link(secured, identity=LocalIdentity("near"), handlers=Handlers(), client=True) as inner:
             assert (await inner.call(m.CaFetch())).ca_pem == "node 5 test"
+
+
+async def test_a_link_with_bulk_steps_back(pki: Pki) -> None:
+    """What the kernel is told, while any of the transfers is under way."""
+    async with served(pki.node(6), whoami()) as address:
+        stream = await connect_tls(address, tls=pki.node(5), expect=6)
+        async with open_link(stream, identity=LocalIdentity("n5"), handlers=Handlers(), client=True) as link:
+            assert isinstance(stream.transport, trio.SocketStream)
+            told = []
+            for change in (1, 1, -1, -1):
+                link.carry_bulk(change)
+                told.append(stream.transport.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY))
+            assert told == [2, 2, 2, 0]
 
 
 async def test_tls_stream_moves_bulk_intact(pki: Pki) -> None:
