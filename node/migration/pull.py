@@ -84,7 +84,7 @@ class Puller:
             except SilentSource:
                 self._trouble(f"{self._view.absent} pages are missing, the source is silent")
                 self._give_up()
-            except (LinkError, trio.BrokenResourceError, CoreError) as error:
+            except (LinkError, trio.BrokenResourceError, trio.ClosedResourceError, CoreError) as error:
                 log.info("pull broken off, %d pages are missing: %s", self._view.absent, error)
                 self._trouble(f"{self._view.absent} pages are missing, the source cannot be reached: {error}")
                 self._give_up()

@@ -42,6 +42,7 @@ class Copy:
     state: str  # incoming, loaded, running, paused
     memory: int = 0
     busy_until: float = 0.0
+    mute: bool = False  # its ports are another copy's
     absent: int = 0  # chunks that are at the source yet
     throttle: int = 0  # percent
 
@@ -416,6 +417,8 @@ class Agent:
         copy = self.world.copies.get(self.node)
         if copy is None:
             self.feed(machine, ev.StepFailed("guest", "gone"))
+        else:
+            copy.mute = True
 
     def serve_pull(self, done: bool, answer: Callable[[Any], None]) -> None:
         """One chunk, or the target's word that it has all."""
