@@ -23,7 +23,8 @@ from node.ramview import PAGE, Batch, RamView
 BATCH = 1 << 20
 MAX_BATCH = 4 << 20
 SMALL = 128 * PAGE
-FIRST_PASS = 16 << 20  # of a post-copy: what a guest needs in its first moments, and some seconds of a slow link
+FIRST_PASS = 16 << 20  # of a post-copy: what a guest needs in its first moments, and some seconds of a slow link ...
+FIRST_SHARE = 16  # ... but of a small guest not more than this part of its memory: it is to be short
 _ROUND_TIMEOUT_MS = 2000
 
 limiter = trio.CapacityLimiter(4)
@@ -59,7 +60,7 @@ class PageSender:
 
     async def send_round(self, *, last: bool = False, limited: bool = True, kinds: int | None = None) -> RoundStats:
         """One round: fetch and clear the dirty bits, send those pages, wait until the target has them (``last``: until
-        they are on their way, and end the stream). ``kinds``: only so many of RamView.first's, FIRST_PASS bytes at most
+        they are on their way, and end the stream). ``kinds``: only so many of RamView.first's, a short pass of them
         but for the last round; the rest stays in the set. Raises CoreError (this host), trio.BrokenResourceError (the
         target)."""
         self._limited = limited
@@ -69,7 +70,7 @@ class PageSender:
             dirty = await trio.to_thread.run_sync(self._view.round, _ROUND_TIMEOUT_MS, limiter=limiter)
         stats = RoundStats(0, 0, 0)
         if kinds is not None:
-            stats = await self._send_kinds(kinds, math.inf if last else FIRST_PASS)
+            stats = await self._send_kinds(kinds, math.inf if last else self._first_pass)
         elif dirty:
             stats = await self._send_set(dirty)
         if last:
@@ -79,6 +80,10 @@ class PageSender:
         if not await self._stream.receive_some(1):
             raise trio.BrokenResourceError("the target closed the page stream")
         return stats
+
+    @property
+    def _first_pass(self) -> int:
+        return min(FIRST_PASS, self._view.pages * PAGE // FIRST_SHARE)
 
     async def _send_kinds(self, kinds: int, most: float) -> RoundStats:
         """Of the set only what is likely to be needed first (RamView.first); the rest stays in it."""

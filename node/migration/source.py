@@ -82,6 +82,7 @@ PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
 STATE_TIMEOUT = 30.0
 FINISH_TIMEOUT = 10.0
 WARM_TIMEOUT = 1.0
+HURRY_S = 1.0
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, 0.25  # between two looks at a round under way
 MOST_LOOKS = 200  # at one round: its curve says no more by then
 SHORTEST_HOT = 8  # bytes: a shorter list names no block
@@ -464,11 +465,19 @@ class SourceDriver(Driver):
             self._server = self._server or self._page_server(self._view)
         await self._server.serve(stream)
 
+    async def _keep_linked(self) -> None:
+        """While the target lacks pages the link to it comes back as soon as it can."""
+        while True:
+            if self.machine.target not in self.host.peers.links():
+                self.host.peers.hurry(self.machine.target)
+            await trio.sleep(HURRY_S)
+
     async def _serve_pages(self, effect: ServePages) -> None:
         guest = self.guest
         if guest.handle is None:
             self.feed(StepFailed("guest", "the guest's process has ended"))
             return
+        self._nursery.start_soon(self._keep_linked)
         await self.hold("serve")
         self._pushing = True
         if self._server is not None:

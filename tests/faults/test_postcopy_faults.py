@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import trio
 
+from node.guest import adopt
+from node.machine import CH_UART
 from tests.faults.checks import check_counting, check_crashed, check_one_running_copy, check_tidy
 from tests.faults.cluster import Cluster, running
 from tests.faults.test_migration_faults import (
@@ -47,13 +49,26 @@ async def begin(cluster: Cluster, name: str) -> tuple[dict[str, Any], str]:
 
 async def absent(cluster: Cluster, guest: str, node: str = TARGET) -> int:
     """Pages that this copy lacks."""
-    from node.guest import adopt
-
     handle = await adopt(cluster.folder / node / "guests" / guest)
     try:
         return int((await handle.call("status"))["stats"]["pages_absent"])
     finally:
         handle.close()
+
+
+async def check_hoard(cluster: Cluster, guest: str, node: str) -> None:
+    """The guest looks at all of its memory, and finds what it had written."""
+    handle = await adopt(cluster.folder / node / "guests" / guest)
+    try:
+        said = b""
+        async with await handle.attach(CH_UART, kept=False) as console:
+            await console.send_all(b"c")
+            with trio.fail_after(60):
+                while b"whole" not in said and b"bad" not in said:
+                    said += await console.receive_some(65536)
+    finally:
+        handle.close()
+    assert b"bad" not in said
 
 
 async def remove(cluster: Cluster, guest: str, name: str) -> None:
@@ -74,7 +89,7 @@ async def test_a_pull_goes_on(victim: str, late: bool, tmp_path: Path) -> None:
         guest, operation = await begin(cluster, "t")
         ident = guest["id"]
         async with watched(cluster):
-            assert await absent(cluster, ident) > 0
+            assert await absent(cluster, ident) > 100
             await strike(cluster, victim, ident)
             if late:
                 await noticed(cluster, victim, operation)
@@ -88,6 +103,7 @@ async def test_a_pull_goes_on(victim: str, late: bool, tmp_path: Path) -> None:
             assert await absent(cluster, ident) == 0
             await check_tidy(cluster, ident, TARGET)
             await check_counting(cluster, ident, TARGET)
+            await check_hoard(cluster, ident, TARGET)
             await check_migrates_again(cluster, ident, "t", TARGET)
         await remove(cluster, ident, "t")
 

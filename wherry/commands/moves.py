@@ -134,6 +134,7 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("blackout_ms", "blackout_ms", "blackout", "{:.1f} ms"),
         ("blackout_error_ms", "", "blackout error", "± {:.1f} ms"),
         ("pull_ms", "", "pulled after the switch for", "{:.0f} ms"),
+        ("pages_missing", "", "pages not pulled yet", "{}"),
     ):
         if key not in result or (key in ("throttle", "pull_ms") and not result[key]):
             continue
