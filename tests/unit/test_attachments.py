@@ -264,6 +264,23 @@ def test_rates_are_by_the_nodes_own_clock() -> None:
     assert found[1]["rates"] == {"tx_frames": 0}
 
 
+@pytest.mark.parametrize(
+    ("tunnel", "by", "name"),
+    [
+        ({}, None, "to n2"),
+        ({"via": "n2", "path": "udp"}, "udp", "to n2"),
+        ({"via": "n2", "path": "tcp"}, "tcp", "to n2 by tcp"),
+        ({"via": "n3", "path": ""}, "n3", "to n2 by n3"),
+        ({"via": None, "path": ""}, "nothing", "to n2 by nothing"),
+        ({"via": "n2", "path": ""}, "nothing", "to n2 by nothing"),
+    ],
+)
+def test_a_tunnel_says_by_what_it_goes(tunnel: dict[str, Any], by: str | None, name: str) -> None:
+    told = {"node": "n1", "peer": "n2", "counters": {"tx_frames": 5}, **tunnel}
+    (found,) = net.rates(Net(), Net(tunnels=[told]))
+    assert (found["by"], found["name"]) == (by, name)
+
+
 def test_a_port_that_began_anew_has_no_rate() -> None:
     again = net.rates(picture(100.0, 50), picture(102.0, 3))
     assert again[0]["rates"] is None

@@ -44,7 +44,9 @@ def _each(picture: Net) -> list[tuple[str, Mapping[str, Any], str]]:
     return found + [("switch", node, str(node.get("name"))) for node in picture.nodes]
 
 
-def _way(tunnel: Mapping[str, Any]) -> str:
+def _way(tunnel: Mapping[str, Any]) -> str | None:
+    if "path" not in tunnel:  # an older coordinator does not say
+        return None
     via = tunnel.get("via")
     if via is None:
         return "nothing"
@@ -54,7 +56,7 @@ def _way(tunnel: Mapping[str, Any]) -> str:
 def rates(before: Net, after: Net) -> list[dict[str, Any]]:
     """One entry for each port, tunnel and switch of ``after``: ``kind name network node by rates dropped``.
 
-    ``by``, of a tunnel: "udp", "tcp", the node that relays it, or "nothing"; of the others None.
+    ``by``, of a tunnel: "udp", "tcp", the node that relays it, or "nothing"; None where nobody says, and of the others.
 
     ``rates``: per second, between the two pictures by the clock of the node; None where it was not in the first, or has
     begun anew since. ``dropped``: totals by reason, those that are not zero."""
@@ -70,7 +72,7 @@ def rates(before: Net, after: Net) -> list[dict[str, Any]]:
         if old is not None and not anew and seconds > 0:
             speeds = {name: (value - old.get(name, 0)) / seconds for name, value in counters.items()}
         by = _way(item) if kind == "tunnel" else None
-        to = f"to {item.get('peer')}" + (f" by {by}" if by != "udp" else "")
+        to = f"to {item.get('peer')}" + (f" by {by}" if by not in (None, "udp") else "")
         name = {"port": item.get("name"), "tunnel": to, "switch": "all"}[kind]
         out.append(
             {
