@@ -39,28 +39,39 @@ int wh_machine_hot_list(wh_machine *m, uint8_t **buf, size_t *len, wh_error *err
     return WH_OK;
 }
 
-/* Device queues; pages by the TLBs, and the code that was translated last: the target has both to find anew. */
+/* Device queues; pages by the TLBs, and the code that was translated last: the target has both to find anew. heads has
+ * room for WH_HOT_MAX. */
+static void add_recent(wh_machine *m, uint32_t class, uint64_t *pages, uint64_t *heads)
+{
+    if (class == 0) {
+        pthread_mutex_lock(&m->lock);
+        for (unsigned i = 0; i < m->slots_used; i++)
+            wh_virtio_queue_pages(m->virtio[i], pages);
+        pthread_mutex_unlock(&m->lock);
+        return;
+    }
+    for (unsigned i = 0; i < m->config.harts; i++)
+        wh_mmu_recent_pages(&m->hart[i].cpu->mmu, class > 1, pages);
+    unsigned n = m->jit ? wh_jit_heads(m->jit, heads, class > 1 ? WH_HOT_MAX : WH_HOT_NEAR) : 0;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t pfn = (heads[i] - WH_RAM_BASE) >> WH_PAGE_SHIFT;
+        pages[pfn / 64] |= 1ull << pfn % 64;
+    }
+}
+
 int wh_machine_recent_pages(wh_machine *m, uint32_t class, uint8_t *bitmap, size_t len, wh_error *err)
 {
     const size_t words = (size_t)(m->ram.bytes >> WH_PAGE_SHIFT) / 64;
     if (len != words * sizeof(uint64_t))
         return wh_fail(err, WH_E_INVAL, "bitmap", "%zu bytes", len);
     uint64_t *pages = calloc(words, sizeof *pages), *heads = malloc(WH_HOT_MAX * sizeof *heads);
-    int status = pages && heads ? WH_OK : wh_fail(err, WH_E_NOMEM, "bitmap", "no memory");
-    pthread_mutex_lock(&m->lock);
-    for (unsigned i = 0; !status && class == 0 && i < m->slots_used; i++)
-        wh_virtio_queue_pages(m->virtio[i], pages);
-    pthread_mutex_unlock(&m->lock);
-    for (unsigned i = 0; !status && class != 0 && i < m->config.harts; i++)
-        wh_mmu_recent_pages(&m->hart[i].cpu->mmu, class > 1, pages);
-    unsigned n =
-        !status && class != 0 && m->jit ? wh_jit_heads(m->jit, heads, class > 1 ? WH_HOT_MAX : WH_HOT_NEAR) : 0;
-    for (unsigned i = 0; i < n; i++) {
-        uint64_t pfn = (heads[i] - WH_RAM_BASE) >> WH_PAGE_SHIFT;
-        pages[pfn / 64] |= 1ull << pfn % 64;
-    }
-    if (!status)
+    int status = WH_OK;
+    if (pages && heads) {
+        add_recent(m, class, pages, heads);
         memcpy(bitmap, pages, len);
+    } else {
+        status = wh_fail(err, WH_E_NOMEM, "bitmap", "no memory for what was touched of late");
+    }
     free(pages);
     free(heads);
     return status;
