@@ -66,6 +66,11 @@ class RamView:
         """Start (every present page counts as dirty) or stop dirty tracking."""
         check(self._lib.wh_ramview_track(self._v, on))
 
+    def remember(self, pages: int) -> None:
+        """Keep copies of so many pages that are packed, so that of those only changes are sent again; 0: none. Until
+        tracking begins anew or ends."""
+        check(self._lib.wh_ramview_remember(self._v, pages))
+
     def round(self, timeout_ms: int = 1000) -> int:
         """Begin a round; pages in its set. Raises CoreTimeout when a hart did not answer (the set is kept)."""
         check(self._lib.wh_ramview_round(self._v, timeout_ms, self._count))

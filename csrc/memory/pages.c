@@ -1,14 +1,18 @@
 /* Batches of pages: what the source of a migration packs and its target unpacks.
  *
- * A batch is a msgpack array of [first_pfn, count, nil] for runs of zero pages and [pfn, 1, bin(4096)] for one page of
- * data. The array's header always takes five bytes (array 32), so that its count is filled in at the end. */
+ * A batch is a msgpack array of [first_pfn, count, nil] for runs of zero pages, [pfn, 1, bin(4096)] for one page of
+ * data and [pfn, 1, bin(delta)] for what changed in a page that was sent before (delta.h). The array's header always
+ * takes five bytes (array 32), so that its count is filled in at the end. */
+#include "memory/delta.h"
 #include "memory/extent.h"
 #include "memory/view.h"
 #include "state/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 bool wh_page_is_zero(const uint8_t *page)
@@ -83,6 +87,69 @@ void wh_batch_put_count(uint8_t *header, uint32_t entries)
         header[1 + i] = (uint8_t)(entries >> (24 - 8 * i));
 }
 
+int wh_ramview_remember(wh_ramview *v, uint64_t pages)
+{
+    if (v->sent)
+        munmap(v->sent, v->pages << WH_PAGE_SHIFT);
+    free(v->known);
+    v->sent = NULL;
+    v->known = NULL;
+    v->may_keep = pages;
+    if (!pages)
+        return WH_OK;
+    void *sent = mmap(NULL, v->pages << WH_PAGE_SHIFT, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    v->sent = sent == MAP_FAILED ? NULL : sent;
+    if (v->sent)
+        (void)madvise(v->sent, v->pages << WH_PAGE_SHIFT, MADV_HUGEPAGE); /* most of it will be taken, in order */
+    v->known = calloc(v->words, sizeof *v->known);
+    if (v->sent && v->known)
+        return WH_OK;
+    (void)wh_ramview_remember(v, 0);
+    return WH_E_NOMEM;
+}
+
+static void forget(wh_ramview *v, uint64_t pfn, uint64_t count)
+{
+    for (; v->known && count; count--, pfn++) {
+        v->may_keep += v->known[pfn / 64] >> pfn % 64 & 1;
+        v->known[pfn / 64] &= ~(1ull << pfn % 64);
+    }
+}
+
+static void put_bytes(wh_writer *w, uint64_t pfn, const uint8_t *data, size_t len)
+{
+    wh_put_array(w, 3);
+    wh_put_uint(w, pfn);
+    wh_put_uint(w, 1);
+    wh_put_bin(w, data, len);
+}
+
+/* The guest may be writing: what is remembered is what goes out, and only that is looked at. False: nothing changed. */
+static bool put_page(wh_ramview *v, wh_writer *w, uint64_t pfn)
+{
+    const uint8_t *page = v->host + (pfn << WH_PAGE_SHIFT);
+    uint8_t *sent = v->sent ? v->sent + (pfn << WH_PAGE_SHIFT) : NULL;
+    if (sent && v->known[pfn / 64] >> pfn % 64 & 1) {
+        uint8_t now[WH_PAGE_SIZE], delta[WH_DELTA_MAX];
+        memcpy(now, page, sizeof now);
+        size_t len = wh_delta_make(sent, now, delta);
+        if (len == 0)
+            return false;
+        memcpy(sent, now, sizeof now);
+        put_bytes(w, pfn, len == SIZE_MAX ? sent : delta, len == SIZE_MAX ? WH_PAGE_SIZE : len);
+        return true;
+    }
+    if (sent && v->may_keep) {
+        v->may_keep--;
+        v->known[pfn / 64] |= 1ull << pfn % 64;
+        memcpy(sent, page, WH_PAGE_SIZE);
+        page = sent;
+    }
+    put_bytes(w, pfn, page, WH_PAGE_SIZE);
+    return true;
+}
+
 int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
 {
     memset(out, 0, sizeof *out);
@@ -104,13 +171,15 @@ int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
                 take_bit(v, pfn++);
             while (pfn < v->pages && wh_view_next_set(v, pfn) == pfn && reads_zero(v, &x, pfn));
             wh_batch_put(&w, first, pfn - first, NULL);
+            forget(v, first, pfn - first);
             out->zero_pages += pfn - first;
+            entries++;
         } else {
             take_bit(v, pfn);
-            wh_batch_put(&w, pfn, 1, v->host + (pfn << WH_PAGE_SHIFT));
-            out->data_pages++;
+            bool put = put_page(v, &w, pfn);
+            out->data_pages += put;
+            entries += put;
         }
-        entries++;
         pfn = wh_view_next_set(v, v->cursor);
     }
     wh_batch_put_count(buf, entries);
@@ -149,12 +218,14 @@ int wh_batch_get(const wh_ramview *v, wh_reader *r, wh_page_entry *e)
         return WH_E_FORMAT;
     e->pfn = wh_get_uint(r);
     e->count = wh_get_uint(r);
-    size_t len = 0;
+    e->len = 0;
     bool zero = wh_get_nil(r);
-    e->page = zero ? NULL : wh_get_bin(r, &len);
+    e->page = zero ? NULL : wh_get_bin(r, &e->len);
     if (r->status || !e->count || e->pfn >= v->pages || e->count > v->pages - e->pfn)
         return WH_E_FORMAT;
-    return zero || (e->count == 1 && len == WH_PAGE_SIZE) ? WH_OK : WH_E_FORMAT;
+    if (zero)
+        return WH_OK;
+    return e->count == 1 && (e->len == WH_PAGE_SIZE || wh_delta_valid(e->page, e->len)) ? WH_OK : WH_E_FORMAT;
 }
 
 static int unpack_entry(wh_ramview *v, wh_reader *r, struct extent *x, bool apply, wh_batch_info *out)
@@ -168,7 +239,10 @@ static int unpack_entry(wh_ramview *v, wh_reader *r, struct extent *x, bool appl
         return WH_OK;
     if (!e.page)
         return wh_page_put_zero(v, e.pfn, e.count);
-    return put_data(v, x, e.pfn, e.page);
+    if (e.len == WH_PAGE_SIZE)
+        return put_data(v, x, e.pfn, e.page);
+    wh_delta_apply(v->host + (e.pfn << WH_PAGE_SHIFT), e.page, e.len);
+    return WH_OK;
 }
 
 /* Twice over the batch: a damaged one must leave no page changed. */

@@ -106,6 +106,7 @@ void wh_ramview_close(wh_ramview *v)
         munmap(v->share, v->share_bytes);
     if (v->ram_fd >= 0)
         close(v->ram_fd);
+    (void)wh_ramview_remember(v, 0);
     free(v->set);
     free(v->asked);
     for (unsigned i = 0; i < WH_FIRSTS; i++)
@@ -161,6 +162,7 @@ int wh_ramview_track(wh_ramview *v, int on)
     memset(v->set, 0, v->words * sizeof *v->set);
     v->left = v->cursor = 0;
     v->first = on != 0;
+    (void)wh_ramview_remember(v, 0);
     if (!on) {
         atomic_store(&v->share->tracking, 0);
         return WH_OK;

@@ -24,6 +24,9 @@ struct wh_ramview {
     uint64_t push;               /* post-copy's source: where pages that nobody asked for go on */
     uint64_t *likely[WH_FIRSTS]; /* before these: pages that will be asked for soon; NULL: none are known */
     uint64_t *asked;             /* post-copy's target: wanted pages that were reported; NULL until the first */
+    uint8_t *sent;               /* wh_ramview_remember: pages as they were sent last; NULL: none */
+    uint64_t *known;             /* which of them are, one bit per page */
+    uint64_t may_keep;
 };
 
 struct wh_writer;
@@ -34,8 +37,9 @@ struct wh_reader;
 typedef struct wh_page_entry {
     uint64_t pfn, count;
     const uint8_t *page; /* NULL: zeros */
+    size_t len;          /* of it; less than a page: a delta (delta.h) */
 } wh_page_entry;
-void wh_batch_put(struct wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page);
+void wh_batch_put(struct wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page); /* NULL: zeros */
 void wh_batch_put_count(uint8_t *header, uint32_t entries);
 int wh_batch_get(const wh_ramview *v, struct wh_reader *r, wh_page_entry *e); /* WH_E_FORMAT: no entry of this RAM */
 int wh_page_put_zero(wh_ramview *v, uint64_t pfn, uint64_t count);

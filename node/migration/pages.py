@@ -12,12 +12,16 @@ packed or placed at once, without a thread: in the blackout each change of threa
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import NamedTuple, Protocol
 
 import trio
 
 from node.core import CoreDataError, CoreError
 from node.migration.bucket import TokenBucket
+from node.migration.squeeze import MAGIC, Squeezer, Unsqueezer
 from node.ramview import PAGE, Batch, RamView
 
 BATCH = 1 << 20
@@ -46,12 +50,21 @@ class RoundStats(NamedTuple):
     size: int
 
 
+class _Packet(NamedTuple):
+    """``data``: what goes, with its length in front; ``seconds``: what making it took."""
+
+    batch: Batch
+    data: memoryview
+    seconds: float
+
+
 class PageSender:
     """The source's end. ``bucket`` limits the rounds of a running guest: one that is paused is not kept waiting, unless
-    it was paused for all of its pages (``send_round`` says)."""
+    it was paused for all of its pages (``send_round`` says). ``squeezer`` None: the target does not know frames."""
 
-    def __init__(self, view: RamView, stream: PageStream, bucket: TokenBucket) -> None:
+    def __init__(self, view: RamView, stream: PageStream, bucket: TokenBucket, squeezer: Squeezer | None) -> None:
         self._view = view
+        self._squeezer = squeezer
         self._stream = stream
         self._bucket = bucket
         self._buffers = (bytearray(4 + BATCH), bytearray(4 + BATCH))
@@ -99,17 +112,15 @@ class PageSender:
 
     async def _send_set(self, dirty: int) -> RoundStats:
         pages = zero = size = 0
-        inline = dirty * PAGE <= SMALL
-        current = 0
-        batch = await self._pack(current, inline)
-        while True:
-            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + 4 + batch.size
-            ready = memoryview(self._buffers[current])[: 4 + batch.size]
+        packet = await self._pack(0, small=dirty * PAGE <= SMALL)
+        for turn in count(1):
+            batch = packet.batch
+            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + len(packet.data)
             if not batch.more:
-                await self._send(ready)
-                return RoundStats(pages, zero, size)
-            current = 1 - current
-            batch = await self._pack_while_sending(current, ready)
+                await self._send(packet.data)
+                break
+            packet = await self._pack_while_sending(turn % 2, packet.data)
+        return RoundStats(pages, zero, size)
 
     async def _send(self, data: memoryview) -> None:
         """In slices, so that the count of bytes moves while they do, and that the limit holds over short times too."""
@@ -121,61 +132,109 @@ class PageSender:
             await self._stream.send_all(part)
             self.sent += len(part)
 
-    async def _pack(self, which: int, inline: bool) -> Batch:
-        buffer = self._buffers[which]
-        if inline:
-            batch = self._view.pack(buffer, 4)
-        else:
-            batch = await trio.to_thread.run_sync(self._view.pack, buffer, 4, limiter=limiter)
-        buffer[:4] = batch.size.to_bytes(4, "big")
-        return batch
+    async def _pack(self, which: int, *, small: bool = False) -> _Packet:
+        if small:
+            return self._make(which, None)
+        return await trio.to_thread.run_sync(self._make, which, self._squeezer, limiter=limiter)
 
-    async def _pack_while_sending(self, which: int, ready: memoryview) -> Batch:
-        packed: list[Batch] = []
+    def _make(self, which: int, squeezer: Squeezer | None) -> _Packet:
+        began = time.perf_counter()
+        buffer = self._buffers[which]
+        batch = self._view.pack(buffer, 4)
+        data = memoryview(buffer)[: 4 + batch.size]
+        frame = squeezer.squeeze(data[4:]) if squeezer is not None else data[4:]
+        if isinstance(frame, bytes):
+            data = memoryview(len(frame).to_bytes(4, "big") + frame)
+        else:
+            buffer[:4] = batch.size.to_bytes(4, "big")
+        return _Packet(batch, data, time.perf_counter() - began)
+
+    async def _pack_while_sending(self, which: int, ready: memoryview) -> _Packet:
+        packed: list[_Packet] = []
         problems: list[Exception] = []
 
         async def pack() -> None:
             try:
-                packed.append(await self._pack(which, False))
+                packed.append(await self._pack(which))
             except CoreError as error:
                 problems.append(error)
 
+        began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pack)
             try:
                 await self._send(ready)
             except trio.BrokenResourceError as error:  # not out of the nursery: whoever waits knows it by its name
                 problems.append(error)
+            sending = trio.current_time() - began
         if problems:
             raise problems[0]
+        if self._squeezer is not None:
+            self._squeezer.took(packed[0].seconds, sending)
         return packed[0]
 
 
 class PageReceiver:
-    """The target's end: places batches until the stream ends."""
+    """The target's end: places batches until the stream ends, each while the next one comes."""
 
     def __init__(self, view: RamView, stream: PageStream) -> None:
         self._view = view
         self._stream = stream
         self._buffer = bytearray()
+        self._unsqueezer = Unsqueezer(MAX_BATCH)
 
     async def run(self) -> None:
         """Returns when the source has sent everything. Raises CoreDataError on what no source sends,
         trio.BrokenResourceError when the stream broke off; the incoming guest must not be run then."""
-        while (header := await self._take(4)) is not None:
-            length = int.from_bytes(header, "big")
-            if length == 0:
-                await self._stream.send_all(b"\x01")
-                continue
-            if length > MAX_BATCH:
-                raise CoreDataError(-5, "batch", f"{length} bytes, at most {MAX_BATCH} are allowed")
-            batch = await self._take(length)
-            if batch is None:
-                raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
-            if length <= SMALL:
-                self._view.unpack(batch)
-            else:
-                await trio.to_thread.run_sync(self._view.unpack, batch, limiter=limiter)
+        send, receive = trio.open_memory_channel[bytearray](1)
+        problems: list[Exception] = []
+
+        async def until_wrong(work: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await work()
+            except (CoreError, trio.BrokenResourceError) as error:
+                problems.append(error)
+                nursery.cancel_scope.cancel()
+
+        async def place() -> None:
+            async for batch in receive:
+                if batch:
+                    await self._place(batch)
+                else:
+                    await self._stream.send_all(b"\x01")
+
+        async def take() -> None:
+            async with send:
+                while (batch := await self._take_batch()) is not None:
+                    await send.send(batch)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until_wrong, place)
+            nursery.start_soon(until_wrong, take)
+        if problems:
+            raise problems[0]
+
+    async def _place(self, batch: bytearray) -> None:
+        if len(batch) <= SMALL and not batch.startswith(MAGIC):
+            self._view.unpack(batch)
+        else:
+            await trio.to_thread.run_sync(self._unsqueeze_and_place, batch, limiter=limiter)
+
+    def _unsqueeze_and_place(self, batch: bytearray) -> None:
+        self._view.unpack(self._unsqueezer.unsqueeze(batch))
+
+    async def _take_batch(self) -> bytearray | None:
+        """The next batch, empty at the end of a round; None at the end of the stream."""
+        header = await self._take(4)
+        if header is None:
+            return None
+        length = int.from_bytes(header, "big")
+        if length > MAX_BATCH:
+            raise CoreDataError(-5, "batch", f"{length} bytes, at most {MAX_BATCH} are allowed")
+        batch = await self._take(length) if length else bytearray()
+        if batch is None:
+            raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
+        return batch
 
     async def _take(self, count: int) -> bytearray | None:
         """Exactly ``count`` bytes; None when the stream ended instead of them."""

@@ -145,7 +145,9 @@ class TargetDriver(Driver):
                     log.info("%s the page channel ended: %s", self.tag, error)
 
         ticket = self.host.tickets.give(take)
-        return Prepared(state_version=STATE_VERSION, postcopy=True, ticket=ticket, key_there=there, key_back=back)
+        return Prepared(
+            state_version=STATE_VERSION, postcopy=True, squeezed=True, ticket=ticket, key_there=there, key_back=back
+        )
 
     async def warm(self, request: MigrationWarm) -> Message:
         """The incoming process translates, in its only state where nobody waits for it."""

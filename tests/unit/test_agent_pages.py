@@ -15,6 +15,7 @@ from node.core import CoreDataError, CoreError
 from node.machine import Machine
 from node.migration.bucket import TokenBucket
 from node.migration.pages import MAX_BATCH, PageReceiver, PageSender
+from node.migration.squeeze import Squeezer
 from node.ramview import PAGE, RamView
 
 RAM = 16 << 20
@@ -69,15 +70,17 @@ class Slow(trio.abc.Stream):
         await self.inner.aclose()
 
 
+@pytest.mark.parametrize("squeezed", [False, True])
 @pytest.mark.parametrize(("pages", "chunk"), [(3, 1), (900, 65536), (900, 4093), (0, 7)])
-async def test_all_pages_arrive(pages: int, chunk: int) -> None:
+async def test_all_pages_arrive(pages: int, chunk: int, squeezed: bool) -> None:
     async with pair() as (source, target):
         source.fill(1, pages)
         ours, theirs = trio.testing.memory_stream_pair()
         source.view.track(True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(PageReceiver(target.view, Slow(theirs, chunk)).run)
-            sender = PageSender(source.view, ours, TokenBucket(0))
+            source.view.remember(100 if squeezed else 0)
+            sender = PageSender(source.view, ours, TokenBucket(0), Squeezer() if squeezed else None)
             stats = await sender.send_round()
             again = await sender.send_round(last=True)
             await ours.aclose()
@@ -95,7 +98,7 @@ async def test_the_rate_is_kept() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(PageReceiver(target.view, theirs).run)
             began = trio.current_time()
-            stats = await PageSender(source.view, ours, TokenBucket(8 << 20)).send_round()
+            stats = await PageSender(source.view, ours, TokenBucket(8 << 20), None).send_round()
             seconds = trio.current_time() - began
             await ours.aclose()
         assert seconds >= (stats.size - TokenBucket(8 << 20).burst) / (8 << 20)
@@ -108,7 +111,7 @@ async def test_a_target_that_leaves_breaks_the_round() -> None:
         source.view.track(True)
         await theirs.aclose()
         with pytest.raises(trio.BrokenResourceError):
-            await PageSender(source.view, ours, TokenBucket(0)).send_round()
+            await PageSender(source.view, ours, TokenBucket(0), None).send_round()
 
 
 async def receive(target: Memory, data: bytes) -> None:
