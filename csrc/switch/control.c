@@ -1,6 +1,5 @@
-/* control: the calls of api.cdef. Each takes the switch lock, changes tables and wakes the thread where it has to look
- * again. Nothing here blocks but for the turn in hand. */
-#include "switch/binding.h"
+/* control: the calls of api.cdef (those about networks: control_networks.c). Each takes the switch lock, changes tables
+ * and wakes the thread where it has to look again. Nothing here blocks but for the turn in hand. */
 #include "switch/dgram.h"
 #include "switch/forward.h"
 #include "switch/moved.h"
@@ -13,55 +12,10 @@
 
 #include <stdlib.h>
 
-static struct wh_network *network_of(wh_switch *s, uint32_t vni)
-{
-    return wh_idmap_get(&s->networks, vni);
-}
-
 static void done(wh_switch *s)
 {
     wh_switch_unlock(s);
     wh_switch_wake(s);
-}
-
-/* ---- networks ---- */
-
-int wh_switch_network_add(wh_switch *s, uint32_t vni, uint32_t mtu, wh_error *err)
-{
-    struct wh_network *n;
-    int status = wh_network_new(s, vni, mtu, &n, err);
-    if (status)
-        return status;
-    wh_switch_lock(s);
-    status = wh_idmap_put(&s->networks, vni, n);
-    wh_switch_unlock(s);
-    if (status) {
-        wh_network_free(n);
-        return wh_fail(err, status, "vni", "network %u %s", vni,
-                       status == WH_E_EXISTS ? "exists" : "does not fit memory");
-    }
-    return WH_OK;
-}
-
-int wh_switch_network_del(wh_switch *s, uint32_t vni)
-{
-    wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
-    int status = !n ? WH_E_NOTFOUND : n->port_count ? WH_E_STATE : WH_OK;
-    if (!status)
-        wh_network_free(wh_idmap_take(&s->networks, vni));
-    wh_switch_unlock(s);
-    return status;
-}
-
-int wh_switch_network_peers(wh_switch *s, uint32_t vni, const uint32_t *nodes, uint32_t count, wh_error *err)
-{
-    wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
-    int status = n ? wh_network_set_peers(s, n, nodes, count) : WH_E_NOTFOUND;
-    wh_switch_unlock(s);
-    return status ? wh_fail(err, status, status == WH_E_NOTFOUND ? "vni" : "count", "network %u, %u peers", vni, count)
-                  : WH_OK;
 }
 
 /* ---- ports ---- */
@@ -83,7 +37,7 @@ static int port_add(wh_switch *s, struct wh_port *p, uint32_t vni, wh_error *err
 {
     wh_switch_lock(s);
     p->enabled = !s->ports_off;
-    p->net = network_of(s, vni);
+    p->net = wh_network_of(s, vni);
     int status = p->net ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "vni", "no network %u", vni);
     if (!status && wh_idmap_put(&s->ports, p->id, p))
         status = wh_fail(err, wh_idmap_get(&s->ports, p->id) ? WH_E_EXISTS : WH_E_NOMEM, "port",
@@ -215,60 +169,6 @@ int wh_switch_port_announce(wh_switch *s, uint32_t port)
 }
 
 /* ---- limits ---- */
-
-int wh_switch_network_limits(wh_switch *s, uint32_t vni, uint32_t fdb_max, uint32_t storm_rate, wh_error *err)
-{
-    wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
-    int status = n ? wh_network_limit(s, n, fdb_max, storm_rate) : WH_E_NOTFOUND;
-    wh_switch_unlock(s);
-    if (status == WH_E_NOTFOUND)
-        return wh_fail(err, status, "vni", "no network %u", vni);
-    return status ? wh_fail(err, status, "fdb_max", "%u is more than %u", fdb_max, WH_FDB_LIMIT) : WH_OK;
-}
-
-int wh_switch_network_proxy(wh_switch *s, uint32_t vni, int on)
-{
-    wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
-    if (n) {
-        n->no_proxy = !on;
-        if (!on)
-            wh_neighs_clear(&n->neighs);
-    }
-    wh_switch_unlock(s);
-    return n ? WH_OK : WH_E_NOTFOUND;
-}
-
-int wh_switch_network_bound(wh_switch *s, uint32_t vni, int on)
-{
-    wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
-    if (n && on && !n->bound)
-        wh_neighs_clear(&n->neighs); /* what was believed before may be a lie */
-    if (n)
-        n->bound = on != 0;
-    wh_switch_unlock(s);
-    return n ? WH_OK : WH_E_NOTFOUND;
-}
-
-int wh_switch_bind(wh_switch *s, uint32_t vni, const uint8_t mac[6], const uint8_t ip[4], wh_error *err)
-{
-    wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
-    int status = n ? wh_binding_set(n, ip, mac) : WH_E_NOTFOUND;
-    wh_switch_unlock(s);
-    return status ? wh_fail(err, status, "vni", "network %u: no address can be bound", vni) : WH_OK;
-}
-
-int wh_switch_unbind(wh_switch *s, uint32_t vni, const uint8_t mac[6], const uint8_t ip[4])
-{
-    wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
-    int status = n && wh_binding_del(n, ip, mac) ? WH_OK : WH_E_NOTFOUND;
-    wh_switch_unlock(s);
-    return status;
-}
 
 int wh_switch_port_limits(wh_switch *s, uint32_t port, uint32_t fdb_max, uint32_t storm_rate, wh_error *err)
 {
@@ -459,7 +359,7 @@ int wh_switch_mac_set(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t
     if (node == 0)
         return wh_fail(err, WH_E_INVAL, "node", "0 is no node");
     wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
+    struct wh_network *n = wh_network_of(s, vni);
     int status = WH_E_NOTFOUND;
     if (n && node == s->node_id) {
         status = give_back(s, n, mac);
@@ -479,7 +379,7 @@ int wh_switch_mac_set(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t
 int wh_switch_mac_del(wh_switch *s, uint32_t vni, const uint8_t mac[6])
 {
     wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
+    struct wh_network *n = wh_network_of(s, vni);
     int status = n ? give_back(s, n, mac) : WH_E_NOTFOUND;
     wh_switch_unlock(s);
     return status;
@@ -488,7 +388,7 @@ int wh_switch_mac_del(wh_switch *s, uint32_t vni, const uint8_t mac[6])
 int wh_switch_mac_release(wh_switch *s, uint32_t vni, const uint8_t mac[6])
 {
     wh_switch_lock(s);
-    struct wh_network *n = network_of(s, vni);
+    struct wh_network *n = wh_network_of(s, vni);
     int status = n ? wh_station_let_go(n, mac) : WH_E_NOTFOUND;
     wh_switch_unlock(s);
     return status;
@@ -499,7 +399,7 @@ int wh_switch_fdb(wh_switch *s, uint32_t vni, wh_fdb_entry *out, uint32_t cap, u
     uint32_t n = 0, at = 0;
     *count = 0;
     wh_switch_lock(s);
-    struct wh_network *net = network_of(s, vni);
+    struct wh_network *net = wh_network_of(s, vni);
     uint32_t now = wh_fdb_ticks(wh_now_ns());
     while (net && n < cap) {
         const struct wh_fdb_row *row = wh_fdb_next(&net->fdb, &at);

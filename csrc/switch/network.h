@@ -26,6 +26,12 @@ struct wh_network {
     uint32_t peer_count;
 };
 
+/* The switch's, or NULL. */
+static inline struct wh_network *wh_network_of(const wh_switch *s, uint32_t vni)
+{
+    return wh_idmap_get(&s->networks, vni);
+}
+
 int wh_network_new(wh_switch *s, uint32_t vni, uint32_t mtu, struct wh_network **out, wh_error *err);
 void wh_network_free(struct wh_network *n);
 int wh_network_attach(wh_switch *s, struct wh_network *n, struct wh_port *p);
