@@ -289,7 +289,7 @@ class Guests:
         await guest.drop_agent()
         guest.release()
         state, reason = outcome(exit_)
-        if guest.state != "stopping" and exit_.reason == "reboot" and not guest.migration:
+        if guest.state != "stopping" and exit_.reason == "reboot" and (guest.pulling or not guest.migration):
             self._nursery.start_soon(self._reboot, guest)
         else:
             self.changed(guest, state, reason)

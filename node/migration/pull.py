@@ -29,6 +29,7 @@ MOST_BATCH = 8 << 20
 RETRY_S = 0.2
 LOST_RETRY_S = 2.0  # the source answers that it has nothing: only a person can help, or its return
 SILENCE_S = 1.5
+RELEASE_S = 30.0  # a source that was not reached for so long is told by the coordinator
 
 Connect = Callable[[], Awaitable[LinkStream]]
 
@@ -57,7 +58,18 @@ class Puller:
         self._tell = trouble
         self._text = ""
         self._sending = trio.Lock()
+        self._connection = trio.CancelScope()
+        self._needless_until: float | None = None
         self.connections = 0
+
+    def release(self) -> None:
+        """The guest has ended: nothing is needed any more. run() tells the source and returns."""
+        self._needless_until = trio.current_time() + RELEASE_S
+        self._connection.cancel()
+
+    @property
+    def _needless(self) -> bool:
+        return self._needless_until is not None
 
     def _trouble(self, text: str) -> None:
         if text != self._text:
@@ -66,15 +78,17 @@ class Puller:
 
     async def run(self) -> None:
         """Until every page is here and the source knows it, or has forgotten the migration since."""
-        while True:
+        while self._needless_until is None or trio.current_time() < self._needless_until:
             pause = RETRY_S
+            self._connection = trio.CancelScope()
             try:
-                stream = await self._connect()
-                async with stream:
-                    await self._pull(stream)
-                return
+                with self._connection:
+                    stream = await self._connect()
+                    async with stream:
+                        await self._pull(stream)
+                    return
             except RemoteError as error:
-                if error.code == "not_found" and not self._view.absent:
+                if error.code == "not_found" and (self._needless or not self._view.absent):
                     return
                 if error.code == "not_found":
                     pause = LOST_RETRY_S
@@ -93,6 +107,8 @@ class Puller:
     async def _pull(self, stream: LinkStream) -> None:
         self.connections += 1
         lacks, absent = self._view.pull_begin()
+        if self._needless:
+            lacks, absent = bytes(len(lacks)), 0
         self._asked_at = trio.current_time()
         self._waiting = False
         self._rung()

@@ -7,6 +7,7 @@ answer meets it. After the end ``resumed_at`` is kept, so that a source that ask
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 import trio
@@ -47,6 +48,7 @@ from protocol.migration import (
     PullDone,
     PullPages,
     RefuseSource,
+    ReleaseSource,
     Reserve,
     Reserved,
     SourceLost,
@@ -100,6 +102,7 @@ class TargetDriver(Driver):
         self._state = b""
         self._absent = b""  # post-copy: what the source has not sent
         self._pull_begun = False
+        self._puller: Puller | None = None
         self._expecting = trio.Event()  # the guest process knows what is absent
         self._pages: trio.CancelScope | None = None
         self._pages_ended = trio.Event()
@@ -225,6 +228,11 @@ class TargetDriver(Driver):
                 if not self._pull_begun:
                     self._pull_begun = True
                     self.start(self._pull, effect)
+            case ReleaseSource():
+                if self._puller is not None:
+                    self._puller.release()
+                else:
+                    self.feed(PullDone())
             case LoadState():
                 self.start(self._load, effect)
             case AnswerReady(checksum, verify_ms):
@@ -327,15 +335,19 @@ class TargetDriver(Driver):
             guest.pulling = True
             self.host.nursery.start_soon(self._watch_guest, guest)
         await self.hold("pull")
-        puller = Puller(
+        bell = os.dup(guest.live.fds["wanted"])  # ours: the guest's end closes that of its handle
+        puller = self._puller = Puller(
             view,
-            guest.live.fds["wanted"],
+            bell,
             self._open_pull,
             give_up=self._give_up_link,
             trouble=lambda text: self._trouble(guest, text),
         )
         began = trio.current_time()
-        await puller.run()
+        try:
+            await puller.run()
+        finally:
+            os.close(bell)
         log.info(
             "%s all pages are here after %.3f s and %d connections",
             self.tag,

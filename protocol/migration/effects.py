@@ -173,6 +173,11 @@ class PullPages:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseSource:
+    """T → PullDone. The guest has ended: pull no more, tell the source that it may let go, for a while."""
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerReady:
     """T. Answer ``migration.state``."""
 
@@ -230,6 +235,7 @@ Effect = (
     | Reserve
     | AnswerPrepared
     | PullPages
+    | ReleaseSource
     | LoadState
     | AnswerReady
     | StartGuest

@@ -215,11 +215,11 @@ class Target:
         return self._end("committed") if self.phase is _P.PULL else []
 
     def _on_pull_failed(self, event: ev.StepFailed, now: float) -> Effects:
-        """Only the guest's own end ends it; what it lacked is not needed any more."""
+        """When the guest has ended what it lacked is not needed any more; the source is told all the same."""
         if event.step != "guest":
             return []
         self._reason = event.reason
-        return self._end("committed")
+        return [fx.ReleaseSource()]
 
     def _persist(self, phase: str) -> fx.Persist:
         record = fx.Record("target", self.migration, self.guest, self.generation, self.source, phase, self._pulling)

@@ -150,6 +150,22 @@ async def test_the_target_dies_with_pages_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_a_guest_that_reboots_needs_its_old_memory_no_more(tmp_path: Path) -> None:
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        guest, operation = await begin(cluster, "t")
+        ident = guest["id"]
+        handle = await adopt(cluster.folder / TARGET / "guests" / ident)
+        async with await handle.attach(CH_UART) as console:
+            await console.send_all(b"r")
+            await handle.wait_end()
+        handle.close()
+        assert await check_one_running_copy_of(cluster, ident, "t") == TARGET
+        assert (await cluster.wait_operation(operation))["state"] == "succeeded"
+        await check_tidy(cluster, ident, TARGET)
+        await check_counting(cluster, ident, TARGET)
+
+
+@pytest.mark.slow
 async def test_a_guest_that_lacks_pages_stays_where_it_is(tmp_path: Path) -> None:
     async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
         guest, operation = await begin(cluster, "t")

@@ -564,6 +564,9 @@ class Agent:
             self._pulling = True
             self._pull(machine)
 
+    def _do_ReleaseSource(self, machine: Target, effect: fx.ReleaseSource) -> None:
+        self.feed(machine, ev.PullDone())
+
     def _pull(self, machine: Target) -> None:
         """The next chunk, or the word that nothing is missing; again for ever."""
         world, life = self.world, self.life

@@ -16,7 +16,7 @@ import trio.testing
 from node.core import CoreDataError
 from node.machine import Machine
 from node.migration.frames import FrameReader, framed
-from node.migration.pull import Puller
+from node.migration.pull import RELEASE_S, Puller
 from node.migration.serve import AHEAD, MOST_WINDOW, PageServer, Window
 from node.ramview import PAGE, RamView
 from protocol.errors import RemoteError
@@ -241,3 +241,45 @@ def test_the_window_follows_the_link() -> None:
     assert window.size <= MOST_WINDOW
     with pytest.raises(CoreDataError):
         window.got(window.flying + 1, now)
+
+
+async def test_a_guest_that_has_ended_releases_its_source(pair: Pair) -> None:
+    """What is missing is not brought any more, and the source hears that it may let go."""
+    pair.pushing = False
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def connect() -> Any:
+        nonlocal ours, theirs
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(serve, theirs)
+        return ours
+
+    async def serve(stream: Stream) -> None:
+        async with stream:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await pair.server.serve(stream)
+
+    puller = Puller(pair.target.view, pair.target.machine.wanted_fd, connect)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(puller.run)
+        await trio.testing.wait_all_tasks_blocked()
+        puller.release()
+    assert pair.pulled.is_set()
+    assert pair.target.view.absent == PAGES // 2
+    assert puller.connections == 2
+
+
+async def test_a_source_that_cannot_be_told_is_left_to_the_coordinator(
+    pair: Pair, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def connect() -> Any:
+        raise RemoteError("unavailable", "nobody there")
+
+    puller = Puller(pair.target.view, pair.target.machine.wanted_fd, connect)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(puller.run)
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        puller.release()
+    assert RELEASE_S <= trio.current_time() - began < RELEASE_S + 5
+    assert not pair.pulled.is_set()

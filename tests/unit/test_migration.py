@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from protocol import migration as mig
@@ -13,8 +15,8 @@ def kinds(effects: list[mig.Effect]) -> list[str]:
     return [type(e).__name__ for e in effects if not isinstance(e, mig.ReportProgress)]
 
 
-def source(**params: float) -> mig.Source:
-    machine = mig.Source("m", "g", 5, 2, MigrationParams(**params))  # type: ignore[arg-type]
+def source(**params: Any) -> mig.Source:
+    machine = mig.Source("m", "g", 5, 2, MigrationParams(**params))
     machine.handle(mig.Start(), 0)
     machine.handle(mig.TargetPrepared(), 0)
     return machine
@@ -241,3 +243,56 @@ def test_stop_and_copy_pauses_before_the_first_page() -> None:
     assert kinds(machine.handle(mig.TargetPrepared(), 1)) == ["Persist", "PauseGuest"]
     assert machine.wakeup == 60
     assert kinds(machine.handle(mig.Paused(0.0), 1)) == ["SendLastRound", "SaveState"]
+
+
+def postcopy_target() -> mig.Target:
+    """It runs, and pages are missing."""
+    target = mig.Target("m", "g", 5, 1)
+    target.handle(mig.PrepareAsked(), 0)
+    target.handle(mig.Reserved(), 0)
+    assert kinds(target.handle(mig.StateArrived(left=7), 0)) == ["Persist", "PullPages", "LoadState"]
+    assert kinds(target.handle(mig.StateLoaded(), 0)) == ["AnswerReady"]
+    assert kinds(target.handle(mig.FinishAsked("committed", 6), 1)) == ["StartGuest", "Persist"]
+    assert kinds(target.handle(mig.GuestStarted(9.0, 7), 1)) == ["AnswerFinished", "PullPages", "Persist"]
+    assert target.phase is mig.TargetPhase.PULL
+    return target
+
+
+def test_a_target_that_lacks_pages_ends_only_with_them_or_with_its_guest() -> None:
+    target = postcopy_target()
+    for event in (mig.SourceLost(), mig.CancelAsked(), mig.StoreAnswered("committed", 6, 2), mig.StepFailed("x", "y")):
+        assert target.handle(event, 2) == []
+    assert target.handle(mig.FinishAsked("committed", 6), 3) == [mig.AnswerFinished(9.0)]
+    assert kinds(target.handle(mig.PullDone(), 4)) == ["Forget", "Done"]
+    target = postcopy_target()
+    assert kinds(target.handle(mig.StepFailed("guest", "it powered off"), 2)) == ["ReleaseSource"]
+    assert kinds(target.handle(mig.PullDone(), 3)) == ["Forget", "Done"]
+
+
+def test_a_source_keeps_its_pages_until_the_target_has_them_all() -> None:
+    machine = source(mode="postcopy")
+    assert kinds(machine.handle(done(9), 1)) == ["Persist", "PauseGuest"]
+    assert kinds(machine.handle(mig.Paused(100.0), 1)) == ["LeavePages", "SaveState"]
+    machine.handle(mig.LastRoundDone(1, 0, 4096, 7), 1)
+    assert kinds(machine.handle(mig.StateSaved(), 1)) == ["SendState"]
+    assert machine.handle(mig.TargetReady(), 1) == [mig.AskStore("commit")]
+    effects = machine.handle(mig.StoreAnswered("committed", 6, 2), 1)
+    assert kinds(effects) == ["FinishTarget", "Persist", "ServePages"]
+    assert mig.Persist(mig.Record("source", "m", "g", 5, 2, "serve", True)) in effects
+    assert kinds(machine.handle(mig.TargetLost("the link is cut"), 2)) == []
+    assert machine.phase is mig.SourcePhase.SERVE
+    for event in (mig.TargetLost("again"), mig.CancelAsked(), mig.CoordinatorLost(), mig.Tick()):
+        assert kinds(machine.handle(event, 1000)) == []
+    machine.handle(mig.Served(5, 1, 20480, 1), 1001)
+    assert machine.left == 1
+    assert kinds(machine.handle(mig.Pulled(), 1002)) == ["FreeGuest", "Forget", "Done"]
+
+
+def test_the_death_of_a_serving_source_is_told_with_what_it_takes_along() -> None:
+    machine, effects = mig.Source.recover(mig.Record("source", "m", "g", 5, 2, "serve", True), 0)
+    assert kinds(effects) == ["ServePages"]
+    machine.handle(mig.Served(5, 0, 20480, 12), 1)
+    *_, end = machine.handle(mig.StepFailed("guest", "it was killed"), 2)
+    assert isinstance(end, mig.Done)
+    assert "12 pages had not been pulled" in end.result.reason
+    assert end.result.outcome == "committed"
