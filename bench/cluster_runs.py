@@ -53,9 +53,9 @@ async def cluster(folder: Path, nodes: list[str], library: Library) -> AsyncIter
             await daemons.stop()
 
 
-async def boot(client: Client, name: str, node: str, image: str = IMAGE) -> None:
+async def boot(client: Client, name: str, node: str, image: str = IMAGE, memory: int = MEMORY) -> None:
     """Run a guest and wait for its user space."""
-    request = {"name": name, "image": image, "memory": MEMORY, "cpus": 1, "networks": ["lan"], "on": node}
+    request = {"name": name, "image": image, "memory": memory, "cpus": 1, "networks": ["lan"], "on": node}
     await client.finish(await client.run(**request))
     with trio.fail_after(180):
         while (await client.guest(name)).booted_s is None:  # noqa: ASYNC110 - no event to wait for

@@ -18,6 +18,7 @@ from wherry.image.store import Image, Library
 PROGRAMS = ROOT / "bench" / "programs" / "migration"
 IMAGE = "debian-migration"
 LOAD = "load"
+MEMORY_MIB = 256
 _HERE, _TABLE = "lo", "wherry_bench_migration"
 
 
@@ -34,9 +35,9 @@ class Case:
     @property
     def command(self) -> str:
         """Starts the load in a guest's shell; returns when memory is filled."""
-        end = f"killall {LOAD} 2> /dev/null; while pidof {LOAD} > /dev/null; do usleep 20000; done"
+        end = f"killall {LOAD} 2> /dev/null; while pidof {LOAD} > /dev/null; do usleep 20000; done; rm -f /tmp/load"
         start = f"{end}; /{LOAD} {self.working_set} {self.rate} > /tmp/load 2>&1 &"
-        return f"{start} until grep -q ready /tmp/load; do usleep 50000; done"
+        return f"{start} until grep -qs ready /tmp/load; do usleep 50000; done"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ async def guest(folder: Path, library: Library) -> AsyncIterator[Ours]:
     image = migration_guest.image(library)
     async with runs.cluster(folder, ["n1", "n2"], library) as client:
         await client.push(library, image, lambda *_: None)
-        await runs.boot(client, NAME, "n1", image.name)
+        await runs.boot(client, NAME, "n1", image.name, migration_guest.MEMORY_MIB << 20)
         await client.attach(network="lan", kind="tap", local=TAP, on="n1")
         address = (await client.guest(NAME)).addresses[0]
         run("ip", "address", "replace", f"{address.rsplit('.', 1)[0]}.250/24", "dev", TAP)

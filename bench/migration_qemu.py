@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bench.migration_guest import Case, Limit, Move, NoFigure, Poller
+from bench.migration_guest import MEMORY_MIB, Case, Limit, Move, NoFigure, Poller
 from bench.net_hosts import run
 from bench.peers import Peer
 
@@ -77,7 +77,10 @@ class Qmp:
         self("qmp_capabilities")
 
     def _read(self) -> dict[str, Any]:
-        line = self._file.readline()
+        try:
+            line = self._file.readline()
+        except OSError:
+            line = b""
         if not line:
             raise NoFigure("QEMU has ended")
         answer: dict[str, Any] = json.loads(line)
@@ -112,7 +115,19 @@ class Process:
     def __init__(self, peer: Peer, files: dict[str, Path], folder: Path, number: int, incoming: bool) -> None:
         tap, monitor = f"wherry-q{number % 2}", folder / f"qmp{number}"
         append = f"console=ttyS0 quiet wherry.name=peer wherry.nic={MAC},{NET}.2/24,,1400"
-        argv = [*peer.argv, "-M", "virt", "-m", "256M", "-display", "none", "-monitor", "none", "-serial", "stdio"]
+        argv = [
+            *peer.argv,
+            "-M",
+            "virt",
+            "-m",
+            f"{MEMORY_MIB}M",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-serial",
+            "stdio",
+        ]
         argv += ["-kernel", str(files["kernel"]), "-initrd", str(files["initrd"]), "-append", append]
         argv += ["-netdev", f"tap,id=n0,ifname={tap},script=no,downscript=no"]
         argv += ["-device", f"virtio-net-device,netdev=n0,mac={MAC}", "-qmp", f"unix:{monitor},server=on,wait=off"]

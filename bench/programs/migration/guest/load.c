@@ -88,6 +88,13 @@ int main(int argc, char **argv)
 {
     if (argc != 3)
         return 2;
+    int udp = bound(SOCK_DGRAM, UDP_PORT), tcp = bound(SOCK_STREAM, TCP_PORT);
+    if (listen(tcp, 4))
+        fail("listen");
+    if (fork() == 0) /* before there is memory, of which each write would make a copy */
+        echo_datagrams(udp);
+    if (fork() == 0)
+        echo_stream(tcp);
     size_t bytes = (size_t)strtoul(argv[1], NULL, 10) << 20;
     uint8_t *memory = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : NULL;
     if (memory == MAP_FAILED)
@@ -97,15 +104,8 @@ int main(int argc, char **argv)
         x ^= x << 13, x ^= x >> 7, x ^= x << 17;
         memcpy(memory + i, &x, sizeof x);
     }
-    int udp = bound(SOCK_DGRAM, UDP_PORT), tcp = bound(SOCK_STREAM, TCP_PORT);
-    if (listen(tcp, 4))
-        fail("listen");
     puts("ready");
     fflush(stdout);
-    if (fork() == 0)
-        echo_datagrams(udp);
-    if (fork() == 0)
-        echo_stream(tcp);
     if (bytes)
         dirty(memory, bytes / PAGE, strtod(argv[2], NULL));
     for (;;)
