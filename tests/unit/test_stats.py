@@ -140,5 +140,5 @@ def test_rows_of_top() -> None:
     )
     idle = GuestStats("a")
     assert busiest_first([idle, busy]) == [busy, idle]
-    assert row(busy)[3:6] == ("93.3", "99", "1M/1G")
+    assert row(busy)[3:7] == ("93.3", "99", "-", "1M/1G")
     assert set(row(idle)[3:5]) == {"-"}
