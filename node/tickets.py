@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -42,8 +43,9 @@ class Tickets:
         self._open[ticket] = (take, now + TICKET_S)
         return ticket
 
-    async def accept(self, raw: trio.SocketStream) -> None:
-        """A connection that is no link's, which becomes this object's."""
+    async def accept(self, raw: trio.SocketStream) -> Callable[[], Awaitable[None]] | None:
+        """A connection that is no link's, which becomes this object's: what to do with it, for as long as that takes.
+        None: it had no ticket and was closed."""
         shown = b""
         with trio.move_on_after(HELLO_S):
             while len(shown) < len(MAGIC) + TICKET_BYTES:
@@ -55,8 +57,8 @@ class Tickets:
         if made is None or made[1] <= self._now():
             log.info("a connection that is neither a link's nor has a ticket was closed")
             await trio.aclose_forcefully(raw)
-            return
-        await made[0](raw)
+            return None
+        return partial(made[0], raw)
 
 
 async def show(address: str, ticket: bytes) -> trio.SocketStream:

@@ -27,6 +27,7 @@ from protocol.tlsstream import TlsStream
 
 log = logging.getLogger("wherry.link")
 
+Other = Callable[[trio.SocketStream], Awaitable[Callable[[], Awaitable[None]] | None]]
 _TLS_HANDSHAKE = b"\x16"  # RFC 8446, 5.1: the type of the first record
 
 __all__ = [
@@ -129,16 +130,17 @@ async def serve_links(
     anonymous: bool = False,
     limits: SessionLimits | None = None,
     max_connections: int = 1024,
-    other: Callable[[trio.SocketStream], Awaitable[None]] | None = None,
+    other: Other | None = None,
     doorway: Doorway | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Accept links until cancelled; one nursery child a connection. ``on_link(link)`` runs beside the link and is
     cancelled when it ends. ``anonymous`` admits peers without a certificate. Errors end one connection, and are logged.
     ``doorway`` bounds the connections of which nobody knows yet, or ever, whose they are.
-    ``other(stream)`` gets the connections that do not begin as TLS does, nothing of them read yet, and owns them;
-    without it they end. TLS files are read again when they change. The listeners are the caller's and are closed at
-    the end.
+    ``other(stream)`` gets the connections that do not begin as TLS does, nothing of them read yet, and owns them: it
+    has as long as a handshake to find out whose they are, and gives what to do with them then, or None when it has
+    ended them. Without it they end. TLS files are read again when they change. The listeners are the caller's and are
+    closed at the end.
     """
     server = _Server(identity, handlers, on_link, limits, other, doorway or Doorway())
     source = reloading(tls, anonymous=anonymous) if isinstance(tls, TlsFiles) else None
@@ -177,7 +179,7 @@ class _Server:
     handlers: Handlers
     on_link: Callable[[Link], Awaitable[None]] | None
     limits: SessionLimits | None
-    other: Callable[[trio.SocketStream], Awaitable[None]] | None
+    other: Other | None
     doorway: Doorway
 
     async def serve(self, raw: trio.SocketStream, context: ssl.SSLContext) -> None:
@@ -186,18 +188,22 @@ class _Server:
         try:
             name = raw.socket.getpeername()
             address = format_address(name)
+            taken, secured = None, None
             with self.doorway.enter(str(name[0])) as stay:
                 with trio.fail_after(HANDSHAKE_TIMEOUT):
-                    if self.other is not None and not await _is_tls(raw):
-                        await self.other(raw)
+                    if self.other is None or await _is_tls(raw):
+                        secured = await wrap_server(raw, tls=context)
+                    elif (taken := await self.other(raw)) is None:
                         return
-                    secured = await wrap_server(raw, tls=context)
-                if stream_identity(secured).role == ANONYMOUS:
+                if secured is not None and stream_identity(secured).role == ANONYMOUS:
                     await self._link(secured, address)
                     return
             if stay.cancelled_caught:
                 raise LinkClosed("made room for a newer connection")
-            await self._link(secured, address)
+            if taken is not None:
+                await taken()  # for as long as it takes: it has shown whose it is
+            elif secured is not None:
+                await self._link(secured, address)
         except (WherryError, trio.TooSlowError, trio.BrokenResourceError, OSError) as error:
             log.info("link from %s ended: %s", address, error or "handshake took too long")
             await trio.aclose_forcefully(raw)

@@ -69,6 +69,7 @@ class PageSender:
         self._bucket = bucket
         self._buffers = (bytearray(4 + BATCH), bytearray(4 + BATCH))
         self._limited = True
+        self._ending = False
         self.sent = 0  # bytes of all rounds, counted while they go out
 
     async def send_round(self, *, last: bool = False, limited: bool = True, kinds: int | None = None) -> RoundStats:
@@ -76,7 +77,7 @@ class PageSender:
         they are on their way, and end the stream). ``kinds``: only so many of RamView.first's, a short pass of them
         but for the last round; the rest stays in the set. Raises CoreError (this host), trio.BrokenResourceError (the
         target)."""
-        self._limited = limited
+        self._limited, self._ending = limited, False
         if last:
             dirty = self._view.round(_ROUND_TIMEOUT_MS)  # the harts are parked: it does not wait
         else:
@@ -110,13 +111,17 @@ class PageSender:
             pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + 4 + batch.size
         return RoundStats(pages, zero, size)
 
+    def end_round(self) -> None:
+        """The round under way ends behind the next batch; what is left of its set joins the next one's."""
+        self._ending = True
+
     async def _send_set(self, dirty: int) -> RoundStats:
         pages = zero = size = 0
         packet = await self._pack(0, small=dirty * PAGE <= SMALL)
         for turn in count(1):
             batch = packet.batch
             pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + len(packet.data)
-            if not batch.more:
+            if not batch.more or self._ending:
                 await self._send(packet.data)
                 break
             packet = await self._pack_while_sending(turn % 2, packet.data)

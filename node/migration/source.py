@@ -45,6 +45,7 @@ from protocol.migration import (
     ComputeChecksum,
     Copying,
     Effect,
+    EndRound,
     FinishTarget,
     FreeGuest,
     LastRoundDone,
@@ -152,6 +153,9 @@ class SourceDriver(Driver):
                 self.start(self._send_round, effect)
             case StopCopy():
                 await self._stop_copy()
+            case EndRound():
+                if self._sender is not None:
+                    self._sender.end_round()
             case SetThrottle(percent):
                 await self._throttle.set(self.guest, percent)
             case PauseGuest():

@@ -76,6 +76,12 @@ class StopCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class EndRound:
+    """S. The round that is under way is to end with what has gone out; RoundDone then comes soon. What it had still to
+    send counts with what is dirty: the next round, or the pull, has it. Harmless when none is under way."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetThrottle:
     """S. From now on the harts rest ``percent`` of the time that they would run. Ends by itself with StopCopy, with the
     source's copy, and when its agent is gone. A failure is StepFailed(step="SetThrottle"): the guest is not slower."""
@@ -220,6 +226,7 @@ Effect = (
     | PrepareTarget
     | SendRound
     | StopCopy
+    | EndRound
     | SetThrottle
     | PauseGuest
     | SendLastRound

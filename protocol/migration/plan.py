@@ -187,6 +187,8 @@ class Plan:
         self.ahead = ahead = self._forecast(dirty, self.share)
         if self.first is None:
             self.first = ahead
+        if self.leaves and time_left <= 0:
+            return GoPostcopy()
         if enough and not worth:
             return Switch()
         if self.rounds >= self.params.max_rounds:
@@ -195,7 +197,7 @@ class Plan:
             return GoPostcopy()
         if enough or not self._stalls(ahead, time_left):
             return Again()
-        if self.params.on_stall == "throttle" and not self._leaves:
+        if self.params.on_stall == "throttle" and not self.leaves:
             percent = self._needed(dirty, time_left)
             return Throttle(percent) if percent else self._last_resort(f"although it rests {self.throttle} %")
         return self._last_resort(f"after {self.rounds} rounds")
@@ -226,7 +228,7 @@ class Plan:
     def _stalls(self, ahead: Forecast, time_left: float) -> bool:
         """A forecast of convergence is believed until rounds show the contrary for too long; one of the contrary only
         when rounds have shown it: behind its end the curve is an upper bound."""
-        if self._leaves and self.predicted_ms / 1000 > _MARGIN * time_left:
+        if self.leaves and self.predicted_ms / 1000 > _MARGIN * time_left:
             return True  # there is no time for another round
         if ahead.converges:
             late = ahead.seconds + ahead.blackout_ms / 1000 > _MARGIN * time_left
@@ -234,7 +236,7 @@ class Plan:
         return self._no_gain >= (1 if self.throttle else NO_GAIN_ROUNDS)
 
     @property
-    def _leaves(self) -> bool:
+    def leaves(self) -> bool:
         """Rather than throttle or give up, pages are left to be pulled."""
         return self.params.mode == "hybrid" or self.params.on_stall == "postcopy"
 
@@ -250,7 +252,7 @@ class Plan:
         return THROTTLE_MOST
 
     def _last_resort(self, when: str) -> Choice:
-        if self._leaves:
+        if self.leaves:
             return GoPostcopy()
         return GiveUp(
             f"does not converge: {when} a blackout of {self.predicted_ms:.0f} ms is predicted, "

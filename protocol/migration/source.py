@@ -83,6 +83,7 @@ class Source:
         self._pulled = False  # it has all
         self._switched = 0.0
         self._pull_ms = 0.0
+        self._cut = False  # the deadline came in the middle of a round, and pages may be left
         self._moved = (0.0, 0)  # when bytes were last seen to move, and how many had
         self._copy_began = self._switch_began = 0.0
         self._first = (0, 0.0)  # bytes sent and milliseconds gone after the first round
@@ -161,7 +162,7 @@ class Source:
 
     def _on_round(self, event: ev.RoundDone, now: float) -> Effects:
         self._count(event)
-        left = self._deadline - now if self._deadline is not None else 0.0
+        left = self._deadline - now if self._deadline is not None and not self._cut else 0.0
         choice = self.plan.after(event, left)
         if self.rounds == 1:
             self._first = (self.bytes, 1000 * (now - self._started))
@@ -369,6 +370,9 @@ class Source:
     def _on_tick(self, event: ev.Tick, now: float) -> Effects:
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
+            if self.phase is _P.COPY and self.plan.leaves and not self._cut:
+                self._cut, self._deadline = True, now + SWITCH_TIMEOUT
+                return [fx.EndRound()]
             if self.phase is _P.FINISH and self.postcopy:
                 return self._serve(now)
             if self.phase is _P.FINISH:

@@ -345,7 +345,7 @@ class Agent:
     def _nothing(self, machine: Any, effect: Any) -> None:
         pass
 
-    _do_ReportProgress = _nothing
+    _do_ReportProgress = _do_EndRound = _nothing
 
     def _do_SetThrottle(self, machine: Source, effect: fx.SetThrottle) -> None:
         copy = self.world.copies.get(self.node)

@@ -104,6 +104,29 @@ async def test_the_rate_is_kept() -> None:
         assert seconds >= (stats.size - TokenBucket(8 << 20).burst) / (8 << 20)
 
 
+async def test_a_round_that_is_ended_early_leaves_its_rest_to_the_next() -> None:
+    async with pair() as (source, target):
+        source.fill(4, 2000)
+        ours, theirs = trio.testing.memory_stream_pair()
+        source.view.track(True)
+        sender = PageSender(source.view, ours, TokenBucket(0), None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(PageReceiver(target.view, theirs).run)
+            nursery.start_soon(end_soon, sender)
+            first = await sender.send_round()
+            rest = await sender.send_round()
+            await ours.aclose()
+        assert 0 < first.pages < 2000
+        assert first.pages + rest.pages >= 2000
+        assert target.bytes[:] == source.bytes[:]
+
+
+async def end_soon(sender: PageSender) -> None:
+    while not sender.sent:
+        await trio.lowlevel.checkpoint()
+    sender.end_round()
+
+
 async def test_a_target_that_leaves_breaks_the_round() -> None:
     async with pair() as (source, _):
         source.fill(3, 10)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.testing
 
 from protocol.doorway import Doorway, source_of
 from protocol.errors import LinkClosed, LinkError
+from protocol.link import HANDSHAKE_TIMEOUT
+from protocol.transport import Handlers, LocalIdentity, _Server
 from tests.unit.pki import Pki
 from tests.unit.test_transport import ask_who, pki, served, whoami
 
@@ -86,3 +92,30 @@ async def test_idle_strangers_keep_no_node_out(pki: Pki) -> None:
         assert await ask_who(address, pki.node(5), "coordinator") == "node 5 test"
         for stream in idlers:
             await stream.aclose()
+
+
+async def test_a_connection_that_has_shown_its_ticket_may_stay(autojump_clock: trio.testing.MockClock) -> None:
+    """Longer than any handshake, and not at a stranger's place."""
+    doorway = Doorway(places=1, per_source=1)
+    done = trio.Event()
+
+    async def other(raw: trio.SocketStream) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            await trio.sleep(10 * HANDSHAKE_TIMEOUT)
+            with doorway.enter("127.0.0.1"):
+                done.set()
+            await raw.aclose()
+
+        return work
+
+    server = _Server(LocalIdentity("n1"), Handlers(), None, None, other, doorway)
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    client = await trio.open_tcp_stream(*listener.socket.getsockname())
+    accepted = await listener.accept()
+    await client.send_all(b"no TLS")
+    await accepted.socket.recv(1, socket.MSG_PEEK)
+    with trio.fail_after(20 * HANDSHAKE_TIMEOUT):
+        await server.serve(accepted, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    assert done.is_set()
+    await client.aclose()
+    await listener.aclose()

@@ -62,7 +62,9 @@ class Rig:
             await stream.send_all(data)
             await stream.send_eof()
             accepted = await self.listener.accept()
-            await self.tickets.accept(accepted)
+            taken = await self.tickets.accept(accepted)
+            if taken is not None:
+                await taken()
             return accepted.socket.fileno() < 0 and not self.switch.streams
 
 

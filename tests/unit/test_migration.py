@@ -296,3 +296,18 @@ def test_the_death_of_a_serving_source_is_told_with_what_it_takes_along() -> Non
     assert isinstance(end, mig.Done)
     assert "12 pages had not been pulled" in end.result.reason
     assert end.result.outcome == "committed"
+
+
+def test_at_the_deadline_the_rest_is_left_to_be_pulled_where_that_is_wished() -> None:
+    machine = source(deadline_s=60, on_stall="postcopy")  # type: ignore[arg-type]
+    machine.handle(mig.Copying(1 << 20, 1000), 55)
+    assert kinds(machine.handle(mig.Tick(), 60)) == ["EndRound"]
+    machine.handle(mig.Copying(2 << 20, 1000), 61)
+    assert kinds(machine.handle(done(0), 62)) == ["Persist", "PauseGuest"]
+    assert machine.postcopy
+    machine = source(deadline_s=60, on_stall="postcopy")  # type: ignore[arg-type]
+    machine.handle(mig.CoordinatorLost(), 55)
+    machine.handle(mig.Tick(), 60)
+    assert kinds(machine.handle(done(0), 62)) == []
+    assert machine.phase is mig.SourcePhase.HOLD
+    assert "ResumeGuest" in kinds(machine.handle(mig.Tick(), 90)), "nobody came"

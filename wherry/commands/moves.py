@@ -112,11 +112,19 @@ def _request(*, max_blackout: str, bandwidth: str, deadline: str, **wish: Any) -
 
 def _show_copy(bar: ui.Bar, name: str, progress: dict[str, Any]) -> None:
     sent, remaining = progress.get("bytes_sent", 0), progress.get("remaining", 0)
+    parts = [f"migrate {name}: {progress.get('phase', 'waiting')}, round {progress.get('round', 0)}"]
+    parts.append(f"{units.size(sent)} sent")
+    if progress.get("bytes_per_s"):
+        parts.append(
+            f"{units.size(progress['bytes_per_s'])}/s, written {units.size(progress.get('dirty_rate', 0) * PAGE)}/s"
+        )
+    if progress.get("throttle"):
+        parts.append(f"slowed {progress['throttle']} %")
+    left = (progress.get("predicted_ms", 0) - progress.get("elapsed_ms", 0)) / 1000
+    if left > 0:
+        parts.append(f"pause in {units.duration(left)}")
     total = sent + remaining
-    text = (
-        f"migrate {name}: {progress.get('phase', 'waiting')}, round {progress.get('round', 0)}, {units.size(sent)} sent"
-    )
-    bar.update(100.0 * sent / total if total else 0.0, 100.0, text)
+    bar.update(100.0 * sent / total if total else 0.0, 100.0, ", ".join(parts))
 
 
 def summary(result: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -1,6 +1,7 @@
-/* Writes to one page of an 8 MiB pool each 20 microseconds, and never catches up on time that it did not have: half of
- * the time that it may run gives half of the pages. Each write is checked when its page's turn comes again, so that a
- * copy that lost or mixed up memory says "bad". Once a pass it says "w". 'q' powers off. */
+/* Fills one page of an 8 MiB pool with random numbers each 20 microseconds at most, and never catches up on time that it
+ * did not have: half of the time that it may run gives half of the pages. Nothing of it can be left out or compressed.
+ * A page is checked when its turn comes again, so that a copy that lost or mixed up memory says "bad". Once a pass it
+ * says "w". 'q' powers off. */
 #include "rt.h"
 NO_TRAPS
 FINISH_WITH_ZERO
@@ -25,6 +26,10 @@ uint64_t main(uint64_t hart, uint64_t opaque)
         if (*page != (n < PAGES ? 0 : n - PAGES))
             put("bad\n");
         *page = n;
+        for (uint64_t i = 1, x = n + 1; i < 512; i++) {
+            x ^= x << 13, x ^= x >> 7, x ^= x << 17; /* xorshift64 */
+            page[i] = x;
+        }
         if (n % PAGES == 0) {
             put("w\n");
             if (get() == 'q')
