@@ -1,7 +1,7 @@
-/* Fills one page of an 8 MiB pool with random numbers each 20 microseconds at most, and never catches up on time that it
- * did not have: half of the time that it may run gives half of the pages. Nothing of it can be left out or compressed.
- * A page is checked when its turn comes again, so that a copy that lost or mixed up memory says "bad". Once a pass it
- * says "w". 'q' powers off. */
+/* Fills one page of an 8 MiB pool with random numbers each 20 microseconds at most, and never catches up on time that
+ * it did not have: half of the time that it may run gives half of the pages. Nothing of it can be left out or
+ * compressed. A page is checked when its turn comes again, so that a copy that lost or mixed up memory says "bad". Once
+ * a pass it says "w". 'q' powers off. */
 #include "rt.h"
 NO_TRAPS
 FINISH_WITH_ZERO
