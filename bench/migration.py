@@ -1,7 +1,7 @@
 """``make bench-migration``: live migration of a Debian guest against QEMU, both driven the same way.
 
 Rows CASE.total_ms, CASE.pause_ms, CASE.gap_udp_ms, CASE.gap_tcp_ms, CASE.wire_mb. Options: ``--rounds N`` (5),
-``--only CASE,...``. Needs root (TAP, traffic control).
+``--only CASE,...``, ``--publish`` (README's table, docs/bench-migration.svg). Needs root (TAP, traffic control).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 import trio
 
 from bench import cluster_runs, migration_guest, migration_ours, migration_rows, peers
-from bench.harness import Row, machine, write_json
+from bench.harness import ROOT, Row, machine, write_json
 from bench.migration_guest import Case, Move, NoFigure
 from bench.migration_qemu import WAYS, Qemu
+from bench.plot import Picture
 from wherry.image.store import Library
 
 METHOD = """Method. The same 256 MiB Debian guest, one hart, in Wherry (two agents, encrypted, default settings) and in
@@ -32,6 +33,8 @@ client, from before the wish to a second behind the end. wire_mb: what the sourc
 (1g, 100m) is a class of HTB for the migration's TCP ports on loopback. Both take turns, one move each a round; the
 peer of a row is the way that its line names; other ways are in the raw file, and those that do not end in 30 s told.
 What it does not show: two machines, disks, guests with several harts, guests whose pages compress."""
+
+PICTURE = Picture("migration", "Live migration: Wherry against QEMU, times better", migration_rows.TARGETS, "QEMU")
 
 CASES = {
     case.name: case
@@ -132,10 +135,18 @@ async def _peer(bench: Bench, library: Library) -> AsyncIterator[Qemu | None]:
         qemu.__exit__()
 
 
+def publish(path: Path) -> None:
+    """Into the README, with what it was measured on."""
+    document, rows = PICTURE.load(path)
+    count = max((len(row.ours) for row in rows), default=0)
+    PICTURE.publish(path, ROOT, f"{document['machine']}; commit {document['commit'][:10]}; medians of {count} rounds.")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.migration", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(CASES), help="cases, comma-separated")
+    parser.add_argument("--publish", action="store_true", help="write README's table and docs/bench-migration.svg")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
     if unknown := set(names) - set(CASES):
@@ -153,6 +164,9 @@ def main() -> int:
     for fault in bench.faults:
         print(f"not measured: {fault}")
     print(f"\n{METHOD}\nraw figures: {path}")
+    PICTURE.write(path, path.with_suffix(".svg"))
+    if arguments.publish:
+        publish(path)
     ended = {case: [len(moves) for who, moves in by.items() if who == "wherry"] for case, by in bench.moves.items()}
     return 0 if all(statistics.fmean(counts or [0]) > 0 for counts in ended.values()) else 1
 

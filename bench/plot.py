@@ -18,7 +18,8 @@ from bench.harness import Row
 from bench.targets import Targets
 
 LOW, HIGH = 0.125, 32.0  # ends of the axis; a longer bar is cut there, its number stays
-LEFT, WIDTH, LINE, TOP = 120, 620, 22, 64
+LEFT, BARS, LINE, TOP = 120, 500, 22, 64  # room for names, at least, and for bars with their numbers
+LETTER = 7  # pixels, about
 COLOURS = {"goal": "#1a7f37", "must": "#4393c3", "SHORT": "#c4603b", "WRONG": "#a0002a", "-": "#8c8c8c"}
 TEXT = 'font-family="sans-serif" font-size="12" fill="#444"'
 SMALL = TEXT.replace('"12"', '"11"')
@@ -29,6 +30,7 @@ class Picture:
 
     def __init__(self, name: str, title: str, targets: Targets, peer_column: str) -> None:
         self.name, self.title, self.targets, self.peer_column = name, title, targets, peer_column
+        self._left = max(LEFT, 16 + LETTER * max(map(len, targets.specs)))
         self.begin, self.end = f"<!-- bench-{name} -->", f"<!-- /bench-{name} -->"
 
     def load(self, path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -45,17 +47,18 @@ class Picture:
     def svg(self, document: dict[str, Any], rows: list[Row]) -> str:
         """The picture of all rows that have an advantage."""
         shown = [row for row in rows if row.advantage is not None]
+        width = self._left + BARS
         height = TOP + LINE * len(shown) + 48
         parts = [
             '<svg xmlns="http://www.w3.org/2000/svg" '
-            f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
-            f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+            f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+            f'<rect width="{width}" height="{height}" fill="#fff"/>',
             f'<text x="12" y="20" {TEXT} font-weight="bold">{escape(self.title)}</text>',
             f'<text x="12" y="38" {SMALL}>{escape(str(document["machine"]))}</text>',
         ]
         bottom = TOP + LINE * len(shown)
         for exponent in range(round(math.log2(LOW)), round(math.log2(HIGH)) + 1):
-            at = _x(2.0**exponent)
+            at = self._x(2.0**exponent)
             stroke = "#666" if exponent == 0 else "#e3e3e3"
             parts.append(f'<line x1="{at:.1f}" y1="{TOP - 6}" x2="{at:.1f}" y2="{bottom}" stroke="{stroke}"/>')
             parts.append(f'<text x="{at:.1f}" y="{bottom + 15}" {TEXT} text-anchor="middle">{2.0**exponent:g}×</text>')
@@ -68,20 +71,24 @@ class Picture:
     def _bar(self, row: Row, y: int) -> list[str]:
         advantage = row.advantage
         assert advantage is not None
-        start, end = sorted((_x(1.0), _x(advantage)))
+        start, end = sorted((self._x(1.0), self._x(advantage)))
         parts = [
-            f'<text x="{LEFT - 8}" y="{y + 14}" {TEXT} text-anchor="end">{escape(row.name)}</text>',
+            f'<text x="{self._left - 8}" y="{y + 14}" {TEXT} text-anchor="end">{escape(row.name)}</text>',
             f'<rect x="{start:.1f}" y="{y + 3}" width="{max(end - start, 1):.1f}" height="{LINE - 8}" '
             f'fill="{COLOURS[self.targets.verdict(row)]}"/>',
             f'<text x="{end + 5:.1f}" y="{y + 14}" {TEXT}>{advantage:.2f}</text>',
         ]
         target = self.targets.specs[row.name].target
         if target is not None and target.of == "advantage":
-            at = _x(target.must)
+            at = self._x(target.must)
             parts.append(
                 f'<line x1="{at:.1f}" y1="{y + 1}" x2="{at:.1f}" y2="{y + LINE - 3}" stroke="#000" stroke-width="2"/>'
             )
         return parts
+
+    def _x(self, advantage: float) -> float:
+        share = math.log2(min(max(advantage, LOW), HIGH) / LOW) / math.log2(HIGH / LOW)
+        return self._left + share * (BARS - 60)
 
     def write(self, path: Path, target: Path) -> None:
         """Draw the figures in ``path`` (the bench's JSON) into ``target``."""
@@ -117,8 +124,3 @@ class Picture:
         picture = f"![advantage by row](docs/{drawn})"
         text = f"{before}{self.begin}\n{intro}\n\n{self.markdown(rows)}\n\n{picture}\n{self.end}{after}"
         readme.write_text(text)
-
-
-def _x(advantage: float) -> float:
-    share = math.log(max(LOW, min(HIGH, advantage)) / LOW) / math.log(HIGH / LOW)
-    return LEFT + share * (WIDTH - LEFT - 60)

@@ -19,8 +19,8 @@
 #define SHARE     32u
 #define WORKED_NS 5000000u /* execution that may have left something worth looking at */
 /* A booted Debian has 4 MiB of code and records in use, three quarters of them the kernel's. */
-#define ARENA_MOST (7u << 19)
-#define ARENA_KEEP (3u << 20)
+#define ARENA_MOST (5u << 19)
+#define ARENA_KEEP (2u << 20)
 #define ARENA_MORE (64u << 10) /* since it was looked through, to be worth it again */
 
 /* Host ns that a hart has executed, the present stretch too. */
