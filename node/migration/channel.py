@@ -5,7 +5,8 @@ loop is slower than the wire. So the target gives a ticket and two keys over the
 the target accepts links. Each way is a sequence of records: length of what follows (u32 BE), then AES-256-GCM of at
 most 256 KiB of data under that way's key, the nonce the record's number (96 bits BE) and nothing else authenticated: a
 record that is changed, left out, repeated or in the wrong order does not open. An empty one ends the way, so that a
-cut is not taken for the end.
+cut is not taken for the end. The first record of each way is a greeting, the target's first: a connection that only
+seems to stand (a middlebox took it, or cuts it once data flows) is found out while the link can still carry the pages.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES: Final = 32
 RECORD: Final = 256 << 10
+GREETING: Final = b"wherry-1"
 _TAG: Final = 16
 _BUFFER: Final = 4 << 20  # asked of the kernel for each way: a target that is busy placing must not stop the wire
 
@@ -40,6 +42,15 @@ class Channel:
         self._ended = False
         for option in (trio.socket.SO_SNDBUF, trio.socket.SO_RCVBUF):
             raw.setsockopt(trio.socket.SOL_SOCKET, option, _BUFFER)
+
+    async def greet(self, *, first: bool) -> None:
+        """Before anything else; ``first`` at the target. Raises trio.BrokenResourceError."""
+        if first:
+            await self._send(memoryview(GREETING))
+        if await self.receive_some() != GREETING:
+            raise trio.BrokenResourceError("the other end did not greet")
+        if not first:
+            await self._send(memoryview(GREETING))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Seal and send."""

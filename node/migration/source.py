@@ -253,12 +253,21 @@ class SourceDriver(Driver):
         if prepared.ticket and self._address:
             try:
                 with trio.fail_after(DIAL_TIMEOUT):
-                    raw = await tickets.show(self._address, prepared.ticket)
-                return Channel(raw, seal=prepared.key_there, open=prepared.key_back)
+                    return await self._dial(prepared)
             except (OSError, ValueError, trio.BrokenResourceError, trio.TooSlowError) as error:
                 why = error or "it takes too long"
                 log.info("%s no channel to %s, the link carries the pages: %s", self.tag, self._address, why)
         return await link.open_stream(MigrationPages(migration=self.machine.migration))
+
+    async def _dial(self, prepared: Prepared) -> Channel:
+        raw = await tickets.show(self._address, prepared.ticket)
+        try:
+            channel = Channel(raw, seal=prepared.key_there, open=prepared.key_back)
+            await channel.greet(first=False)
+        except BaseException:
+            await trio.aclose_forcefully(raw)
+            raise
+        return channel
 
     async def _send_round(self, effect: SendRound) -> None:
         assert self._sender is not None

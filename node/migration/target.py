@@ -143,7 +143,9 @@ class TargetDriver(Driver):
             """Runs in the task that accepted the connection, and ends with it."""
             async with raw:
                 try:
-                    await self.pages(Channel(raw, seal=back, open=there))
+                    channel = Channel(raw, seal=back, open=there)
+                    await channel.greet(first=True)  # a source that hears nothing has the link carry the pages
+                    await self.pages(channel)
                 except (Refused, CoreError, trio.BrokenResourceError) as error:
                     log.info("%s the page channel ended: %s", self.tag, error)
 

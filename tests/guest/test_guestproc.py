@@ -71,7 +71,7 @@ async def test_life(tmp_path: Path) -> None:
     async with process(tmp_path / "g", record(nics=2)) as handle:
         assert handle.info["state"] == "loaded"
         assert handle.info["generation"] == 3
-        assert set(handle.fds) == {"ram", "share"} | {
+        assert set(handle.fds) == {"ram", "share", "wanted"} | {
             f"nic{n}.{part}" for n in range(2) for part in ("ring", "to_switch", "to_guest")
         }
         started = await handle.call("start", generation=3)

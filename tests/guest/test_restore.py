@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import time
 from pathlib import Path
 
 import msgpack
@@ -24,7 +25,7 @@ from node.machine import (
     snapshot_info,
 )
 from tests.guest.commands import built
-from tests.guest.guest import MIB, Guest, carry, opened
+from tests.guest.guest import DEADLINE, MIB, Guest, carry, opened
 from tests.guest.programs import build
 
 ROOT = Path(__file__).parents[2]
@@ -45,9 +46,11 @@ def steps(path: Path, stops: int, how: int) -> bytes:
             guest.snapshot(path / f"{i}.snapshot")
             guest = guest.restored(path / f"{i}.snapshot", how)
         guest.read_until(b"go?", count=2)
+        limit = time.monotonic() + DEADLINE
+        while how != RESTORE_ON_DEMAND and guest.machine.stats()["pages_absent"]:
+            assert time.monotonic() < limit, "the filler, which works beside the harts, has not ended"
         guest.write(b"x")
         guest.wait_end()
-        assert guest.machine.stats()["pages_absent"] == 0 or how == RESTORE_ON_DEMAND
         return guest.output
     finally:
         for one in [*old, guest]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
 
-from node.migration.channel import RECORD, Channel, new_keys
+from node.migration.channel import GREETING, RECORD, Channel, new_keys
 
 
 @asynccontextmanager
@@ -50,6 +51,29 @@ async def test_what_is_sent_comes_whole_both_ways() -> None:
             assert await target.receive_some() == b""
 
         nursery.start_soon(receive)
+
+
+async def test_each_end_knows_that_the_other_is_there() -> None:
+    async with channels() as (source, target), trio.open_nursery() as nursery:
+        nursery.start_soon(partial(source.greet, first=False))
+        await target.greet(first=True)
+
+
+async def test_a_connection_that_is_cut_before_the_greeting_is_found_out() -> None:
+    async with sockets() as (left, right):
+        there, back = new_keys()
+        source = Channel(left, seal=there, open=back)
+        await right.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await source.greet(first=False)
+
+
+async def test_a_greeting_that_another_sealed_is_refused() -> None:
+    async with sockets() as (left, right):
+        source, stranger = Channel(left, seal=bytes(32), open=bytes(32)), Channel(right, seal=b"x" * 32, open=b"y" * 32)
+        await stranger.send_all(GREETING)
+        with pytest.raises(trio.BrokenResourceError, match="not seal"):
+            await source.greet(first=False)
 
 
 async def test_a_cut_is_not_the_end() -> None:
