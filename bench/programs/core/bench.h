@@ -26,11 +26,18 @@ extern const struct row rows_integer[], rows_float[], rows_memory[], rows_system
 
 uint64_t bench_now(void); /* ns, CLOCK_MONOTONIC */
 
-/* ns of one time of `run`, measured over about `ms` milliseconds after a shorter trial. */
+/* What else the host does only takes time away, and for parts of a second: the best of so many windows is nearest to
+ * what the work costs. */
+enum { BENCH_WINDOWS = 6 };
+
+/* ns of one time of `run` in the best of BENCH_WINDOWS windows, together about `ms` milliseconds, after a shorter
+ * trial.
+ */
 double bench_measure(uint64_t (*run)(uint64_t n), uint32_t ms);
 
-/* One integer load (rows_integer[0]) alone and then `harts` at once, each pinned to a hart of its own; gives the speed
- * of all together over the speed of one alone, or a negative value where there are fewer harts. */
+/* One integer load (rows_integer[0]) alone and `harts` at once, each pinned to a hart of its own, in turns: the best
+ * speed of all together over the best of one alone, in windows of half of `ms`; negative where there are fewer harts.
+ */
 double bench_speedup(unsigned harts, uint32_t ms);
 
 /* What the busybox rows run on, NULL where there is none; this binary's own path. */
