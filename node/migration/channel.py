@@ -101,3 +101,7 @@ class Channel:
     def abort(self, code: str, message: str) -> None:
         """Close at once; who waits on it, here or there, is told that it is broken."""
         self._raw.socket.close()
+
+    async def aclose(self) -> None:
+        """Close without a word: what was not ended is broken for the other end."""
+        await trio.aclose_forcefully(self._raw)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import trio
+from typing import Protocol
 
 from node.core import CoreDataError
+
+
+class Readable(Protocol):
+    """Anything that bytes come from; b"" at its end."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
 
 
 class FrameReader:
     """Frames of a stream, each of at most ``most`` bytes."""
 
-    def __init__(self, stream: trio.abc.ReceiveStream, most: int) -> None:
+    def __init__(self, stream: Readable, most: int) -> None:
         self._stream = stream
         self._most = most
         self._buffer = bytearray()

@@ -221,7 +221,7 @@ class Migrations:
             raise Refused("not_found", f"migration {opening.migration} is not known here")
         if driver.machine.target != link.peer.node:
             raise Refused("forbidden", f"migration {opening.migration} is another node's")
-        await driver.pull(stream)
+        await driver.pull(opening, stream)
 
     async def _pages(self, link: Link, opening: MigrationPages, stream: LinkStream) -> None:
         await self._target(link, opening.migration).pages(stream)

@@ -3,7 +3,8 @@
 The guest's threads set bits and ring a bell (csrc/memory/memory.h); each ring becomes one message that names all pages
 that are waited for. What arrives is placed at once, a batch a call, and its bytes are acknowledged. A connection that
 breaks is made anew, for ever: whoever needs a page waits meanwhile, the rest of the guest runs. A connection on which
-nothing comes although somebody waits is given up, for a cut link may stay silent for long.
+nothing comes although somebody waits is given up, for a cut link may stay silent for long. A pull begins on a stream of
+the link, and goes over to a channel as soon as the source has made one (:meth:`Puller.go_over`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import msgpack
 import trio
@@ -19,9 +21,9 @@ import trio
 from node.core import CoreError
 from node.migration.first import first_to_end
 from node.migration.frames import FrameReader, framed
+from node.migration.squeeze import Unsqueezer
 from node.ramview import WANTED_MOST, RamView
 from protocol.errors import LinkError, RemoteError
-from protocol.transport import LinkStream
 
 log = logging.getLogger("wherry.node.migration")
 
@@ -31,7 +33,16 @@ LOST_RETRY_S = 2.0  # the source answers that it has nothing: only a person can 
 SILENCE_S = 1.5
 RELEASE_S = 30.0  # a source that was not reached for so long is told by the coordinator
 
-Connect = Callable[[], Awaitable[LinkStream]]
+
+class PullStream(Protocol):
+    """A stream of a link, or a channel."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
+    async def aclose(self) -> None: ...
+
+
+Connect = Callable[[], Awaitable[PullStream]]
 
 
 class SilentSource(Exception):
@@ -60,7 +71,19 @@ class Puller:
         self._sending = trio.Lock()
         self._connection = trio.CancelScope()
         self._needless_until: float | None = None
+        self._better: tuple[PullStream, trio.Event] | None = None
+        self._went_over = False
+        self._unsqueezer = Unsqueezer(MOST_BATCH)
         self.connections = 0
+
+    async def go_over(self, stream: PullStream) -> None:
+        """A better stream than the present one is there; it is this object's from now on. Returns when it has ended."""
+        if self._better is not None:
+            await stream.aclose()
+            return
+        self._better = stream, trio.Event()
+        self._connection.cancel()
+        await self._better[1].wait()
 
     def release(self) -> None:
         """The guest has ended: nothing is needed any more. run() tells the source and returns."""
@@ -83,10 +106,10 @@ class Puller:
             self._connection = trio.CancelScope()
             try:
                 with self._connection:
-                    stream = await self._connect()
-                    async with stream:
-                        await self._pull(stream)
+                    await self._one_connection()
                     return
+                if self._better is not None:
+                    continue
             except RemoteError as error:
                 if error.code == "not_found" and (self._needless or not self._view.absent):
                     return
@@ -100,11 +123,30 @@ class Puller:
                 self._give_up()
             except (LinkError, trio.BrokenResourceError, trio.ClosedResourceError, CoreError) as error:
                 log.info("pull broken off, %d pages are missing: %s", self._view.absent, error)
+                if self._went_over:
+                    continue  # the link may be well
                 self._trouble(f"{self._view.absent} pages are missing, the source cannot be reached: {error}")
                 self._give_up()
             await trio.sleep(pause)
 
-    async def _pull(self, stream: LinkStream) -> None:
+    async def _one_connection(self) -> None:
+        self._went_over = self._better is not None
+        if self._better is None:
+            stream = await self._connect()
+            try:
+                await self._pull(stream)
+            finally:
+                await _close(stream)
+            return
+        stream, ended = self._better
+        try:
+            await self._pull(stream)
+        finally:
+            await _close(stream)
+            self._better = None
+            ended.set()
+
+    async def _pull(self, stream: PullStream) -> None:
         self.connections += 1
         lacks, absent = self._view.pull_begin()
         if self._needless:
@@ -115,7 +157,7 @@ class Puller:
         await self._say(stream, "absent", lacks)
         await first_to_end(lambda: self._ask(stream), self._watch, lambda: self._take_all(stream, absent))
 
-    async def _take_all(self, stream: LinkStream, absent: int) -> None:
+    async def _take_all(self, stream: PullStream, absent: int) -> None:
         if absent:
             await self._receive(stream)
         await self._say(stream, "done")
@@ -123,14 +165,14 @@ class Puller:
         while await stream.receive_some():
             pass
 
-    async def _receive(self, stream: LinkStream) -> None:
+    async def _receive(self, stream: PullStream) -> None:
         reader = FrameReader(stream, MOST_BATCH)
         placed = 0
         while True:
             batch = await reader.next()
             if batch is None:
                 raise trio.BrokenResourceError("the source ended the pull")
-            missing = self._view.place(batch).more
+            missing = self._view.place(self._unsqueezer.unsqueeze(batch)).more
             placed += 4 + len(batch)
             self._waiting = False  # something came: the next ring begins the watch anew
             self._trouble("")
@@ -140,7 +182,7 @@ class Puller:
                 await self._say(stream, "got", placed)
                 placed = 0
 
-    async def _ask(self, stream: LinkStream) -> None:
+    async def _ask(self, stream: PullStream) -> None:
         while True:
             wanted = self._view.wanted()
             if wanted:
@@ -157,10 +199,15 @@ class Puller:
             if self._waiting and trio.current_time() - self._asked_at > SILENCE_S:
                 raise SilentSource
 
-    async def _say(self, stream: LinkStream, *message: object) -> None:
+    async def _say(self, stream: PullStream, *message: object) -> None:
         async with self._sending:
             await stream.send_all(framed(msgpack.packb(message)))
 
     def _rung(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._bell)
+
+
+async def _close(stream: PullStream) -> None:
+    with trio.CancelScope(shield=True), contextlib.suppress(trio.BrokenResourceError):
+        await stream.aclose()

@@ -1,9 +1,11 @@
 """The source's end of a pull (protocol.messages.MigrationPull): a paused guest's memory, given out page by page.
 
-What the target's guest waits for goes at once, with the pages behind it; in between the rest is pushed, in pieces, of
-which only so much may be under way as keeps the link busy: the wire's own content (rate times round trip, both as they
-were measured) and 64 KiB more. A page that is waited for thus has at most 64 KiB of others in front of it that the link
-has not begun to carry. The target says which bytes it has; nothing else bounds the buffers between.
+What the target's guest waits for goes at once and alone, so that nothing else is placed before the guest goes on; the
+pages behind it follow, the more of them the longer the guest has been going through memory in order. In between the
+rest is pushed, in pieces, of which only so much may be under way as keeps the link busy: the wire's own content (rate
+times round trip, both as they were measured) and 64 KiB more. A page that is waited for thus has at most 64 KiB of
+others in front of it that the link has not begun to carry. The target says which bytes it has; nothing else bounds the
+buffers between.
 
 The memory does not change, so that a broken connection costs nothing but what was on its way: the next one begins with
 what the target lacks then. One connection at a time: a new one ends the old one, which nobody reads any more.
@@ -12,21 +14,28 @@ what the target lacks then. One connection at a time: a new one ends the old one
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Protocol
 
 import msgpack
 import trio
 
 from node.core import CoreDataError
+from node.migration.bucket import TokenBucket
 from node.migration.first import first_to_end
 from node.migration.frames import FrameReader
+from node.migration.squeeze import Squeezer
 from node.ramview import EVERYTHING, SOON, RamView
 
 AHEAD = 64 << 10
 CALM_S = 0.03  # for so long behind a page that was waited for the rest goes in single pieces
-AROUND = 8  # data pages that go with one that is waited for, itself included
-ASKED = 2  # pages that are waited for in one batch
+AROUND, MOST_AROUND = (
+    8,
+    64,
+)  # data pages that go behind one that is waited for: at first, and of a guest that goes on there
+RUNS = 8  # places at which a guest may be going through memory
+ASKED = 8  # pages that are waited for in one batch
 PIECE = 8  # data pages pushed at a time
 ENTRY = 4096 + 22  # bytes of a data page in a batch
 MOST_WINDOW = 4 << 20
@@ -75,9 +84,34 @@ class Window:
             self._since, self._since_bytes = now, self._got
 
 
+class Ahead:
+    """How many pages to send behind one that was waited for. Pure.
+
+    A guest that waits for the page right behind what was sent ahead is going through memory: twice as many go then.
+    """
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[int, int] = OrderedDict()  # page behind what was sent: how many these were
+
+    def of(self, page: int) -> int:
+        count = min(2 * self._runs.pop(page, AROUND // 2), MOST_AROUND)
+        self._runs[page + 1 + count] = count
+        if len(self._runs) > RUNS:
+            self._runs.popitem(last=False)
+        return count
+
+
+class ServeStream(Protocol):
+    """A stream of a link, or a channel."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
+    async def send_eof(self) -> None: ...
+
+
 class PageServer:
     """``push()``: may pages go that nobody asked for? ``tell(pages, zero_pages, bytes, left)`` comes now and then,
-    ``pulled()`` once the target says that it has all."""
+    ``pulled()`` once the target says that it has all. ``bucket`` limits what nobody waits for."""
 
     def __init__(
         self,
@@ -86,16 +120,20 @@ class PageServer:
         push: Callable[[], bool],
         tell: Callable[[int, int, int, int], None],
         pulled: Callable[[], None],
+        bucket: TokenBucket | None = None,
     ) -> None:
         self._view = view
         self._push = push
         self._tell = tell
         self._pulled = pulled
+        self._bucket = bucket or TokenBucket(0)
         self._connection: trio.CancelScope | None = None
         self._idle = trio.Event()
         self._idle.set()
-        self._asked_at = -math.inf
-        self._buffer = bytearray(4 + 5 + ASKED * AROUND * ENTRY)
+        self._closed = False
+        self._made = self._served = 0  # connections, in the order in which they came; the one that is served
+        self._asked_at = self._bulk_at = -math.inf
+        self._buffer = bytearray(4 + 5 + MOST_AROUND * ENTRY)
         self._work = trio.Event()
 
     def poke(self) -> None:
@@ -104,32 +142,40 @@ class PageServer:
 
     async def close(self) -> None:
         """End the connection; nobody is in the view when this returns."""
+        self._closed = True
         if self._connection is not None:
             self._connection.cancel()
         await self._idle.wait()
 
-    async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
-        """One connection, to its end. Raises CoreDataError for what no target sends, trio.BrokenResourceError."""
-        while self._connection is not None:
-            self._connection.cancel()
-            await self._idle.wait()
-        self._connection, self._idle = trio.CancelScope(), trio.Event()
-        try:
-            with self._connection:
-                await self._serve(stream)
-        finally:
-            self._connection = None
-            self._idle.set()
-
-    async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+    async def serve(self, stream: ServeStream, *, squeezed: bool = False) -> None:
+        """One connection, to its end; an older one ends when this one's first message is there. ``squeezed``: the
+        target understands frames. Raises CoreDataError for what no target sends, trio.BrokenResourceError."""
+        self._made += 1
+        number = self._made
         reader = FrameReader(stream, MOST_FRAME)
         kind, lacks = await _message(reader)
         if kind != "absent" or not isinstance(lacks, bytes):
             raise CoreDataError(-5, "pull", "it begins with what is absent")
+        while self._connection is not None and self._served < number:
+            self._connection.cancel()
+            await self._idle.wait()
+        if self._closed or self._served > number:
+            raise trio.BrokenResourceError("the target has a newer connection, or needs none")
+        self._served = number
+        self._connection, self._idle = trio.CancelScope(), trio.Event()
+        try:
+            with self._connection:
+                await self._serve(stream, reader, lacks, Squeezer() if squeezed else None)
+        finally:
+            self._connection = None
+            self._idle.set()
+
+    async def _serve(self, stream: ServeStream, reader: FrameReader, lacks: bytes, squeezer: Squeezer | None) -> None:
         self._view.owe(lacks)
         self._left = int.from_bytes(lacks, "little").bit_count()
-        self._window = Window()
+        self._window, self._ahead, self._squeezer = Window(), Ahead(), squeezer
         self._wanted: list[int] = []
+        self._follow: list[tuple[int, int]] = []
         self._pages = self._zero = self._bytes = 0
         self._told = trio.current_time()
         try:
@@ -155,20 +201,26 @@ class PageServer:
                 raise CoreDataError(-5, "pull", f"{kind!r} makes no sense here")
             self._work.set()
 
-    async def _send(self, stream: trio.abc.SendStream) -> None:
+    async def _send(self, stream: ServeStream) -> None:
         more = likely = True  # there are pages; those that are needed soon go even before the commit
         while True:
+            now = trio.current_time()
             if self._wanted:
-                self._asked_at = trio.current_time()
+                self._asked_at = now
                 asked, self._wanted = self._wanted[:ASKED], self._wanted[ASKED:]
-                more = await self._send_batch(stream, asked, AROUND)
-            elif likely and self._window.open:
+                self._follow = [(page + 1, self._ahead.of(page)) for page in asked]
+                more = await self._send_batch(stream, asked, 1)
+            elif self._follow:
+                page, count = self._follow.pop()
+                more = await self._send_batch(stream, (page,), count)
+            elif now >= self._bulk_at and likely and self._window.open:
                 likely = await self._send_batch(stream, (), PIECE, SOON)
-            elif more and self._push() and self._room():
+            elif now >= self._bulk_at and more and self._push() and self._room():
                 more = await self._send_batch(stream, (), PIECE)
             else:
                 self._work = trio.Event()
-                await self._work.wait()
+                with trio.move_on_at(self._bulk_at if self._bulk_at > now else math.inf):
+                    await self._work.wait()
 
     def _room(self) -> bool:
         """A guest that has just waited will wait again: its next page shall find a short way."""
@@ -177,23 +229,33 @@ class PageServer:
         return self._window.open
 
     async def _send_batch(
-        self, stream: trio.abc.SendStream, wanted: tuple[int, ...] | list[int], most: int, kinds: int = EVERYTHING
+        self, stream: ServeStream, wanted: tuple[int, ...] | list[int], most: int, kinds: int = EVERYTHING
     ) -> bool:
         """False: nothing is left."""
         batch = self._view.serve(self._buffer, 4, wanted, most, kinds=kinds)
         if not batch.data_pages and not batch.zero_pages:
             return batch.more and kinds == EVERYTHING  # else: they are on their way already
-        self._buffer[:4] = batch.size.to_bytes(4, "big")
-        size = 4 + batch.size
-        self._window.sent(size, trio.current_time())
-        await stream.send_all(memoryview(self._buffer)[:size])
+        data = self._framed(batch.size)
+        now = trio.current_time()
+        self._window.sent(len(data), now)
+        self._bulk_at = self._bucket.take(len(data), now)
+        await stream.send_all(data)
         self._pages += batch.data_pages
         self._zero += batch.zero_pages
-        self._bytes += size
+        self._bytes += len(data)
         self._left -= batch.data_pages + batch.zero_pages
-        if trio.current_time() - self._told >= TELL_S:
+        if now - self._told >= TELL_S:
             self._report()
         return batch.more
+
+    def _framed(self, size: int) -> memoryview:
+        """The batch in the buffer as it goes; changing to a thread would take longer than squeezing it."""
+        batch = memoryview(self._buffer)[4 : 4 + size]
+        frame = self._squeezer.squeeze(batch) if self._squeezer is not None else batch
+        if isinstance(frame, bytes):
+            return memoryview(len(frame).to_bytes(4, "big") + frame)
+        self._buffer[:4] = size.to_bytes(4, "big")
+        return memoryview(self._buffer)[: 4 + size]
 
     def _report(self) -> None:
         self._tell(self._pages, self._zero, self._bytes, self._left)

@@ -33,6 +33,7 @@ from protocol.messages import (
     MigrationPages,
     MigrationParams,
     MigrationPrepare,
+    MigrationPull,
     MigrationResult,
     MigrationState,
     MigrationWarm,
@@ -253,21 +254,11 @@ class SourceDriver(Driver):
         if prepared.ticket and self._address:
             try:
                 with trio.fail_after(DIAL_TIMEOUT):
-                    return await self._dial(prepared)
+                    return await _dial(self._address, prepared.ticket, seal=prepared.key_there, open=prepared.key_back)
             except (OSError, ValueError, trio.BrokenResourceError, trio.TooSlowError) as error:
                 why = error or "it takes too long"
                 log.info("%s no channel to %s, the link carries the pages: %s", self.tag, self._address, why)
         return await link.open_stream(MigrationPages(migration=self.machine.migration))
-
-    async def _dial(self, prepared: Prepared) -> Channel:
-        raw = await tickets.show(self._address, prepared.ticket)
-        try:
-            channel = Channel(raw, seal=prepared.key_there, open=prepared.key_back)
-            await channel.greet(first=False)
-        except BaseException:
-            await trio.aclose_forcefully(raw)
-            raise
-        return channel
 
     async def _send_round(self, effect: SendRound) -> None:
         assert self._sender is not None
@@ -468,9 +459,10 @@ class SourceDriver(Driver):
             push=lambda: self._pushing,
             tell=lambda *figures: self.feed(Served(*figures)),
             pulled=lambda: self.feed(Pulled()),
+            bucket=TokenBucket(self.params.bandwidth),
         )
 
-    async def pull(self, stream: LinkStream) -> None:
+    async def pull(self, opening: MigrationPull, stream: LinkStream) -> None:
         """Handler of the target's pull stream: ends with it. Memory that may still change is not given out."""
         if self.machine.phase not in (SourcePhase.SWITCH, SourcePhase.COMMIT, SourcePhase.FINISH, SourcePhase.SERVE):
             raise Refused("not_found", f"migration {self.machine.migration} is {self.machine.phase.value} here")
@@ -482,7 +474,26 @@ class SourceDriver(Driver):
                 raise Refused("conflict", "the guest is not paused here")
             self._view = self._view or guest.live.open_view()
             self._server = self._server or self._page_server(self._view)
-        await self._server.serve(stream)
+        if opening.ticket:
+            self._nursery.start_soon(self._serve_channel, self._server, opening)
+        await self._server.serve(stream, squeezed=opening.squeezed)
+
+    async def _serve_channel(self, server: PageServer, opening: MigrationPull) -> None:
+        """The same pull on a connection of its own, where the target can be dialled; the link carries it until then."""
+        known = self.host.peers.nodes().get(self.machine.target)
+        address = self._address or (known.link if known is not None else "")
+        try:
+            with trio.fail_after(DIAL_TIMEOUT):
+                channel = await _dial(address, opening.ticket, seal=opening.key_back, open=opening.key_there)
+        except (OSError, ValueError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            log.info("%s no channel to %s, the link carries the pull: %s", self.tag, address, error or "too slow")
+            return
+        try:
+            await server.serve(channel, squeezed=opening.squeezed)
+        except (CoreError, trio.BrokenResourceError) as error:
+            log.info("%s the pull's channel ended: %s", self.tag, error)
+        finally:
+            channel.abort("cancelled", "the pull is over")
 
     async def _keep_linked(self) -> None:
         """While the target lacks pages the link to it comes back as soon as it can."""
@@ -515,3 +526,15 @@ class SourceDriver(Driver):
             await self._server.close()
         async with guest.lock:
             await self.host.guests.discard(guest)
+
+
+async def _dial(address: str, ticket: bytes, *, seal: bytes, open: bytes) -> Channel:
+    """Raises OSError, ValueError (the address), trio.BrokenResourceError."""
+    raw = await tickets.show(address, ticket)
+    try:
+        channel = Channel(raw, seal=seal, open=open)
+        await channel.greet(first=False)
+    except BaseException:
+        await trio.aclose_forcefully(raw)
+        raise
+    return channel

@@ -59,7 +59,7 @@ class Unsqueezer:
         self._codec = zstandard.ZstdDecompressor()
         self._most = most
 
-    def unsqueeze(self, data: bytes | bytearray) -> bytes | bytearray:
+    def unsqueeze(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
         """The batch. Raises CoreDataError on what no source sends."""
         if bytes(data[:4]) != MAGIC:
             return data

@@ -6,6 +6,7 @@ answer meets it. After the end ``resumed_at`` is kept, so that a source that ask
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -360,9 +361,25 @@ class TargetDriver(Driver):
         self.feed(PullDone())
 
     async def _open_pull(self) -> LinkStream:
+        """A stream of the link, on which it begins at once; the source may come with a channel."""
         self.host.peers.hurry(self.machine.source)
         link = await self.host.peers.link(self.machine.source, LINK_TIMEOUT)
-        return await link.open_stream(MigrationPull(migration=self.machine.migration))
+        there, back = new_keys()
+
+        async def take(raw: trio.SocketStream) -> None:
+            async with raw:
+                channel = Channel(raw, seal=there, open=back)
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await channel.greet(first=True)
+                    if self._puller is not None and not self.finished.is_set():
+                        await self._puller.go_over(channel)
+
+        ticket = self.host.tickets.give(take)
+        return await link.open_stream(
+            MigrationPull(
+                migration=self.machine.migration, squeezed=True, ticket=ticket, key_there=there, key_back=back
+            )
+        )
 
     def _give_up_link(self) -> None:
         """The next connection is to use a new link: this one is broken, or may be and does not know."""

@@ -163,10 +163,18 @@ class MigrationPull(StreamOpen, frozen=True, kw_only=True):
     ["done"] when nothing is missing. The source's are batches as in ``migration.pages``: what was wanted, at once, with
     pages behind it; what is likely to be needed soon, and after COMMIT the others too, of which little may be under way
     at a time. It ends the stream when it has taken note of "done". Refused with not_found: it has no such pages
-    (any more)."""
+    (any more). With a ticket the source may come to the target with a channel (SPEC 11.6), on which the target then
+    begins anew."""
 
     method: ClassVar[str] = "migration.pull"
     migration: Id
+    squeezed: bool = False  # batches may be squeezed (SPEC 11.4)
+    ticket: Annotated[bytes, Meta(max_length=32)] = b""
+    key_there: Annotated[bytes, Meta(max_length=32)] = b""  # seals what the target sends on it
+    key_back: Annotated[bytes, Meta(max_length=32)] = b""
+
+    def __repr__(self) -> str:
+        return f"MigrationPull(migration={self.migration!r}, ...)"
 
 
 class TargetReady(Message, frozen=True, kw_only=True):

@@ -15,9 +15,10 @@ import trio.testing
 
 from node.core import CoreDataError
 from node.machine import Machine
+from node.migration.bucket import BURST_S, TokenBucket
 from node.migration.frames import FrameReader, framed
 from node.migration.pull import RELEASE_S, Puller
-from node.migration.serve import AHEAD, MOST_WINDOW, PageServer, Window
+from node.migration.serve import AHEAD, AROUND, ENTRY, MOST_WINDOW, PIECE, Ahead, PageServer, Window
 from node.ramview import PAGE, RamView
 from protocol.errors import RemoteError
 
@@ -283,3 +284,67 @@ async def test_a_source_that_cannot_be_told_is_left_to_the_coordinator(
         puller.release()
     assert RELEASE_S <= trio.current_time() - began < RELEASE_S + 5
     assert not pair.pulled.is_set()
+
+
+async def test_a_pull_goes_over_to_a_better_stream(pair: Pair) -> None:
+    """What the old one still carries is nobody's, also where its first words come late."""
+    pair.pushing = False
+    ended: list[str] = []
+
+    async def serve(name: str, stream: Stream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await pair.server.serve(stream, squeezed=True)
+        await stream.aclose()
+        ended.append(name)
+
+    async def connect() -> Any:
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(serve, "link", theirs)
+        return ours
+
+    async with trio.open_nursery() as nursery:
+        puller = Puller(pair.target.view, pair.target.machine.wanted_fd, connect)
+        nursery.start_soon(puller.run)
+        await trio.testing.wait_all_tasks_blocked()
+        late, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(serve, "late", theirs)
+        await trio.testing.wait_all_tasks_blocked()
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(serve, "channel", theirs)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(puller.go_over, ours)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == ["link"]
+        await late.send_all(HELLO)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == ["link", "late"]
+        pair.pushing = True
+        pair.server.poke()
+    assert ended == ["link", "late", "channel"]
+    assert puller.connections == 2
+    assert pair.target.bytes[:] == pair.source.bytes[:]
+
+
+def test_more_goes_ahead_of_a_guest_that_goes_on() -> None:
+    ahead = Ahead()
+    page, counts = 100, []
+    for _ in range(6):
+        counts.append(ahead.of(page))
+        page += 1 + counts[-1]
+        assert ahead.of(5000 + page * 3) == AROUND  # somewhere else meanwhile
+    assert counts == [8, 16, 32, 64, 64, 64]
+
+
+async def test_what_nobody_waits_for_keeps_to_the_bandwidth(pair: Pair, autojump_clock: trio.testing.MockClock) -> None:
+    rate = 1 << 20
+    pair.server = PageServer(
+        pair.source.view,
+        push=lambda: True,
+        tell=lambda *figures: pair.served.append(figures),
+        pulled=pair.pulled.set,
+        bucket=TokenBucket(rate),
+    )
+    began = trio.current_time()
+    await pair.pull()
+    size = sum(figures[2] for figures in pair.served)
+    assert trio.current_time() - began >= (size - 2 * PIECE * ENTRY) / rate - BURST_S
