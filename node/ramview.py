@@ -62,6 +62,12 @@ class RamView:
         """Dirty pages since the round began; an estimate while the guest runs."""
         return int(self._lib.wh_ramview_dirty_now(self._v))
 
+    def dirty(self) -> bytes:
+        """The same as a bitmap: one bit a page, in u64 words."""
+        out = bytearray(self._bitmap_bytes)
+        check(self._lib.wh_ramview_dirty(self._v, ffi.from_buffer("uint8_t[]", out, require_writable=True), len(out)))
+        return bytes(out)
+
     def track(self, on: bool) -> None:
         """Start (every present page counts as dirty) or stop dirty tracking."""
         check(self._lib.wh_ramview_track(self._v, on))

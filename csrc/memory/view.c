@@ -239,3 +239,16 @@ uint64_t wh_ramview_dirty_now(wh_ramview *v)
         n += (uint64_t)__builtin_popcountll(atomic_load_explicit(&v->share->dirty[i], memory_order_relaxed));
     return n;
 }
+
+int wh_ramview_dirty(wh_ramview *v, uint8_t *bitmap, size_t len)
+{
+    uint64_t tail = v->pages % 64 ? (1ull << v->pages % 64) - 1 : ~0ull;
+    if (len != v->words * sizeof *v->set)
+        return WH_E_INVAL;
+    for (uint64_t i = 0; i < v->words; i++) {
+        uint64_t bits = atomic_load_explicit(&v->share->dirty[i], memory_order_relaxed);
+        bits &= i + 1 == v->words ? tail : ~0ull;
+        memcpy(bitmap + i * sizeof bits, &bits, sizeof bits);
+    }
+    return WH_OK;
+}

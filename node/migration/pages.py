@@ -58,6 +58,17 @@ class _Packet(NamedTuple):
     seconds: float
 
 
+def framed(buffer: bytearray, size: int, squeezer: Squeezer | None) -> memoryview:
+    """The batch of so many bytes in ``buffer`` from 4 on as it goes: squeezed where that is worth it, its length in
+    front."""
+    batch = memoryview(buffer)[4 : 4 + size]
+    frame = squeezer.squeeze(batch) if squeezer is not None else batch
+    if isinstance(frame, bytes):
+        return memoryview(len(frame).to_bytes(4, "big") + frame)
+    buffer[:4] = size.to_bytes(4, "big")
+    return memoryview(buffer)[: 4 + size]
+
+
 class PageSender:
     """The source's end. ``bucket`` limits the rounds of a running guest: one that is paused is not kept waiting, unless
     it was paused for all of its pages (``send_round`` says). ``squeezer`` None: the target does not know frames."""
@@ -84,6 +95,8 @@ class PageSender:
             dirty = await trio.to_thread.run_sync(self._view.round, _ROUND_TIMEOUT_MS, limiter=limiter)
         stats = RoundStats(0, 0, 0)
         if kinds is not None:
+            if last and self._squeezer is not None:
+                self._squeezer = Squeezer()  # these are others than those before, in which nothing may have been found
             stats = await self._send_kinds(kinds, math.inf if last else self._first_pass)
         elif dirty:
             stats = await self._send_set(dirty)
@@ -106,9 +119,9 @@ class PageSender:
             batch = self._view.serve(self._buffers[0], 4, (), SMALL // PAGE, kinds=kinds)
             if not batch.data_pages and not batch.zero_pages:
                 break
-            self._buffers[0][:4] = batch.size.to_bytes(4, "big")
-            await self._send(memoryview(self._buffers[0])[: 4 + batch.size])
-            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + 4 + batch.size
+            data = framed(self._buffers[0], batch.size, self._squeezer)
+            await self._send(data)
+            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + len(data)
         return RoundStats(pages, zero, size)
 
     def end_round(self) -> None:
@@ -146,12 +159,7 @@ class PageSender:
         began = time.perf_counter()
         buffer = self._buffers[which]
         batch = self._view.pack(buffer, 4)
-        data = memoryview(buffer)[: 4 + batch.size]
-        frame = squeezer.squeeze(data[4:]) if squeezer is not None else data[4:]
-        if isinstance(frame, bytes):
-            data = memoryview(len(frame).to_bytes(4, "big") + frame)
-        else:
-            buffer[:4] = batch.size.to_bytes(4, "big")
+        data = framed(buffer, batch.size, squeezer)
         return _Packet(batch, data, time.perf_counter() - began)
 
     async def _pack_while_sending(self, which: int, ready: memoryview) -> _Packet:

@@ -25,8 +25,9 @@ from node.core import CoreDataError
 from node.migration.bucket import TokenBucket
 from node.migration.first import first_to_end
 from node.migration.frames import FrameReader
+from node.migration.pages import framed
 from node.migration.squeeze import Squeezer
-from node.ramview import EVERYTHING, SOON, RamView
+from node.ramview import EVERYTHING, LATER, RamView
 
 AHEAD = 64 << 10
 CALM_S = 0.03  # for so long behind a page that was waited for the rest goes in single pieces
@@ -214,7 +215,7 @@ class PageServer:
                 page, count = self._follow.pop()
                 more = await self._send_batch(stream, (page,), count)
             elif now >= self._bulk_at and likely and self._window.open:
-                likely = await self._send_batch(stream, (), PIECE, SOON)
+                likely = await self._send_batch(stream, (), PIECE, LATER)
             elif now >= self._bulk_at and more and self._push() and self._room():
                 more = await self._send_batch(stream, (), PIECE)
             else:
@@ -235,7 +236,7 @@ class PageServer:
         batch = self._view.serve(self._buffer, 4, wanted, most, kinds=kinds)
         if not batch.data_pages and not batch.zero_pages:
             return batch.more and kinds == EVERYTHING  # else: they are on their way already
-        data = self._framed(batch.size)
+        data = framed(self._buffer, batch.size, self._squeezer)  # too short for it to be worth a thread
         now = trio.current_time()
         self._window.sent(len(data), now)
         self._bulk_at = self._bucket.take(len(data), now)
@@ -247,15 +248,6 @@ class PageServer:
         if now - self._told >= TELL_S:
             self._report()
         return batch.more
-
-    def _framed(self, size: int) -> memoryview:
-        """The batch in the buffer as it goes; changing to a thread would take longer than squeezing it."""
-        batch = memoryview(self._buffer)[4 : 4 + size]
-        frame = self._squeezer.squeeze(batch) if self._squeezer is not None else batch
-        if isinstance(frame, bytes):
-            return memoryview(len(frame).to_bytes(4, "big") + frame)
-        self._buffer[:4] = size.to_bytes(4, "big")
-        return memoryview(self._buffer)[: 4 + size]
 
     def _report(self) -> None:
         self._tell(self._pages, self._zero, self._bytes, self._left)

@@ -21,7 +21,8 @@ from node.host import Host
 from node.migration.bucket import TokenBucket
 from node.migration.channel import Channel
 from node.migration.driver import Driver
-from node.migration.pages import PageSender, limiter
+from node.migration.hot import WATCH_S, HotPages
+from node.migration.pages import PageSender, RoundStats, limiter
 from node.migration.serve import PageServer
 from node.migration.squeeze import Squeezer
 from node.migration.throttle import Throttle
@@ -117,6 +118,7 @@ class SourceDriver(Driver):
         self._state = b""
         self._absent = b""
         self._paused_at = 0.0
+        self._hot: HotPages | None = None
         self._server: PageServer | None = None
         self._pushing = False  # pages that nobody asked for may go: the target runs, or will at once
         self._gone = False  # the ports of this copy are the target's
@@ -270,8 +272,9 @@ class SourceDriver(Driver):
         with self._copy:
             try:
                 if effect.likely:
-                    await self._name_recent()
-                stats = await self._sender.send_round(kinds=LATER if effect.likely else None)
+                    stats = await self._send_likely(began)
+                else:
+                    stats = await self._sender.send_round()
             except trio.BrokenResourceError as error:
                 self.feed(TargetLost(f"the page stream broke: {error}"))
                 return
@@ -282,6 +285,20 @@ class SourceDriver(Driver):
             await self._warm()
             done = RoundDone(stats.pages, stats.zero_pages, stats.size, seconds, self._view.dirty_now, tuple(curve))
             self.feed(done)
+
+    async def _send_likely(self, began: float) -> RoundStats:
+        """The short pass of a post-copy."""
+        assert self._sender is not None
+        assert self._view is not None
+        hot = HotPages(self._view)
+        await hot.settle()
+        await self._name_recent()
+        stats = await self._sender.send_round(kinds=LATER)
+        hot.rate = stats.size / max(trio.current_time() - began - WATCH_S, 1e-3)
+        await self._warm()
+        await hot.watch()
+        self._hot = hot
+        return stats
 
     async def _look(self, scope: trio.CancelScope, began: float, curve: list[tuple[float, int]]) -> None:
         """While a round is under way: how many pages are dirty by now, at times that double, and that it is alive."""
@@ -372,7 +389,11 @@ class SourceDriver(Driver):
         """What the guest will need first. A hint: nothing depends on it."""
         assert self._view is not None
         try:
-            self._view.first((await self.guest.live.call("recent"))["pages"])
+            needed, soon, later = (await self.guest.live.call("recent"))["pages"]
+            if self._hot is not None:
+                hot = int.from_bytes(needed, "little") | int.from_bytes(self._hot.hot(soon), "little")
+                needed = hot.to_bytes(len(needed), "little")
+            self._view.first((needed, soon, later))
         except CoreError as error:
             log.info("%s it is not known what was touched of late: %s", self.tag, error)
 

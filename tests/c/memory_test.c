@@ -96,6 +96,14 @@ static void test_rounds(void)
     wh_ram_mark_dirty_range(&p.ram, WH_RAM_BASE + 9 * WH_PAGE_SIZE, WH_PAGE_SIZE);
     wh_ram_mark_dirty_range(&p.ram, WH_RAM_BASE + 20 * WH_PAGE_SIZE, 0);
     CHECK(wh_ramview_dirty_now(p.view) == 3);
+    uint64_t bitmap[(PAGES + 63) / 64];
+    unsigned bits = 0;
+    CHECK(wh_ramview_dirty(p.view, (uint8_t *)bitmap, sizeof bitmap - 8) == WH_E_INVAL);
+    CHECK(wh_ramview_dirty(p.view, (uint8_t *)bitmap, sizeof bitmap) == WH_OK);
+    for (unsigned i = 0; i < sizeof bitmap / 8; i++)
+        bits += (unsigned)__builtin_popcountll(bitmap[i]);
+    CHECK(bits == 3);
+    CHECK(wh_ramview_dirty_now(p.view) == 3);
     atomic_store(&p.ram.share->dirty[PAGES / 64], ~0ull); /* bits beyond the last page are not believed */
     atomic_store(&p.ram.share->hart[1].parked, 1);
     CHECK(!wh_ramview_round(p.view, 0, &dirty) && dirty == 2 + 3 + PAGES % 64);
