@@ -3,7 +3,8 @@
  * Publication: the producer writes the record and then `head`; the consumer reads `head` and then the record. A record
  * and the skip mark before it are published by one store, so that a skip mark at the end of the published bytes is
  * damage. Sleeping is Dekker's handshake: the consumer stores need_kick and then loads head, the producer stores head
- * and then loads need_kick, all four sequentially consistent, so at least one of them sees the other.
+ * and then loads need_kick, all four sequentially consistent, so at least one of them sees the other. Waiting for room
+ * is the same the other way: need_room and tail.
  *
  * Trust: the size of the file is sealed, so the mapping never faults. Our own index lives in private memory. The other
  * side's index must be a multiple of 8 and within `capacity` of ours; each length is loaded once and must fit between
@@ -145,6 +146,25 @@ int wh_ring_reserve(wh_ring *r, uint32_t len, uint8_t **frame)
     return WH_OK;
 }
 
+/* Bytes that a record of this length takes at our position, with the skip before it. */
+static uint64_t needs(const wh_ring *r, uint32_t len)
+{
+    uint32_t to_end = WH_RING_CAPACITY - ((uint32_t)r->own & RING_MASK), record = record_bytes(len);
+    return (uint64_t)record + (record > to_end ? to_end : 0);
+}
+
+bool wh_ring_await_room(wh_ring *r, uint32_t len)
+{
+    if (atomic_load_explicit(&r->shared->attended, memory_order_relaxed) == 0)
+        return false;
+    atomic_store(&r->shared->need_room, 1);
+    uint64_t tail = atomic_load(&r->shared->tail);
+    if (distance_ok(r->own, tail) && WH_RING_CAPACITY - (r->own - tail) < needs(r, len))
+        return true;
+    atomic_store_explicit(&r->shared->need_room, 0, memory_order_relaxed);
+    return false;
+}
+
 void wh_ring_commit(wh_ring *r, const struct wh_vnet *todo, bool *kick)
 {
     *kick = false;
@@ -225,6 +245,22 @@ void wh_ring_consume(wh_ring *r)
     r->own += r->pending;
     r->pending = 0;
     atomic_store_explicit(&r->shared->tail, r->own, memory_order_release);
+}
+
+void wh_ring_attend(wh_ring *r, bool there)
+{
+    atomic_store(&r->shared->attended, there);
+}
+
+bool wh_ring_owes_room(wh_ring *r)
+{
+    atomic_store(&r->shared->tail, r->own); /* as consume has, but ordered before the look */
+    if (atomic_load(&r->shared->need_room) == 0)
+        return false;
+    uint64_t head = atomic_load_explicit(&r->shared->head, memory_order_relaxed);
+    if (distance_ok(head, r->own) && head - r->own > WH_RING_CAPACITY / 2)
+        return false; /* there is something left to consume, and then another look */
+    return atomic_exchange(&r->shared->need_room, 0) != 0;
 }
 
 bool wh_ring_sleep(wh_ring *r)

@@ -5,7 +5,8 @@
  * A memfd holds two rings behind one another: [0] guest to switch, [1] switch to guest. Each: one header page, then
  * `capacity` bytes (a power of two). A record is a little-endian u32 length of the frame, the 12 bytes of base/vnet.h,
  * then the frame, padded to 8 bytes; a record never wraps: length 0xffffffff means "skip to the start". head and tail
- * are free-running byte counts. The doorbell is an eventfd, rung only if the consumer had set need_kick. */
+ * are free-running byte counts. The doorbell is an eventfd, rung only if the consumer had set need_kick. A producer
+ * that finds the ring full may wait until the consumer rings back: pressure goes on to whoever fills the ring. */
 #ifndef WH_RING_H
 #define WH_RING_H
 
@@ -27,6 +28,10 @@ int wh_ring_put(wh_ring *r, const void *frame, uint32_t len, bool *kick);
  * it. Reserve again to give the room up. */
 int wh_ring_reserve(wh_ring *r, uint32_t len, uint8_t **frame);
 void wh_ring_commit(wh_ring *r, const struct wh_vnet *todo, bool *kick);
+/* After WH_E_FULL for a frame of len bytes. True: there is a consumer, and it rings the producer's own doorbell once
+ * half of the ring is free, or when it leaves: wait for that. False: reserve again, and if the ring is full still give
+ * the frame up: nobody reads. */
+bool wh_ring_await_room(wh_ring *r, uint32_t len);
 /* What the consumer has said it takes (WH_TAKES_*); a consumer that lies gets what it cannot read. */
 uint32_t wh_ring_takes(const wh_ring *r);
 /* Consumer. Peek gives the frame in place (valid until the next wh_ring_consume); the length is read once.
@@ -39,5 +44,10 @@ void wh_ring_consume(wh_ring *r);
 /* Consumer: ask for a kick; returns true when the ring is still empty after asking, so that it may sleep. */
 bool wh_ring_sleep(wh_ring *r);
 void wh_ring_wake(wh_ring *r); /* consumer: no kicks while it polls */
+/* Consumer: from now on it reads what comes, or it does not any more, and then it has to ring the producer's doorbell
+ * once. One that was killed is taken to come back. */
+void wh_ring_attend(wh_ring *r, bool there);
+/* Consumer, when it has consumed: true if the producer waits for room, there is enough, and it has to be rung. */
+bool wh_ring_owes_room(wh_ring *r);
 
 #endif

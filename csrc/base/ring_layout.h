@@ -14,6 +14,8 @@ struct wh_ring_shared {
     _Alignas(WH_CACHE_LINE) _Atomic uint64_t tail;      /* bytes ever consumed; the consumer writes it */
     _Alignas(WH_CACHE_LINE) _Atomic uint32_t need_kick; /* the consumer sets it, the producer takes it */
     _Alignas(WH_CACHE_LINE) _Atomic uint32_t takes;     /* WH_TAKES_*; the consumer writes it */
+    _Atomic uint32_t attended;                          /* 1: there is a consumer; it writes this */
+    _Alignas(WH_CACHE_LINE) _Atomic uint32_t need_room; /* the producer sets it, the consumer takes it */
 };
 
 struct wh_ring {

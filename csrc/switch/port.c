@@ -136,13 +136,31 @@ int wh_port_watch(wh_switch *s, struct wh_port *p, wh_error *err)
                             : wh_switch_watch(s, p->tap_fd, EPOLLIN, WH_TAG(WH_TAG_TAP, p->id));
     if (status)
         return wh_fail(err, WH_E_IO, p->is_ring ? "to_switch_event" : "tap_fd", "epoll: %s", strerror(errno));
-    if (p->is_ring)
+    if (p->is_ring) {
+        wh_ring_attend(p->from_guest, true);
         wh_port_activate(s, p); /* frames may wait since before the port existed */
+    }
     return WH_OK;
+}
+
+static void ring_bell(struct wh_port *p)
+{
+    uint64_t one = 1;
+    ssize_t n = write(p->out_event, &one, sizeof(one));
+    (void)n; /* EAGAIN: it is rung already */
+}
+
+/* Nobody reads what its guest sends any more: that shall not wait. */
+static void leave(struct wh_port *p)
+{
+    wh_ring_attend(p->from_guest, false);
+    ring_bell(p);
 }
 
 void wh_port_free(wh_switch *s, struct wh_port *p)
 {
+    if (p->is_ring)
+        leave(p);
     int fd = p->is_ring ? p->in_event : p->tap_fd;
     epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     for (struct wh_waiting *w; (w = wh_frameq_take(&p->waiting)); free(w))
@@ -185,6 +203,8 @@ void wh_port_fail(wh_switch *s, struct wh_port *p)
     if (p->down)
         return;
     p->down = true;
+    if (p->is_ring)
+        leave(p);
     WH_COUNT(s, p, drop_invalid);
     epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, p->is_ring ? p->in_event : p->tap_fd, NULL);
     wh_switch_tell(s, &(wh_switch_event){.kind = WH_SW_PORT_DOWN, .port = p->id, .vni = wh_forward_vni(p)});
@@ -219,7 +239,17 @@ bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct
     return accept_vnet(s, p, f, &todo);
 }
 
-static bool drain_ring(wh_switch *s, struct wh_port *p)
+/* Its guest's doorbell rings at the end of the turn. */
+static void touch(wh_switch *s, struct wh_port *p)
+{
+    if (p->touched)
+        return;
+    p->touched = true;
+    p->next_touched = s->touched;
+    s->touched = p;
+}
+
+static bool take_share(wh_switch *s, struct wh_port *p)
 {
     uint32_t bytes = 0;
     for (unsigned n = 0; n < SHARE_FRAMES && bytes < SHARE_BYTES; n++) {
@@ -239,6 +269,14 @@ static bool drain_ring(wh_switch *s, struct wh_port *p)
             wh_forward_from_port(s, p, &f);
     }
     return true;
+}
+
+static bool drain_ring(wh_switch *s, struct wh_port *p)
+{
+    bool more = take_share(s, p);
+    if (wh_ring_owes_room(p->from_guest))
+        touch(s, p);
+    return more;
 }
 
 /* One read: a frame, with what is to be done to it in the headroom where the TAP says so. False: counted. */
@@ -310,11 +348,8 @@ static bool to_ring(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
     memcpy(room, f->data, f->len);
     wh_frame_to_vnet(f, &todo);
     wh_ring_commit(p->to_guest, &todo, &kick);
-    if (kick && !p->touched) {
-        p->touched = true;
-        p->next_touched = s->touched;
-        s->touched = p;
-    }
+    if (kick)
+        touch(s, p);
     return true;
 }
 
@@ -404,8 +439,6 @@ void wh_port_kick_touched(wh_switch *s)
         struct wh_port *p = s->touched;
         s->touched = p->next_touched;
         p->touched = false;
-        uint64_t one = 1;
-        ssize_t n = write(p->out_event, &one, sizeof(one));
-        (void)n; /* EAGAIN: it is rung already */
+        ring_bell(p);
     }
 }

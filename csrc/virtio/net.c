@@ -1,9 +1,11 @@
 /* net: the virtio network device (virtio 1.3, section 5.1) between a guest and the switch's ring.
  *
- * Transmit is done in the notification itself: each frame goes into the guest-to-switch ring, and where the ring has no
- * room the frame is dropped and counted, as a wire would. Receive is done in poll: a frame stays in the switch-to-guest
- * ring until the driver has buffers for it, so that pressure reaches the switch, which drops when the ring is full.
- * While the driver is not there, frames that arrive are dropped here, so that it does not start with stale ones.
+ * Transmit is done in the notification itself: each frame goes into the guest-to-switch ring. Where the ring has no
+ * room frames stay in the driver's queue until the switch rings, so that a guest is slowed down to what the switch
+ * takes; with no switch at the other end they are dropped and counted, as a wire would. Receive is done in poll: a
+ * frame stays in the switch-to-guest ring until the driver has buffers for it, so that pressure reaches the switch,
+ * which drops when the ring is full. While the driver is not there, frames that arrive are dropped here, so that it
+ * does not start with stale ones.
  *
  * Checksums and segmentation are nobody's work here: what the driver left open goes to the switch as it is, and the
  * switch is told what the driver takes, so that the work is done where a frame leaves for somebody who needs it done.
@@ -60,8 +62,9 @@ static void net_poll(wh_device *d)
 {
     struct net *n = net_of(d);
     wh_net_receive(n);
+    n->turn++; /* they begin in turns: the first one may take all the room that there is */
     for (unsigned i = 0; i < n->max_pairs; i++) {
-        unsigned queue = wh_net_tx_queue(i);
+        unsigned queue = wh_net_tx_queue((n->turn + i) % n->max_pairs);
         if (wh_virtio_live(&n->v) && !wh_virtq_idle(&n->v.queue[queue], n->v.ram))
             wh_net_transmit(n, queue);
     }

@@ -47,6 +47,7 @@ struct net {
     uint16_t pairs;          /* what it uses */
     uint64_t guest_offloads; /* of NET_GUEST_OFFLOADS, what the driver has on; it begins with all that was negotiated */
     uint32_t takes;          /* WH_TAKES_*, as the switch was told */
+    unsigned turn;           /* of the transmit queues */
     wh_net_stats stats;
     wh_chain chain, first;
     wh_used used[WH_VIRTQ_MAX];

@@ -61,54 +61,70 @@ static bool may_ask(const struct net *n, const struct wh_vnet *todo)
     return wh_virtio_has(v, needs);
 }
 
-/* The frame goes from the guest's buffers into the ring's room. False: dropped. */
-static bool send_chain(struct net *n, const struct wh_vnet *todo, uint32_t len, bool *kick)
+enum sent { SENT, LOST, WAITS };
+
+/* The frame goes from the guest's buffers into the ring's room. */
+static enum sent send_chain(struct net *n, const struct wh_vnet *todo, uint32_t len, bool *kick)
 {
     uint8_t *room;
     if (n->damaged || len < FRAME_MIN || len > WH_RING_MAX_FRAME || !may_ask(n, todo))
-        return false;
+        return LOST;
     int status = wh_ring_reserve(n->tx, len, &room);
+    if (status == WH_E_FULL && n->gate == NULL) {
+        if (wh_ring_await_room(n->tx, len))
+            return WAITS;
+        status = wh_ring_reserve(n->tx, len, &room);
+    }
     if (status == WH_OK) {
         wh_chain_read(&n->chain, WH_VNET_BYTES, room, len);
         wh_ring_commit(n->tx, todo, kick);
     } else if (n->gate != NULL) {
-        return true; /* what becomes of it leaves no trace here */
+        return SENT; /* what becomes of it leaves no trace here */
     } else if (status == WH_E_FORMAT) {
         wh_net_link_down(n);
     }
-    return status == WH_OK;
+    return status == WH_OK ? SENT : LOST;
 }
 
-static void transmit_one(struct net *n, unsigned queue, bool *kick)
+/* False: the frame stays in the queue until the ring has room. */
+static bool transmit_one(struct net *n, unsigned queue, bool *kick)
 {
     struct wh_vnet todo;
     if (wh_chain_read(&n->chain, 0, &todo, WH_VNET_BYTES) != WH_VNET_BYTES) {
         wh_virtio_break(&n->v, "transmit buffer shorter than its header");
-        return;
+        return true;
     }
     uint32_t len = n->chain.out_bytes - WH_VNET_BYTES;
     bool ring_it = false;
     todo.flags &= WH_VNET_NEEDS_CSUM; /* a driver says nothing else (5.1.6.2) */
-    if (send_chain(n, &todo, len, &ring_it)) {
+    switch (send_chain(n, &todo, len, &ring_it)) {
+    case SENT:
         n->stats.tx_frames++;
         n->stats.tx_bytes += len;
         *kick |= ring_it;
-    } else {
+        break;
+    case LOST:
         n->stats.dropped++;
+        break;
+    case WAITS:
+        wh_virtq_unpop(&n->v.queue[queue], 1, n->chain.descs);
+        return false;
     }
     wh_virtio_push(&n->v, queue, &n->chain, 0);
+    return true;
 }
 
 void wh_net_transmit(struct net *n, unsigned queue)
 {
-    bool kick = false;
+    bool kick = false, waits = false;
     unsigned budget = n->v.queue[queue].num;
-    while (budget-- > 0 && wh_virtio_pop(&n->v, queue, &n->chain))
-        transmit_one(n, queue, &kick);
+    while (budget-- > 0 && !waits && wh_virtio_pop(&n->v, queue, &n->chain))
+        waits = !transmit_one(n, queue, &kick);
     wh_virtio_signal(&n->v, queue);
     if (kick)
         wh_virtio_ring_event(n->to_switch);
-    if (wh_virtio_live(&n->v) && !wh_virtq_idle(&n->v.queue[queue], n->v.ram))
+    /* The switch rings when there is room again. */
+    if (!waits && wh_virtio_live(&n->v) && !wh_virtq_idle(&n->v.queue[queue], n->v.ram))
         wh_virtio_kick(&n->v);
 }
 

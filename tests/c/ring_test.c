@@ -167,14 +167,55 @@ static void kicks(void)
     pair_close(&r);
 }
 
+/* A producer waits for room where somebody reads, and is rung once half of the ring is free. */
+static void room(void)
+{
+    struct pair r = pair_open(0);
+    static uint8_t frame[WH_RING_MAX_FRAME];
+    const uint8_t *got;
+    uint32_t len, count = 0;
+    bool kick;
+    while (wh_ring_put(r.p, frame, 1000, &kick) == WH_OK)
+        count++;
+    CHECK(!wh_ring_await_room(r.p, 1000)); /* nobody reads: give it up */
+    wh_ring_attend(r.c, true);
+    CHECK(wh_ring_await_room(r.p, 1000));
+    uint32_t read = 0;
+    for (; !wh_ring_owes_room(r.c); read++) {
+        CHECK(wh_ring_peek(r.c, &got, &len) == WH_OK);
+        wh_ring_consume(r.c);
+    }
+    CHECK(read >= count / 2 && read < count / 2 + 3 && !wh_ring_owes_room(r.c)); /* said once */
+    CHECK(!wh_ring_await_room(r.p, 1000));                                       /* there is room by now */
+    CHECK(!wh_ring_owes_room(r.c));
+    while (wh_ring_put(r.p, frame, 1000, &kick) == WH_OK)
+        ;
+    CHECK(wh_ring_await_room(r.p, 1000));
+    while (wh_ring_peek(r.c, &got, &len) == WH_OK)
+        wh_ring_consume(r.c);
+    r.p->shared->head = 12345; /* indexes that lie do not silence the bell of who waits */
+    CHECK(wh_ring_owes_room(r.c));
+    wh_ring_attend(r.c, false);
+    CHECK(!wh_ring_await_room(r.p, 1000));
+    pair_close(&r);
+}
+
 /* ---- two threads ---------------------------------------------------------------------------------------------------
  */
 
 struct run {
     wh_ring *p;
-    int bell;
+    int bell, room_bell;
     uint64_t frames;
+    uint64_t waits;
 };
+
+static bool rung(int bell)
+{
+    struct pollfd pfd = {bell, POLLIN, 0};
+    eventfd_t count;
+    return poll(&pfd, 1, 20000) == 1 && eventfd_read(bell, &count) == 0;
+}
 
 static void *produce(void *arg)
 {
@@ -185,17 +226,20 @@ static void *produce(void *arg)
         int status = wh_ring_put(r->p, frame, make(n, frame), &kick);
         if (status == WH_OK)
             n++;
-        else if (status == WH_E_FULL)
-            sched_yield();
-        else
+        else if (status != WH_E_FULL)
             return (void *)1;
+        else if (wh_ring_await_room(r->p, make(n, frame)) && !rung(r->room_bell))
+            return (void *)1;
+        else
+            r->waits++;
         if (kick && eventfd_write(r->bell, 1) != 0)
             return (void *)1;
     }
     return NULL;
 }
 
-/* The consumer sleeps on its bell whenever the ring is empty: a lost wake-up hangs, and the poll's limit tells. */
+/* The consumer sleeps on its bell whenever the ring is empty, the producer whenever it is full: a lost wake-up hangs,
+ * and the poll's limit tells. */
 static void two_threads(void)
 {
     const char *env = getenv("WHERRY_RING_FRAMES");
@@ -204,7 +248,11 @@ static void two_threads(void)
     r.c->shared = r.p->shared; /* one address for the checker; both mappings leak */
     r.c->data = r.p->data;
 #endif
-    struct run run = {r.p, eventfd(0, EFD_NONBLOCK), env ? strtoull(env, NULL, 10) : 300000};
+    struct run run = {.p = r.p,
+                      .bell = eventfd(0, EFD_NONBLOCK),
+                      .room_bell = eventfd(0, EFD_NONBLOCK),
+                      .frames = env ? strtoull(env, NULL, 10) : 300000};
+    wh_ring_attend(r.c, true);
     pthread_t t;
     void *result;
     CHECK(pthread_create(&t, NULL, produce, &run) == 0);
@@ -217,20 +265,21 @@ static void two_threads(void)
             CHECK(same(n, got, len));
             wh_ring_consume(r.c);
             n++;
-        } else {
+        }
+        if ((status != WH_OK || n % 64 == 0) && wh_ring_owes_room(r.c))
+            CHECK(eventfd_write(run.room_bell, 1) == 0);
+        if (status != WH_OK) {
             CHECK(status == WH_E_AGAIN);
             if (wh_ring_sleep(r.c)) {
-                struct pollfd pfd = {run.bell, POLLIN, 0};
-                eventfd_t count;
-                CHECK(poll(&pfd, 1, 20000) == 1);
-                CHECK(eventfd_read(run.bell, &count) == 0);
+                CHECK(rung(run.bell));
                 sleeps++;
             }
         }
     }
     CHECK(pthread_join(t, &result) == 0 && result == NULL);
-    CHECK(sleeps > 0);
+    CHECK(sleeps + run.waits > 0);
     close(run.bell);
+    close(run.room_bell);
 #ifdef __SANITIZE_THREAD__
     wh_ring_unmap(r.p);
     free(r.c);
@@ -388,6 +437,7 @@ int main(void)
     fills_and_drains();
     directions_and_remap();
     kicks();
+    room();
     lying_producer();
     lying_at_the_end();
     lying_consumer();

@@ -134,6 +134,53 @@ static void full_ring(void)
     nic_close(&a), nic_close(&b);
 }
 
+static bool bell_rings(struct nic *n)
+{
+    struct pollfd fd = {n->to_guest, POLLIN, 0};
+    uint64_t count;
+    return poll(&fd, 1, DEADLINE_MS) == 1 && read(n->to_guest, &count, 8) == 8;
+}
+
+/* A guest that sends as fast as it can and waits when its ring is full loses nothing of it on the way in, and is told
+ * when its port goes while it waits. */
+static void sender_waits(void)
+{
+    enum { FRAMES = 40000 }; /* four rings */
+    struct nic a;
+    wh_switch *sw;
+    uint32_t waits = 0;
+    uint8_t frame[64] = {0};
+    wh_switch_config config = {.node_id = 1, .udp_fd = -1};
+    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    nic_open(&a, 1);
+    memcpy(frame, everybody, 6), memcpy(frame + 6, a.mac, 6);
+    for (uint32_t sent = 0; sent < FRAMES;) {
+        bool kick = false;
+        uint64_t one = 1;
+        int status = wh_ring_put(a.tx, frame, sizeof(frame), &kick);
+        if (kick)
+            CHECK(write(a.to_switch, &one, 8) == 8);
+        if (status == WH_OK)
+            sent++;
+        else if (waits == 0) { /* full, and nobody there yet */
+            CHECK(!wh_ring_await_room(a.tx, sizeof(frame)) && waits++ == 0);
+            CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK);
+        } else if (wh_ring_await_room(a.tx, sizeof(frame)) && ++waits && !bell_rings(&a))
+            break;
+    }
+    WAIT_FOR(port_counters(sw, 1).rx_frames == FRAMES);
+    wh_switch_lock(sw); /* it takes nothing now */
+    bool kick;
+    while (wh_ring_put(a.tx, frame, sizeof(frame), &kick) == WH_OK)
+        ;
+    CHECK(wh_ring_await_room(a.tx, sizeof(frame)));
+    wh_switch_unlock(sw);
+    CHECK(wh_switch_port_del(sw, 1) == WH_OK);
+    CHECK(bell_rings(&a) && !wh_ring_await_room(a.tx, sizeof(frame)));
+    wh_switch_free(sw);
+    nic_close(&a);
+}
+
 static void learned_cap_and_age(void)
 {
     struct nic a;
@@ -234,6 +281,7 @@ int main(void)
     lying_ring();
     lying_consumer();
     full_ring();
+    sender_waits();
     learned_cap_and_age();
     bad_calls();
     return finish("switch");

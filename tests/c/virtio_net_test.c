@@ -172,6 +172,84 @@ static void full_ring_drops(void)
     net_close(&g);
 }
 
+/* The switch takes the oldest frame and rings if the device waits for room, as the switch does. */
+static bool switch_takes(struct guest *g, uint32_t len, unsigned seed)
+{
+    struct net_side *s = g->user;
+    expect_frame(g, len, seed);
+    bool owes = wh_ring_owes_room(s->from_guest);
+    if (owes)
+        CHECK_EQ(eventfd_write(s->to_guest, 1), 0);
+    return owes;
+}
+
+static uint16_t offer_frame(struct guest *g, uint32_t len, unsigned seed)
+{
+    uint64_t off = guest_buffer(g, HDR + len);
+    memset(at(g, off), 0, HDR);
+    pattern(at(g, off + HDR), len, seed);
+    const struct part p = {off, HDR + len, 0};
+    return add_chain(g, TX, &p, 1);
+}
+
+/* Where the switch is there frames wait in the driver's queue while the ring is full; none is lost, and none overtakes.
+ */
+static void full_ring_waits(void)
+{
+    struct guest g;
+    struct net_side s;
+    wh_net_stats stats;
+    enum { WAITING = 40 };
+    uint16_t heads[WAITING];
+    net_open(&g, &s, false);
+    guest_start(&g, WH_VIRTIO_F_EVENT_IDX, 2, 64);
+    wh_ring_attend(s.from_guest, true);
+    for (unsigned i = 0; i < RING_FITS; i++)
+        transmit(&g, FITTING, i, true, 1);
+    for (unsigned i = 0; i < WAITING; i++) {
+        heads[i] = offer_frame(&g, FITTING, RING_FITS + i);
+        kick(&g, TX);
+        expect_no_used(&g, TX);
+    }
+    guest_poll(&g);
+    CHECK_EQ(guest_poll(&g), 0); /* nor does it ask itself again and again */
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.tx_frames, RING_FITS);
+    CHECK_EQ(stats.dropped, 0);
+    unsigned taken = 0;
+    while (!switch_takes(&g, FITTING, taken++))
+        CHECK(taken < RING_FITS);
+    CHECK(guest_poll(&g) > 0);
+    for (unsigned i = 0; i < WAITING; i++)
+        expect_used(&g, TX, heads[i], 0);
+    for (; taken < RING_FITS + WAITING; taken++)
+        CHECK(!switch_takes(&g, FITTING, taken));
+    net_close(&g);
+}
+
+/* The switch goes while frames wait for it: they are dropped and counted. */
+static void switch_leaves(void)
+{
+    struct guest g;
+    struct net_side s;
+    wh_net_stats stats;
+    net_open(&g, &s, false);
+    guest_start(&g, 0, 2, 64);
+    wh_ring_attend(s.from_guest, true);
+    for (unsigned i = 0; i < RING_FITS; i++)
+        transmit(&g, FITTING, i, true, 1);
+    uint16_t head = offer_frame(&g, FITTING, 1);
+    kick(&g, TX);
+    expect_no_used(&g, TX);
+    wh_ring_attend(s.from_guest, false);
+    CHECK_EQ(eventfd_write(s.to_guest, 1), 0);
+    CHECK(guest_poll(&g) > 0);
+    expect_used(&g, TX, head, 0);
+    wh_virtio_net_get_stats(g.dev, &stats);
+    CHECK_EQ(stats.dropped, 1);
+    net_close(&g);
+}
+
 static uint16_t give_buffer(struct guest *g, uint32_t len, uint64_t *off)
 {
     *off = guest_buffer(g, len);
@@ -629,6 +707,8 @@ int main(void)
     transmits(true);
     doorbell();
     full_ring_drops();
+    full_ring_waits();
+    switch_leaves();
     receives(false);
     receives(true);
     back_pressure();
