@@ -73,9 +73,13 @@ class RamView:
         check(self._lib.wh_ramview_track(self._v, on))
 
     def remember(self, pages: int) -> None:
-        """Keep copies of so many pages that are packed, so that of those only changes are sent again; 0: none. Until
-        tracking begins anew or ends."""
+        """Keep marks (1 KiB each) of so many pages that are packed, so that of those only changes are sent again; 0:
+        none. Until tracking begins anew or ends."""
         check(self._lib.wh_ramview_remember(self._v, pages))
+
+    def fills(self, on: bool) -> None:
+        """Pages of one word go by that word: the other end knows it."""
+        check(self._lib.wh_ramview_fills(self._v, on))
 
     def round(self, timeout_ms: int = 1000) -> int:
         """Begin a round; pages in its set. Raises CoreTimeout when a hart did not answer (the set is kept)."""

@@ -16,3 +16,13 @@ bool wh_extent_next(int fd, uint64_t pages, uint64_t pfn, uint64_t *first, uint6
         *end = pages;
     return *first < *end;
 }
+
+bool wh_extent_hole(wh_extent *x, int fd, uint64_t pages, uint64_t pfn)
+{
+    if (pfn < x->from || pfn >= x->end) {
+        x->from = pfn;
+        if (!wh_extent_next(fd, pages, pfn, &x->first, &x->end))
+            x->first = x->end = pages;
+    }
+    return pfn < x->first;
+}

@@ -9,4 +9,11 @@
  */
 bool wh_extent_next(int fd, uint64_t pages, uint64_t pfn, uint64_t *first, uint64_t *end);
 
+/* What is known of the file around the page that was looked at last: [from, first) is a hole, [first, end) is there.
+ * Begins with zeros. It may be older than what was written since, which costs time and never data. */
+typedef struct wh_extent {
+    uint64_t from, first, end;
+} wh_extent;
+bool wh_extent_hole(wh_extent *x, int fd, uint64_t pages, uint64_t pfn);
+
 #endif

@@ -1,19 +1,16 @@
-/* Batches of pages: what the source of a migration packs and its target unpacks.
+/* Batches of pages: what the source of a migration packs.
  *
- * A batch is a msgpack array of [first_pfn, count, nil] for runs of zero pages, [pfn, 1, bin(4096)] for one page of
- * data and [pfn, 1, bin(delta)] for what changed in a page that was sent before (delta.h). The array's header always
- * takes five bytes (array 32), so that its count is filled in at the end. */
-#include "memory/delta.h"
+ * A batch is a msgpack array of [first_pfn, count, nil] for runs of zero pages, [first_pfn, count, word] for runs of
+ * pages that are one 64-bit word over and over (what Linux leaves of its initial RAM disk is), [pfn, 1, bin(4096)] for
+ * one page of data and [pfn, 1, bin(delta)] for what changed in a page that was sent before (delta.h). The array's
+ * header always takes five bytes (array 32), so that its count is filled in at the end. */
 #include "memory/extent.h"
 #include "memory/view.h"
 #include "state/state.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 bool wh_page_is_zero(const uint8_t *page)
 {
@@ -42,24 +39,31 @@ uint64_t wh_view_next_set(const wh_ramview *v, uint64_t pfn)
     return word * 64 + (uint64_t)__builtin_ctzll(bits);
 }
 
-/* What is known of the file around the page that is looked at: [from, first) is a hole, [first, end) is there. */
-struct extent {
-    uint64_t from, first, end;
-};
-
-static bool is_hole(const wh_ramview *v, struct extent *x, uint64_t pfn)
+/* The page is one word over and over. */
+static bool is_filled(const uint8_t *page, uint64_t *word)
 {
-    if (pfn < x->from || pfn >= x->end) {
-        x->from = pfn;
-        if (!wh_extent_next(v->ram_fd, v->pages, pfn, &x->first, &x->end))
-            x->first = x->end = v->pages;
+    uint64_t first;
+    memcpy(&first, page, sizeof first);
+    if (memcmp(page, page + sizeof first, sizeof first) != 0)
+        return false; /* nearly all end here */
+    for (unsigned i = 0; i < WH_PAGE_SIZE; i += 256) {
+        uint64_t w[32], other = 0;
+        memcpy(w, page + i, sizeof w);
+        for (unsigned k = 0; k < 32; k++)
+            other |= w[k] ^ first;
+        if (other)
+            return false;
     }
-    return pfn < x->first;
+    *word = first;
+    return true;
 }
 
-static bool reads_zero(const wh_ramview *v, struct extent *x, uint64_t pfn)
+/* The page needs no data of its own: zeros, or a fill where the other end knows those. */
+static bool reads_filled(wh_ramview *v, uint64_t pfn, uint64_t *word)
 {
-    return is_hole(v, x, pfn) || wh_page_is_zero(v->host + (pfn << WH_PAGE_SHIFT));
+    *word = 0;
+    return wh_extent_hole(&v->extent, v->ram_fd, v->pages, pfn) ||
+           (is_filled(v->host + (pfn << WH_PAGE_SHIFT), word) && (v->fills || !*word));
 }
 
 static void take_bit(wh_ramview *v, uint64_t pfn)
@@ -87,23 +91,36 @@ void wh_batch_put_count(uint8_t *header, uint32_t entries)
         header[1 + i] = (uint8_t)(entries >> (24 - 8 * i));
 }
 
+static uint64_t marks_bytes(const wh_ramview *v)
+{
+    return v->pages * WH_MARKS * sizeof *v->marks;
+}
+
+int wh_ramview_fills(wh_ramview *v, int on)
+{
+    v->fills = on != 0;
+    return WH_OK;
+}
+
 int wh_ramview_remember(wh_ramview *v, uint64_t pages)
 {
-    if (v->sent)
-        munmap(v->sent, v->pages << WH_PAGE_SHIFT);
+    if (v->marks)
+        munmap(v->marks, marks_bytes(v));
     free(v->known);
-    v->sent = NULL;
+    v->marks = NULL;
     v->known = NULL;
     v->may_keep = pages;
     if (!pages)
         return WH_OK;
-    void *sent = mmap(NULL, v->pages << WH_PAGE_SHIFT, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    v->sent = sent == MAP_FAILED ? NULL : sent;
-    if (v->sent)
-        (void)madvise(v->sent, v->pages << WH_PAGE_SHIFT, MADV_HUGEPAGE); /* most of it will be taken, in order */
+    if (wh_delta_key_draw(&v->key))
+        return WH_E_IO;
+    void *marks =
+        mmap(NULL, marks_bytes(v), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    v->marks = marks == MAP_FAILED ? NULL : marks;
+    if (v->marks)
+        (void)madvise(v->marks, marks_bytes(v), MADV_HUGEPAGE); /* most of it will be taken, in order */
     v->known = calloc(v->words, sizeof *v->known);
-    if (v->sent && v->known)
+    if (v->marks && v->known)
         return WH_OK;
     (void)wh_ramview_remember(v, 0);
     return WH_E_NOMEM;
@@ -117,6 +134,18 @@ static void forget(wh_ramview *v, uint64_t pfn, uint64_t count)
     }
 }
 
+static void put_fill(wh_writer *w, uint64_t pfn, uint64_t count, uint64_t word)
+{
+    if (!word) {
+        wh_batch_put(w, pfn, count, NULL);
+        return;
+    }
+    wh_put_array(w, 3);
+    wh_put_uint(w, pfn);
+    wh_put_uint(w, count);
+    wh_put_uint(w, word);
+}
+
 static void put_bytes(wh_writer *w, uint64_t pfn, const uint8_t *data, size_t len)
 {
     wh_put_array(w, 3);
@@ -125,28 +154,25 @@ static void put_bytes(wh_writer *w, uint64_t pfn, const uint8_t *data, size_t le
     wh_put_bin(w, data, len);
 }
 
-/* The guest may be writing: what is remembered is what goes out, and only that is looked at. False: nothing changed. */
+/* The guest may be writing: what goes out is what is marked, never the page itself. False: nothing changed. */
 static bool put_page(wh_ramview *v, wh_writer *w, uint64_t pfn)
 {
     const uint8_t *page = v->host + (pfn << WH_PAGE_SHIFT);
-    uint8_t *sent = v->sent ? v->sent + (pfn << WH_PAGE_SHIFT) : NULL;
-    if (sent && v->known[pfn / 64] >> pfn % 64 & 1) {
+    uint64_t *marks = v->marks ? v->marks + pfn * WH_MARKS : NULL, bit = 1ull << pfn % 64;
+    if (marks && v->known[pfn / 64] & bit) {
         uint8_t now[WH_PAGE_SIZE], delta[WH_DELTA_MAX];
         memcpy(now, page, sizeof now);
-        size_t len = wh_delta_make(sent, now, delta);
-        if (len == 0)
-            return false;
-        memcpy(sent, now, sizeof now);
-        put_bytes(w, pfn, len == SIZE_MAX ? sent : delta, len == SIZE_MAX ? WH_PAGE_SIZE : len);
-        return true;
-    }
-    if (sent && v->may_keep) {
-        v->may_keep--;
-        v->known[pfn / 64] |= 1ull << pfn % 64;
-        memcpy(sent, page, WH_PAGE_SIZE);
-        page = sent;
+        size_t len = wh_delta_make(&v->key, marks, now, delta);
+        if (len)
+            put_bytes(w, pfn, len == SIZE_MAX ? now : delta, len == SIZE_MAX ? WH_PAGE_SIZE : len);
+        return len != 0;
     }
     put_bytes(w, pfn, page, WH_PAGE_SIZE);
+    if (marks && v->may_keep && !w->status) {
+        v->may_keep--;
+        v->known[pfn / 64] |= bit;
+        wh_delta_mark(&v->key, w->data + w->len - WH_PAGE_SIZE, marks);
+    }
     return true;
 }
 
@@ -161,16 +187,16 @@ int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
     wh_writer w;
     wh_writer_fixed(&w, buf, cap);
     w.len = WH_BATCH_HEADER;
-    struct extent x = {0, 0, 0};
     uint32_t entries = 0;
     uint64_t pfn = wh_view_next_set(v, v->cursor);
     while (pfn < v->pages && cap - w.len >= WH_ENTRY_MAX) {
-        if (reads_zero(v, &x, pfn)) {
+        uint64_t word, next;
+        if (reads_filled(v, pfn, &word)) {
             uint64_t first = pfn;
             do
                 take_bit(v, pfn++);
-            while (pfn < v->pages && wh_view_next_set(v, pfn) == pfn && reads_zero(v, &x, pfn));
-            wh_batch_put(&w, first, pfn - first, NULL);
+            while (pfn < v->pages && wh_view_next_set(v, pfn) == pfn && reads_filled(v, pfn, &next) && next == word);
+            put_fill(&w, first, pfn - first, word);
             forget(v, first, pfn - first);
             out->zero_pages += pfn - first;
             entries++;
@@ -186,85 +212,4 @@ int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
     out->bytes = w.len;
     out->more = pfn < v->pages;
     return w.status;
-}
-
-int wh_page_put_zero(wh_ramview *v, uint64_t pfn, uint64_t count)
-{
-    uint64_t end = pfn + count, first, stop;
-    while (pfn < end && wh_extent_next(v->ram_fd, v->pages, pfn, &first, &stop) && first < end) {
-        stop = stop < end ? stop : end;
-        if (fallocate(v->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first << WH_PAGE_SHIFT),
-                      (off_t)((stop - first) << WH_PAGE_SHIFT)))
-            return WH_E_IO;
-        pfn = stop;
-    }
-    return WH_OK;
-}
-
-/* Writing a new page through the file is 1.3 to 2 times as fast as faulting it in, which would clear it first; a page
- * that is there takes a plain copy. The extent may be older than what this batch did: that costs time, never data. */
-static int put_data(wh_ramview *v, struct extent *x, uint64_t pfn, const uint8_t *page)
-{
-    if (!is_hole(v, x, pfn))
-        memcpy(v->host + (pfn << WH_PAGE_SHIFT), page, WH_PAGE_SIZE);
-    else if (pwrite(v->ram_fd, page, WH_PAGE_SIZE, (off_t)(pfn << WH_PAGE_SHIFT)) != WH_PAGE_SIZE)
-        return WH_E_IO;
-    return WH_OK;
-}
-
-int wh_batch_get(const wh_ramview *v, wh_reader *r, wh_page_entry *e)
-{
-    if (wh_get_array(r) != 3)
-        return WH_E_FORMAT;
-    e->pfn = wh_get_uint(r);
-    e->count = wh_get_uint(r);
-    e->len = 0;
-    bool zero = wh_get_nil(r);
-    e->page = zero ? NULL : wh_get_bin(r, &e->len);
-    if (r->status || !e->count || e->pfn >= v->pages || e->count > v->pages - e->pfn)
-        return WH_E_FORMAT;
-    if (zero)
-        return WH_OK;
-    return e->count == 1 && (e->len == WH_PAGE_SIZE || wh_delta_valid(e->page, e->len)) ? WH_OK : WH_E_FORMAT;
-}
-
-static int unpack_entry(wh_ramview *v, wh_reader *r, struct extent *x, bool apply, wh_batch_info *out)
-{
-    wh_page_entry e;
-    int status = wh_batch_get(v, r, &e);
-    if (status)
-        return status;
-    *(e.page ? &out->data_pages : &out->zero_pages) += e.count;
-    if (!apply)
-        return WH_OK;
-    if (!e.page)
-        return wh_page_put_zero(v, e.pfn, e.count);
-    if (e.len == WH_PAGE_SIZE)
-        return put_data(v, x, e.pfn, e.page);
-    wh_delta_apply(v->host + (e.pfn << WH_PAGE_SHIFT), e.page, e.len);
-    return WH_OK;
-}
-
-/* Twice over the batch: a damaged one must leave no page changed. */
-int wh_ramview_unpack(wh_ramview *v, const uint8_t *buf, size_t len, wh_batch_info *out, wh_error *err)
-{
-    for (int apply = 0; apply < 2; apply++) {
-        memset(out, 0, sizeof *out);
-        out->bytes = len;
-        struct extent x = {0, 0, 0};
-        wh_reader r;
-        wh_reader_init(&r, buf, len);
-        uint32_t entries = wh_get_array(&r);
-        int status = r.status;
-        for (uint32_t i = 0; i < entries && !status; i++) {
-            status = unpack_entry(v, &r, &x, apply != 0, out);
-            if (status == WH_E_IO)
-                return wh_fail(err, status, "pages", "the host refused: %s", strerror(errno));
-        }
-        if (status || r.p != r.end) {
-            memset(out, 0, sizeof *out);
-            return wh_fail(err, WH_E_FORMAT, "pages", "damaged batch of %zu bytes", len);
-        }
-    }
-    return WH_OK;
 }

@@ -226,6 +226,7 @@ int wh_ramview_round(wh_ramview *v, int timeout_ms, uint64_t *dirty)
         v->first = false;
     }
     v->left = v->cursor = 0;
+    v->extent = (wh_extent){0, 0, 0};
     for (uint64_t i = 0; i < v->words; i++)
         v->left += (uint64_t)__builtin_popcountll(v->set[i]);
     *dirty = v->left;

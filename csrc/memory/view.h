@@ -2,6 +2,8 @@
 #ifndef WH_VIEW_H
 #define WH_VIEW_H
 
+#include "memory/delta.h"
+#include "memory/extent.h"
 #include "memory/memory.h"
 
 #define WH_SHARE_MAGIC   0x6572616873687721ull
@@ -24,9 +26,12 @@ struct wh_ramview {
     uint64_t push;               /* post-copy's source: where pages that nobody asked for go on */
     uint64_t *likely[WH_FIRSTS]; /* before these: pages that will be asked for soon; NULL: none are known */
     uint64_t *asked;             /* post-copy's target: wanted pages that were reported; NULL until the first */
-    uint8_t *sent;               /* wh_ramview_remember: pages as they were sent last; NULL: none */
-    uint64_t *known;             /* which of them are, one bit per page */
+    uint64_t *marks;             /* wh_ramview_remember: of pages as they were sent last, WH_MARKS each; NULL: none */
+    uint64_t *known;             /* which pages have some, one bit per page */
     uint64_t may_keep;
+    wh_delta_key key; /* of the marks */
+    bool fills;       /* the other end knows fills */
+    wh_extent extent; /* what pack knows of the file in this round: a hole that is filled later is dirty */
 };
 
 struct wh_writer;
@@ -36,8 +41,9 @@ struct wh_reader;
 #define WH_ENTRY_MAX    (1u + 9u + 9u + 3u + WH_PAGE_SIZE) /* array header, pfn, count, bin header, page */
 typedef struct wh_page_entry {
     uint64_t pfn, count;
-    const uint8_t *page; /* NULL: zeros */
+    const uint8_t *page; /* NULL: `fill` over and over */
     size_t len;          /* of it; less than a page: a delta (delta.h) */
+    uint64_t fill;
 } wh_page_entry;
 void wh_batch_put(struct wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page); /* NULL: zeros */
 void wh_batch_put_count(uint8_t *header, uint32_t entries);

@@ -22,12 +22,19 @@ KEY_BYTES: Final = 32
 RECORD: Final = 256 << 10
 GREETING: Final = b"wherry-1"
 _TAG: Final = 16
+_LENGTH: Final = 4
+_AHEAD: Final = 4096  # bytes of the next record that may be received with one
 _BUFFER: Final = 4 << 20  # asked of the kernel for each way: a target that is busy placing must not stop the wire
 
 
 def new_keys() -> tuple[bytes, bytes]:
     """From the source to the target, and back."""
     return secrets.token_bytes(KEY_BYTES), secrets.token_bytes(KEY_BYTES)
+
+
+def sealed_size(size: int) -> int:
+    """Bytes of the records of so many bytes."""
+    return size + -(-size // RECORD) * (_LENGTH + _TAG)
 
 
 class Channel:
@@ -38,7 +45,8 @@ class Channel:
         self._raw = raw
         self._seal, self._open = AESGCM(seal), AESGCM(open)
         self._sent = self._received = 0
-        self._buffer = bytearray()
+        self._buffer = bytearray(_LENGTH + RECORD + _TAG + _AHEAD)
+        self._have = 0
         self._ended = False
         for option in (trio.socket.SO_SNDBUF, trio.socket.SO_RCVBUF):
             raw.setsockopt(trio.socket.SOL_SOCKET, option, _BUFFER)
@@ -46,57 +54,80 @@ class Channel:
     async def greet(self, *, first: bool) -> None:
         """Before anything else; ``first`` at the target. Raises trio.BrokenResourceError."""
         if first:
-            await self._send(memoryview(GREETING))
+            await self.send_all(GREETING)
         if await self.receive_some() != GREETING:
             raise trio.BrokenResourceError("the other end did not greet")
         if not first:
-            await self._send(memoryview(GREETING))
+            await self.send_all(GREETING)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Seal and send."""
-        view = memoryview(data)
-        for start in range(0, len(view), RECORD):
-            await self._send(view[start : start + RECORD])
+        await self.send_sealed(self.seal(data, bytearray(sealed_size(len(data)))))
 
     async def send_eof(self) -> None:
         """Nothing more comes from this end."""
-        await self._send(memoryview(b""))
+        into = bytearray(_LENGTH + _TAG)
+        self._record(memoryview(b""), memoryview(into))
+        await self.send_sealed(into)
 
-    async def _send(self, data: memoryview) -> None:
-        sealed = self._seal.encrypt(self._sent.to_bytes(12, "big"), data, None)
-        self._sent += 1
+    def seal(self, data: bytes | bytearray | memoryview, into: bytearray) -> memoryview:
+        """``data`` as records, at the beginning of ``into`` (:func:`sealed_size` bytes or more), to be sent in the
+        order in which they were sealed. For a thread: the GIL is released meanwhile, the wire need not wait for it."""
+        view, out, end = memoryview(data), memoryview(into), 0
+        for start in range(0, len(view), RECORD):
+            end += self._record(view[start : start + RECORD], out[end:])
+        return out[:end]
+
+    async def send_sealed(self, records: bytes | bytearray | memoryview) -> None:
+        """What :meth:`seal` gave, or a part of it."""
         try:
-            await self._raw.send_all(len(sealed).to_bytes(4, "big") + sealed)
+            await self._raw.send_all(records)
         except trio.ClosedResourceError:
             raise trio.BrokenResourceError("the channel was closed here") from None
+
+    def _record(self, data: memoryview, out: memoryview) -> int:
+        """Bytes of it."""
+        length = len(data) + _TAG
+        out[:_LENGTH] = length.to_bytes(_LENGTH, "big")
+        self._seal.encrypt_into(self._sent.to_bytes(12, "big"), data, None, out[_LENGTH : _LENGTH + length])
+        self._sent += 1
+        return _LENGTH + length
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The next record, whole, whatever ``max_bytes`` says; empty at the end."""
         if self._ended:
             return b""
-        length = int.from_bytes(await self._take(4), "big")
+        await self._fill(_LENGTH)
+        length = int.from_bytes(self._buffer[:_LENGTH], "big")
         if not _TAG <= length <= RECORD + _TAG:
             raise trio.BrokenResourceError(f"a record of {length} bytes")
+        end = _LENGTH + length
+        await self._fill(end)
         try:
-            data = self._open.decrypt(self._received.to_bytes(12, "big"), await self._take(length), None)
+            with memoryview(self._buffer)[_LENGTH:end] as sealed:
+                data = self._open.decrypt(self._received.to_bytes(12, "big"), sealed, None)
         except InvalidTag:
             raise trio.BrokenResourceError("a record that the other end did not seal") from None
         self._received += 1
         self._ended = not data
+        self._buffer[: self._have - end] = self._buffer[end : self._have]
+        self._have -= end
         return data
 
-    async def _take(self, count: int) -> bytes:
-        while len(self._buffer) < count:
+    async def _fill(self, count: int) -> None:
+        """At least so many bytes of the connection stand in the buffer; not many more, for what is behind this record
+        is moved to the front."""
+        while self._have < count:
             try:
-                data = await self._raw.receive_some(RECORD)
+                with memoryview(self._buffer)[self._have : max(count, self._have + _AHEAD)] as room:
+                    got = await self._raw.socket.recv_into(room)
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
             except trio.ClosedResourceError:
                 raise trio.BrokenResourceError("the channel was closed here") from None
-            if not data:
+            if not got:
                 raise trio.BrokenResourceError("the connection was closed")
-            self._buffer += data
-        taken = bytes(memoryview(self._buffer)[:count])
-        del self._buffer[:count]
-        return taken
+            self._have += got
 
     def abort(self, code: str, message: str) -> None:
         """Close at once; who waits on it, here or there, is told that it is broken."""

@@ -4,15 +4,15 @@ A batch is prefixed with its length (u32 BE). An empty one ends a round and is a
 before it lies in the target's RAM. The last round ends with the stream's end and is not answered: the guest stands
 still, and the target says that all is there when it says that it could run.
 
-While one batch is on the wire the next is packed in a worker thread, so that wire and processor both work; the threads
-have a limiter of their own, for a migration must not keep the agent's other work waiting. A batch that is small is
-packed or placed at once, without a thread: in the blackout each change of thread would count.
+While one batch is on the wire the next is packed, squeezed and sealed in a worker thread, so that wire and processor
+both work; the threads have a limiter of their own, for a migration must not keep the agent's other work waiting. A
+batch that is small is packed or placed at once, without a thread: in the blackout each change of thread would count.
 """
 
 from __future__ import annotations
 
 import math
-import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import NamedTuple, Protocol
@@ -21,6 +21,7 @@ import trio
 
 from node.core import CoreDataError, CoreError
 from node.migration.bucket import TokenBucket
+from node.migration.channel import Channel, sealed_size
 from node.migration.squeeze import MAGIC, Squeezer, Unsqueezer
 from node.ramview import PAGE, Batch, RamView
 
@@ -32,6 +33,7 @@ FIRST_SHARE = 16  # ... but of a small guest not more than this part of its memo
 _ROUND_TIMEOUT_MS = 2000
 
 limiter = trio.CapacityLimiter(4)
+Bytes = bytes | bytearray | memoryview
 
 
 class PageStream(Protocol):
@@ -51,11 +53,11 @@ class RoundStats(NamedTuple):
 
 
 class _Packet(NamedTuple):
-    """``data``: what goes, with its length in front; ``seconds``: what making it took."""
+    """``data``: what goes, with its length in front, ``size`` bytes of it before a channel sealed them."""
 
     batch: Batch
     data: memoryview
-    seconds: float
+    size: int
 
 
 def framed(buffer: bytearray, size: int, squeezer: Squeezer | None) -> memoryview:
@@ -77,8 +79,10 @@ class PageSender:
         self._view = view
         self._squeezer = squeezer
         self._stream = stream
+        self._channel = stream if isinstance(stream, Channel) else None
         self._bucket = bucket
         self._buffers = (bytearray(4 + BATCH), bytearray(4 + BATCH))
+        self._records = tuple(bytearray(sealed_size(4 + BATCH) if self._channel else 0) for _ in self._buffers)
         self._limited = True
         self._ending = False
         self.sent = 0  # bytes of all rounds, counted while they go out
@@ -120,7 +124,7 @@ class PageSender:
             if not batch.data_pages and not batch.zero_pages:
                 break
             data = framed(self._buffers[0], batch.size, self._squeezer)
-            await self._send(data)
+            await self._send(self._sealed(0, data))
             pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + len(data)
         return RoundStats(pages, zero, size)
 
@@ -133,21 +137,27 @@ class PageSender:
         packet = await self._pack(0, small=dirty * PAGE <= SMALL)
         for turn in count(1):
             batch = packet.batch
-            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + len(packet.data)
+            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + packet.size
             if not batch.more or self._ending:
                 await self._send(packet.data)
                 break
             packet = await self._pack_while_sending(turn % 2, packet.data)
         return RoundStats(pages, zero, size)
 
+    def _sealed(self, which: int, data: memoryview) -> memoryview:
+        """As it goes over the wire, until the buffer ``which`` is used again. For any thread; in order."""
+        return self._channel.seal(data, self._records[which]) if self._channel is not None else data
+
     async def _send(self, data: memoryview) -> None:
-        """In slices, so that the count of bytes moves while they do, and that the limit holds over short times too."""
+        """What is sealed, in slices, so that the count of bytes moves while they do, and that the limit holds over
+        short times too."""
         step = self._bucket.slice
+        send = self._channel.send_sealed if self._channel is not None else self._stream.send_all
         for start in range(0, len(data), step):
             part = data[start : start + step]
             if self._limited and self._bucket.rate:
                 await trio.sleep_until(self._bucket.take(len(part), trio.current_time()))
-            await self._stream.send_all(part)
+            await send(part)
             self.sent += len(part)
 
     async def _pack(self, which: int, *, small: bool = False) -> _Packet:
@@ -156,11 +166,10 @@ class PageSender:
         return await trio.to_thread.run_sync(self._make, which, self._squeezer, limiter=limiter)
 
     def _make(self, which: int, squeezer: Squeezer | None) -> _Packet:
-        began = time.perf_counter()
         buffer = self._buffers[which]
         batch = self._view.pack(buffer, 4)
         data = framed(buffer, batch.size, squeezer)
-        return _Packet(batch, data, time.perf_counter() - began)
+        return _Packet(batch, self._sealed(which, data), len(data))
 
     async def _pack_while_sending(self, which: int, ready: memoryview) -> _Packet:
         packed: list[_Packet] = []
@@ -181,9 +190,9 @@ class PageSender:
                 problems.append(error)
             sending = trio.current_time() - began
         if problems:
-            raise problems[0]
+            raise problems.pop()  # popped: no cycle through this frame keeps the buffers of those below
         if self._squeezer is not None:
-            self._squeezer.took(packed[0].seconds, sending)
+            self._squeezer.sent(len(ready), sending)
         return packed[0]
 
 
@@ -193,13 +202,14 @@ class PageReceiver:
     def __init__(self, view: RamView, stream: PageStream) -> None:
         self._view = view
         self._stream = stream
-        self._buffer = bytearray()
+        self._pieces: deque[memoryview] = deque()  # what came and was not taken
+        self._waiting = 0  # bytes of them
         self._unsqueezer = Unsqueezer(MAX_BATCH)
 
     async def run(self) -> None:
         """Returns when the source has sent everything. Raises CoreDataError on what no source sends,
         trio.BrokenResourceError when the stream broke off; the incoming guest must not be run then."""
-        send, receive = trio.open_memory_channel[bytearray](1)
+        send, receive = trio.open_memory_channel[Bytes](1)
         problems: list[Exception] = []
 
         async def until_wrong(work: Callable[[], Awaitable[None]]) -> None:
@@ -225,18 +235,18 @@ class PageReceiver:
             nursery.start_soon(until_wrong, place)
             nursery.start_soon(until_wrong, take)
         if problems:
-            raise problems[0]
+            raise problems.pop()  # popped: no cycle through this frame keeps the buffers of those below
 
-    async def _place(self, batch: bytearray) -> None:
-        if len(batch) <= SMALL and not batch.startswith(MAGIC):
+    async def _place(self, batch: Bytes) -> None:
+        if len(batch) <= SMALL and batch[:4] != MAGIC:
             self._view.unpack(batch)
         else:
             await trio.to_thread.run_sync(self._unsqueeze_and_place, batch, limiter=limiter)
 
-    def _unsqueeze_and_place(self, batch: bytearray) -> None:
+    def _unsqueeze_and_place(self, batch: Bytes) -> None:
         self._view.unpack(self._unsqueezer.unsqueeze(batch))
 
-    async def _take_batch(self) -> bytearray | None:
+    async def _take_batch(self) -> Bytes | None:
         """The next batch, empty at the end of a round; None at the end of the stream."""
         header = await self._take(4)
         if header is None:
@@ -244,23 +254,29 @@ class PageReceiver:
         length = int.from_bytes(header, "big")
         if length > MAX_BATCH:
             raise CoreDataError(-5, "batch", f"{length} bytes, at most {MAX_BATCH} are allowed")
-        batch = await self._take(length) if length else bytearray()
+        batch = await self._take(length) if length else b""
         if batch is None:
             raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
         return batch
 
-    async def _take(self, count: int) -> bytearray | None:
-        """Exactly ``count`` bytes; None when the stream ended instead of them."""
-        while len(self._buffer) < count:
-            data = await self._stream.receive_some(max(65536, count - len(self._buffer)))
+    async def _take(self, count: int) -> Bytes | None:
+        """Exactly ``count`` bytes; None when the stream ended instead of them. Joined once from what came, however it
+        was cut: at hundreds of megabytes each copy counts."""
+        while self._waiting < count:
+            data = await self._stream.receive_some(max(65536, count - self._waiting))
             if not data:
-                if self._buffer:
+                if self._waiting:
                     raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
                 return None
-            self._buffer += data
-        if len(self._buffer) == count:
-            taken, self._buffer = self._buffer, bytearray()
-            return taken
-        taken = self._buffer[:count]
-        del self._buffer[:count]
-        return taken
+            self._pieces.append(memoryview(data))
+            self._waiting += len(data)
+        self._waiting -= count
+        taken = []
+        while count:
+            piece = self._pieces.popleft()
+            if len(piece) > count:
+                self._pieces.appendleft(piece[count:])
+                piece = piece[:count]
+            taken.append(piece)
+            count -= len(piece)
+        return taken[0] if len(taken) == 1 else b"".join(taken)

@@ -24,9 +24,9 @@ from node.migration.driver import Driver
 from node.migration.hot import WATCH_S, HotPages
 from node.migration.pages import PageSender, RoundStats, limiter
 from node.migration.serve import PageServer
-from node.migration.squeeze import Squeezer
+from node.migration.squeeze import FASTEST, Squeezer
 from node.migration.throttle import Throttle
-from node.ramview import LATER, NEEDED, PAGE, RamView
+from node.ramview import LATER, NEEDED, RamView
 from protocol.errors import LinkError, Refused, RemoteError
 from protocol.messages import (
     Finished,
@@ -81,7 +81,7 @@ from protocol.transport import Link, LinkStream
 log = logging.getLogger("wherry.node.migration")
 
 LINK_TIMEOUT = 10.0
-REMEMBERED = 256 << 20  # bytes of pages that are kept as they were sent, so that what changes in them goes alone
+REMEMBERED = 1 << 18  # pages of which marks are kept (1 KiB each), so that what changes in them goes alone
 DIAL_TIMEOUT = 3.0
 PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
 STATE_TIMEOUT = 30.0
@@ -235,11 +235,15 @@ class SourceDriver(Driver):
             self._stream = await self._open_stream(link, prepared)
             self._view = guest.live.open_view()
             self._view.track(True)
+            self._view.fills(prepared.fills)
             self._sender = PageSender(
-                self._view, self._stream, TokenBucket(self.params.bandwidth), Squeezer() if prepared.squeezed else None
+                self._view,
+                self._stream,
+                TokenBucket(self.params.bandwidth),
+                Squeezer(FASTEST) if prepared.squeezed else None,
             )
             if prepared.squeezed and self.params.mode in ("auto", "precopy", "hybrid"):
-                self._view.remember(REMEMBERED // PAGE)
+                self._view.remember(REMEMBERED)
         except RemoteError as error:
             self.feed(TargetLost(f"the target refuses: {error.message or error.code}"))
             return

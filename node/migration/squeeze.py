@@ -1,55 +1,85 @@
 """Batches of pages made smaller (protocol/SPEC.md, 11.4): zstd frames (RFC 8878), as much as is worth its time.
 
-A batch is squeezed by the thread that packs it while the one before is on the wire. Where the wire waits for the thread
-the cheapest level is taken, where the thread waits for the wire a better one; batches in which nothing was found are
-followed by some that are not tried.
+A batch is squeezed by the thread that packs it while the one before is on the wire, so that a batch takes as long as
+the slower of the two. What the levels cost and gain, one against another, is known from guests' memory; how fast this
+host squeezes this guest, how small it becomes and how fast the link takes it is measured all the time. The level that
+is predicted to take the least is taken; a link that takes bytes faster than the fastest level makes them gets them as
+they are. Batches in which nothing was found are followed by some that are not tried.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from typing import Final, NamedTuple
 
 import zstandard
 
 from node.core import CoreDataError
 
+
+class Level(NamedTuple):
+    """``cost``: ns a byte, ``ratio``: of the size; medians of Linux guests' pages. Only their proportions count."""
+
+    level: int
+    cost: float
+    ratio: float
+
+
 MAGIC: Final = b"\x28\xb5\x2f\xfd"
-LEVELS: Final = (1, 3, 6)
+LEVELS: Final = (Level(-5, 1.4, 0.53), Level(1, 2.1, 0.40), Level(3, 4.2, 0.365), Level(6, 14.7, 0.353))
+FASTEST: Final = -5
+USUAL: Final = 1  # level where nothing is known of the link
 LEAST: Final = 4096  # bytes; smaller batches go as they are
 WORTH: Final = 0.9  # of its size: what does not get smaller than that is not worth unpacking
 PASS_OVER: Final = 7  # batches that are not tried after one that was not worth it
-_SLOWER: Final = 2.0  # times as long as making a batch must its sending take for a better level
+LOOK: Final = 32 << 10  # bytes whose sending says something about the link
+_NEW: Final = 0.3  # weight of what was measured last
 
 
 class Squeezer:
-    """One thread at a time."""
+    """One thread at a time. ``first``: the level until the link is known."""
 
-    def __init__(self) -> None:
-        self._codecs = [zstandard.ZstdCompressor(level=level, write_checksum=False) for level in LEVELS]
-        self._at = 0
+    def __init__(self, first: int = USUAL) -> None:
+        self._codecs = {at.level: zstandard.ZstdCompressor(level=at.level, write_checksum=False) for at in LEVELS}
+        self._at: Level | None = next(at for at in LEVELS if at.level == first)
         self._pass = 0
+        self._speed = self._gain = 1.0  # what was measured over what LEVELS says
+        self._link = 0.0  # ns a byte, 0: not known
 
     @property
-    def level(self) -> int:
-        return LEVELS[self._at]
+    def level(self) -> int | None:
+        """None: batches go as they are."""
+        return self._at.level if self._at is not None else None
 
     def squeeze(self, batch: memoryview) -> bytes | memoryview:
         """The batch or a frame of it, whichever should go. The GIL is released meanwhile."""
-        if len(batch) < LEAST or self._pass:
+        at = self._at
+        if at is None or len(batch) < LEAST or self._pass:
             self._pass = max(0, self._pass - 1)
             return batch
-        frame = self._codecs[self._at].compress(batch)
+        began = time.thread_time_ns()
+        frame = self._codecs[at.level].compress(batch)
+        if len(batch) >= LOOK:
+            self._speed += _NEW * ((time.thread_time_ns() - began) / len(batch) / at.cost - self._speed)
+            self._gain += _NEW * (len(frame) / len(batch) / at.ratio - self._gain)
         if len(frame) > WORTH * len(batch):
             self._pass = PASS_OVER
             return batch
         return frame
 
-    def took(self, making: float, sending: float) -> None:
-        """Seconds of making a batch and of sending the one before it at the same time."""
-        if sending > _SLOWER * making:
-            self._at = min(self._at + 1, len(LEVELS) - 1)
-        elif making > sending:
-            self._at = max(self._at - 1, 0)
+    def sent(self, size: int, seconds: float) -> None:
+        """The link took so many bytes in that time, waits and limits included: choose anew."""
+        if size < LOOK:
+            return
+        cost = 1e9 * seconds / size
+        self._link = cost if not self._link else self._link + _NEW * (cost - self._link)
+        ways: list[Level | None] = [None, *LEVELS]
+        self._at = min(ways, key=self._predicted)
+
+    def _predicted(self, at: Level | None) -> float:
+        if at is None:
+            return self._link
+        return max(self._speed * at.cost, min(self._gain * at.ratio, 1.0) * self._link)
 
 
 class Unsqueezer:

@@ -152,7 +152,13 @@ class TargetDriver(Driver):
 
         ticket = self.host.tickets.give(take)
         return Prepared(
-            state_version=STATE_VERSION, postcopy=True, squeezed=True, ticket=ticket, key_there=there, key_back=back
+            state_version=STATE_VERSION,
+            postcopy=True,
+            squeezed=True,
+            fills=True,
+            ticket=ticket,
+            key_there=there,
+            key_back=back,
         )
 
     async def warm(self, request: MigrationWarm) -> Message:

@@ -1,6 +1,7 @@
 /* Deltas of pages, and views that send them. */
 #include "memory/delta.h"
 #include "memory/memory.h"
+#include "state/state.h"
 #include "switch_check.h"
 
 #include <stdlib.h>
@@ -12,6 +13,19 @@ static uint32_t draw(uint32_t most)
 {
     state = state * 1664525u + 1013904223u;
     return (state >> 8) % most;
+}
+
+static wh_delta_key key;
+
+/* What the sender has of `old` are its marks. */
+static size_t make_delta(const uint8_t *old, const uint8_t *now, uint8_t *delta)
+{
+    uint64_t marks[WH_MARKS], fresh[WH_MARKS];
+    wh_delta_mark(&key, old, marks);
+    wh_delta_mark(&key, now, fresh);
+    size_t len = wh_delta_make(&key, marks, now, delta);
+    CHECK(!memcmp(marks, fresh, sizeof marks));
+    return len;
 }
 
 static void test_random_changes(void)
@@ -26,7 +40,7 @@ static void test_random_changes(void)
             for (unsigned i = at; i < at + length && i < WH_PAGE_SIZE; i++)
                 now[i] = (uint8_t)draw(256);
         }
-        size_t len = wh_delta_make(old, now, delta);
+        size_t len = make_delta(old, now, delta);
         same += len == 0;
         whole += len == SIZE_MAX;
         CHECK((len == 0) == !memcmp(old, now, sizeof old));
@@ -43,14 +57,19 @@ static void test_edges(void)
 {
     uint8_t old[WH_PAGE_SIZE] = {0}, now[WH_PAGE_SIZE] = {0}, delta[WH_DELTA_MAX];
     now[0] = now[WH_PAGE_SIZE - 1] = 1;
-    size_t len = wh_delta_make(old, now, delta);
-    CHECK(len == 24 && wh_delta_valid(delta, len));
+    size_t len = make_delta(old, now, delta);
+    CHECK(len == 72 && wh_delta_valid(delta, len)); /* two blocks of 32 bytes */
     wh_delta_apply(old, delta, len);
     CHECK(!memcmp(old, now, sizeof old));
-    memset(now, 7, WH_DELTA_MAX - 8);
-    CHECK(wh_delta_make(old, now, delta) == WH_DELTA_MAX - 4);
+    memset(now, 7, WH_DELTA_MAX - 32);
+    CHECK(make_delta(old, now, delta) == WH_DELTA_MAX - 28);
     now[WH_DELTA_MAX] = 9;
-    CHECK(wh_delta_make(old, now, delta) == SIZE_MAX);
+    CHECK(make_delta(old, now, delta) == SIZE_MAX);
+    for (unsigned bit = 0; bit < 8 * WH_PAGE_SIZE; bit += 61) { /* no word is passed over */
+        memcpy(now, old, sizeof now);
+        now[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        CHECK(make_delta(old, now, delta) == 36);
+    }
 }
 
 static void test_damaged(void)
@@ -161,8 +180,64 @@ static void test_rounds(void)
     drop(&to);
 }
 
+/* Pages of one word go by it, and only to who knows that. */
+static void test_fills(void)
+{
+    struct side from = make(), to = make();
+    uint64_t pages;
+    for (unsigned pfn = 10; pfn < 40; pfn++)
+        for (unsigned at = 0; at < WH_PAGE_SIZE; at += 8)
+            put(&from, pfn, at, pfn < 30 ? 0xccccccccccccccccull : 5);
+    put(&from, 35, WH_PAGE_SIZE - 8, 6); /* all but */
+    CHECK(!wh_ramview_track(from.view, 1) && !wh_ramview_remember(from.view, 100));
+    CHECK(!wh_ramview_fills(from.view, 1));
+    CHECK(round_trip(&from, &to, &pages) < WH_PAGE_SIZE + 128 && pages == 1);
+    put(&from, 12, 0, 77); /* no longer one: as a whole, for there is nothing that it could be compared with */
+    put(&from, 20, 0, 0xccccccccccccccccull);
+    CHECK(round_trip(&from, &to, &pages) < WH_PAGE_SIZE + 64 && pages == 1);
+    for (unsigned at = 0; at < WH_PAGE_SIZE; at += 8)
+        put(&from, 50, at, ~0ull), put(&from, 20, at, 0), put(&from, 12, at, at + 1);
+    CHECK(round_trip(&from, &to, &pages) < WH_PAGE_SIZE + 128 && pages == 1);
+    CHECK(!wh_ramview_fills(from.view, 0) && !wh_ramview_track(from.view, 1));
+    CHECK(round_trip(&from, &to, &pages) > 30 * WH_PAGE_SIZE && pages == 30);
+    drop(&from);
+    drop(&to);
+}
+
+/* A run of pages that are not there, one that is in its middle, and a page twice. */
+static void test_order(void)
+{
+    static uint8_t batch[(5 + 200) * (WH_PAGE_SIZE + 16)];
+    struct side to = make();
+    wh_writer w;
+    wh_writer_fixed(&w, batch, sizeof batch);
+    w.len = 5;
+    uint8_t page[WH_PAGE_SIZE];
+    put(&to, 30, 0, 1);
+    for (unsigned i = 0; i < 180; i++) {
+        memset(page, (int)(i + 1), sizeof page);
+        wh_put_array(&w, 3);
+        wh_put_uint(&w, i % 90);
+        wh_put_uint(&w, 1);
+        wh_put_bin(&w, page, sizeof page);
+    }
+    const uint8_t header[5] = {0xdd, 0, 0, 0, 180};
+    memcpy(batch, header, sizeof header);
+    wh_batch_info info;
+    wh_error err;
+    CHECK(!w.status && !wh_ramview_unpack(to.view, batch, w.len, &info, &err) && info.data_pages == 180);
+    for (unsigned pfn = 0; pfn < 90; pfn++) {
+        memset(page, (int)(91 + pfn), sizeof page);
+        CHECK(!memcmp(wh_ram_at(&to.ram, WH_RAM_BASE + pfn * WH_PAGE_SIZE, WH_PAGE_SIZE), page, sizeof page));
+    }
+    drop(&to);
+}
+
 int main(void)
 {
+    CHECK(!wh_delta_key_draw(&key));
+    test_fills();
+    test_order();
     test_random_changes();
     test_edges();
     test_damaged();

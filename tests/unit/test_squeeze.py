@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.core import CoreDataError
-from node.migration.squeeze import LEAST, LEVELS, MAGIC, PASS_OVER, Squeezer, Unsqueezer
+from node.migration.squeeze import FASTEST, LEAST, LOOK, MAGIC, PASS_OVER, USUAL, Squeezer, Unsqueezer
 
 MOST = 1 << 20
 
@@ -35,17 +35,33 @@ def test_noise_is_passed_over_for_a_while() -> None:
     assert bytes(squeezer.squeeze(memoryview(text))).startswith(MAGIC)
 
 
-def test_the_level_follows_who_waits() -> None:
-    squeezer = Squeezer()
-    assert squeezer.level == LEVELS[0]
-    for _ in LEVELS:
-        squeezer.took(making=0.01, sending=0.05)
-    assert squeezer.level == LEVELS[-1]
-    squeezer.took(making=0.01, sending=0.015)
-    assert squeezer.level == LEVELS[-1]
-    for _ in LEVELS:
-        squeezer.took(making=0.02, sending=0.01)
-    assert squeezer.level == LEVELS[0]
+def squeezer_of(ns_per_byte: float, first: int = USUAL) -> Squeezer:
+    """One that has found a link of that speed, on a host that is as fast as LEVELS says."""
+    squeezer = Squeezer(first)
+    for _ in range(3):
+        squeezer.sent(1 << 20, ns_per_byte * (1 << 20) / 1e9)
+    return squeezer
+
+
+def test_the_level_follows_the_link() -> None:
+    assert Squeezer().level == USUAL
+    assert squeezer_of(0.7).level is None  # loopback
+    assert squeezer_of(8.0).level == 1  # 1 Gbit/s
+    assert squeezer_of(80.0).level == 6  # 100 Mbit/s
+    levels = [squeezer_of(1.1**step).level or -100 for step in range(60)]
+    assert levels == sorted(levels)
+
+
+def test_what_is_small_says_nothing_of_the_link() -> None:
+    squeezer = squeezer_of(80.0)
+    for _ in range(100):
+        squeezer.sent(LOOK - 1, 1e-9)
+    assert squeezer.level == 6
+
+
+def test_nothing_is_squeezed_for_a_fast_link() -> None:
+    batch = memoryview(bytes(1 << 20))
+    assert squeezer_of(0.1, FASTEST).squeeze(batch) is batch
 
 
 def test_hostile_frames_are_refused() -> None:
