@@ -19,19 +19,21 @@ from coordinator.errors import CoordinatorError, Forbidden, NotFound
 from coordinator.leases import Heard, LinkLost
 from coordinator.leases import Registered as LeaseRegistered
 from coordinator.migrations import Migrations
+from coordinator.model import Guest
 from coordinator.netevents import Noticed
-from coordinator.reconcile import Forget, Missing, Observe, Stop, Tell, reconcile
+from coordinator.reconcile import Forget, Missing, Observe, Stop, TakeBack, Tell, reconcile
 from coordinator.rollover import Rollover
 from coordinator.store import guests, journal, migrations, nodes
 from coordinator.store.db import Tx
 from protocol import messages as m
-from protocol.errors import LinkError, Refused, WherryError
+from protocol.errors import LinkError, Refused, RemoteError, WherryError
 from protocol.handlers import Handlers
 from protocol.transport import Link, LinkStream, split_address
 
 log = logging.getLogger(__name__)
 
 BRIDGE_CHUNK = 256 * 1024
+TAKE_BACK_TIMEOUT_S = 60.0
 
 
 def refused(exc: CoordinatorError) -> Refused:
@@ -183,7 +185,7 @@ class NodeService:
         """Act on what the node has; returns the copies that it must forget."""
         node = link.peer.node
 
-        def write(tx: Tx) -> tuple[list[tuple[str, int]], list[Tell | Stop]]:
+        def write(tx: Tx) -> tuple[list[tuple[str, int]], list[Tell | Stop | TakeBack]]:
             involved = {g.id: g for g in guests.on_node(tx, node)}
             for status in reported:
                 guest = guests.find_id(tx, status.guest)
@@ -191,15 +193,17 @@ class NodeService:
                     involved[guest.id] = guest
             named = {s.migration: migrations.find(tx, s.migration) for s in reported if s.migration}
             busy = frozenset(o.target for o in journal.unfinished(tx))
+            shielded = {g.id: migrations.protected(tx, g) for g in involved.values() if g.id in busy}
             actions = reconcile(
                 node,
                 reported,
                 guests=involved,
                 migrations={k: v for k, v in named.items() if v is not None},
                 busy=busy,
+                protected={k: v for k, v in shielded.items() if v is not None},
             )
             forget: list[tuple[str, int]] = []
-            later: list[Tell | Stop] = []
+            later: list[Tell | Stop | TakeBack] = []
             absent: set[str] = set()
             for action in actions:
                 match action:
@@ -212,6 +216,8 @@ class NodeService:
                         # A report may have been on its way while the guest was started: twice in a row counts.
                         if registering or guest.id in self._absent.get(node, set()):
                             guests.set_state(tx, guest, "crashed", reason="its node does not have it any more")
+                    case TakeBack():
+                        later.append(_give_back(tx, action))
                     case Tell() | Stop():
                         later.append(action)
             self._absent[node] = absent
@@ -221,12 +227,33 @@ class NodeService:
         for action in later:
             if isinstance(action, Tell):
                 self._errands.send(self._moves.tell, node, action)
+            elif isinstance(action, TakeBack):
+                self._errands.send(self._take_back, action)
             else:
                 stop = m.GuestStop(guest=action.guest.id, generation=action.guest.generation, force=True)
                 self._errands.send(self._send, link, stop)
         for guest, generation in forget:
             log.info("guest=%s node=%d generation=%d is fenced and must go", guest, node, generation)
         return forget
+
+    async def _take_back(self, action: TakeBack) -> None:
+        """Have the source run the guest again. If its answer is lost, its next report brings it up again."""
+        guest, node = action.guest, action.migration.source
+        link = self._cluster.links.get(node)
+        if link is None:
+            return
+        try:
+            await self._cluster.rules.ensure(node)
+            request = m.GuestRun(spec=guest.spec, generation=guest.generation, resume=True)
+            status = await link.call(request, timeout=TAKE_BACK_TIMEOUT_S)
+        except RemoteError as exc:
+            message = f"its copy at the target died, and the source cannot run it again: {exc.message or exc.code}"
+            await self._cluster.db.run(_not_taken, guest, message)
+            return
+        except WherryError as exc:
+            log.info("guest=%s node=%d did not say that it took the guest back: %s", guest.id, node, exc)
+            return
+        await self._cluster.db.run(guests.observe, guest, status)
 
     async def _send(self, link: Link, request: m.GuestForget | m.GuestStop) -> None:
         try:
@@ -301,6 +328,30 @@ async def bridge(a: trio.abc.HalfCloseableStream, b: trio.abc.HalfCloseableStrea
 
         nursery.start_soon(carry, a, b)
         nursery.start_soon(carry, b, a)
+
+
+def _give_back(tx: Tx, action: TakeBack) -> TakeBack:
+    """The change of owner, by the same compare-and-set as any other: nobody else can have been given the guest."""
+    if not action.give:
+        return action
+    source, target = (nodes.name_of(tx, node) for node in (action.migration.source, action.migration.target))
+    guest = guests.move(tx, action.guest, node=action.migration.source, expect=action.guest.generation)
+    guest = guests.set_state(tx, guest, "starting", reason=f"its copy on {target} died")
+    tx.emit(
+        "migration.taken-back",
+        f"guest {guest.name} died on {target} before its memory was there; {source} runs it again",
+        guest=guest.name,
+        node=source,
+        generation=guest.generation,
+        migration=action.migration.id,
+    )
+    return TakeBack(guest, action.migration, False)
+
+
+def _not_taken(tx: Tx, guest: Guest, reason: str) -> None:
+    now = guests.find_id(tx, guest.id)
+    if now is not None and now.generation == guest.generation and now.state == "starting":
+        guests.set_state(tx, now, "crashed", reason=reason)
 
 
 def _reachable(address: str, seen_from: str) -> str:

@@ -415,6 +415,12 @@ class Migrations:
                 raise Cancelled("the migration was cancelled; the guest runs on at its source")
             message = f"migration to {names['target']} failed, the guest stays on {names['source']}: {reason}"
             raise Failed("unavailable", message)
+        guest = await self._cluster.db.run(guests.find_id, migration.guest)
+        if guest is not None and guest.generation == decision.generation + 1 and guest.node == migration.source:
+            raise Failed(
+                "unavailable",
+                f"the guest's copy on {names['target']} died; {names['source']} runs it as it was just before",
+            )
         await self._cluster.db.run(self._arrived, migration.guest)
         task.report(phase="done")
         return {**result, **names, "generation": decision.generation, "outcome": "committed"}

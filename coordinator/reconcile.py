@@ -38,6 +38,16 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack:
+    """The target's copy of a protected migration has died, and its source is to run it again: with ``give`` the store
+    has to give it the guest first, else it has, and the source does not seem to know."""
+
+    guest: Guest
+    migration: Migration
+    give: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """It runs, though nobody wants it to."""
 
@@ -49,7 +59,7 @@ class Missing:
     guest: Guest
 
 
-Action = Observe | Forget | Tell | Stop | Missing
+Action = Observe | Forget | Tell | TakeBack | Stop | Missing
 
 
 def _done_with(migration: Migration, guest: Guest | None) -> bool:
@@ -60,6 +70,18 @@ def _done_with(migration: Migration, guest: Guest | None) -> bool:
     return guest is None or guest.generation > migration.generation + 1 or guest.state in ("stopped", "crashed")
 
 
+def _taken_back(node: int, status: GuestStatus, guest: Guest | None, migration: Migration | None) -> TakeBack | None:
+    """Only the owner's word that its copy has ended counts: a node that is not heard may well run it."""
+    if guest is None or migration is None or guest.node != node or guest.desired != "running":
+        return None
+    if node == migration.target and status.generation == guest.generation == migration.generation + 1:
+        return TakeBack(guest, migration, True) if status.state == "crashed" else None
+    given = guest.generation == migration.generation + 2 and guest.state == "starting"
+    if node == migration.source and given and status.generation == migration.generation:
+        return TakeBack(guest, migration, False)
+    return None
+
+
 def reconcile(
     node: int,
     reported: Iterable[GuestStatus],
@@ -67,9 +89,11 @@ def reconcile(
     guests: Mapping[str, Guest],
     migrations: Mapping[str, Migration],
     busy: frozenset[str],
+    protected: Mapping[str, Migration] | None = None,
 ) -> list[Action]:
     """``guests``: all that the node owns or reports, by id; ``migrations``: all that its reports name; ``busy``: ids of
-    guests with an operation under way."""
+    guests with an operation under way; ``protected``: migrations under way whose source can run the guest again, by
+    guest."""
     out: list[Action] = []
     seen: set[str] = set()
     for status in reported:
@@ -78,6 +102,11 @@ def reconcile(
         mine = guest is not None and guest.node == node and guest.generation == status.generation
         if mine:
             seen.add(status.guest)
+        taken = _taken_back(node, status, guest, (protected or {}).get(status.guest))
+        if taken is not None:
+            seen.add(status.guest)
+            out.append(taken)
+            continue
         if migration is not None and node in (migration.source, migration.target):
             if migration.decision == "pending":
                 seen.add(status.guest)

@@ -92,7 +92,7 @@ class Agent:
                     self.report_soon,
                 )
                 self.migrations = Migrations(host)
-                self._register_handlers(Orders(host))
+                self._register_handlers(Orders(host, self.migrations.take_back))
                 await self.guests.adopt_all()
                 nursery.start_soon(self.mesh.run)
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._tcp))

@@ -133,6 +133,28 @@ class Guests:
                 raise
             return guest.status()
 
+    async def revive(self, guest: Guest, generation: int, fill: Callable[[Guest], Awaitable[None]]) -> None:
+        """A copy that is here runs again under a new generation, in a new process that ``fill`` gives memory and state.
+        Raises Refused, CoreError, GuestGone, OSError: it has crashed then."""
+        async with guest.lock:
+            self.fence(guest, generation)
+            spec = guest.record.spec
+            await self._end(guest, "its place is taken by a later copy")
+            guest.record = Record(spec, generation, "incoming", {})
+            save_note(guest.folder, None)
+            self.changed(guest, "starting", "it is taken back")
+            try:
+                await self.make(guest)
+                await fill(guest)
+                guest.migration = ""
+                await self.begin(guest, generation)
+                guest.record = Record(spec, generation, "run", guest.record.files)
+                guest.record.save(guest.folder)
+                self._ports.announce(guest)
+            except BaseException as error:
+                await self._failed(guest, error)
+                raise
+
     async def stop(self, guest_id: str, generation: int, force: bool, grace_s: float) -> GuestStatus:
         guest = self.get(guest_id)
         async with guest.lock:

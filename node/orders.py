@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import trio
@@ -33,8 +34,11 @@ log = logging.getLogger("wherry.node")
 
 
 class Orders:
-    def __init__(self, host: Host) -> None:
+    """``take_back``: of the migrations (node/migration/manager.py)."""
+
+    def __init__(self, host: Host, take_back: Callable[[str, int], Awaitable[GuestStatus]]) -> None:
         self._host = host
+        self._take_back = take_back
 
     def register(self, handlers: Handlers) -> None:
         handlers.on_request(GuestRun, self._run)
@@ -46,6 +50,8 @@ class Orders:
         handlers.on_stream(DebuggerOpen, self._debugger)
 
     async def _run(self, link: Link, order: GuestRun) -> GuestStatus:
+        if order.resume:
+            return await self._host.detached(lambda: self._take_back(order.spec.guest, order.generation))
         return await self._host.detached(lambda: self._host.guests.run(order.spec, order.generation))
 
     async def _stop(self, link: Link, order: GuestStop) -> GuestStatus:

@@ -41,6 +41,7 @@ _METHODS: Final[dict[str, frozenset[str]]] = {
     "migration.warm": _EVERY_NODE,
     "migration.state": _EVERY_NODE,
     "migration.pull": _EVERY_NODE,
+    "migration.protect": _EVERY_NODE,
     "migration.finish": _EVERY_NODE,
     "link.relay": _EVERY_NODE,
     "link.relayed": _COORDINATOR,

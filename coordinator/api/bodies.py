@@ -85,8 +85,9 @@ class StopBody(Body):
 
 
 class MigrateBody(Body):
-    """``on_stall``: what is done when pre-copy alone would not end. ``protect``: post-copy with the source's image kept
-    whole until the target has all pages. ``dry_run``: only say what it would take."""
+    """``on_stall``: what is done when pre-copy alone would not end. ``protect``: of a post-copy, that what the guest
+    writes goes back until the target has all pages, so that its source can run it again. ``dry_run``: only say what it
+    would take."""
 
     to: Name | None = None
     mode: Literal["auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold"] | None = None

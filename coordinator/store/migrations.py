@@ -13,7 +13,7 @@ from typing import Literal
 
 from coordinator.errors import Forbidden, Invalid, NotFound
 from coordinator.model import Guest, Migration
-from coordinator.store import guests, nodes
+from coordinator.store import guests, journal, nodes
 from coordinator.store.db import Tx
 from protocol.messages import Decision
 from protocol.migration import Begin, Verdict
@@ -60,6 +60,16 @@ def of_operation(tx: Tx, operation: str) -> Migration | None:
 def pending_of(tx: Tx, guest: str) -> Migration | None:
     row = tx.one("SELECT * FROM migrations WHERE guest = ? AND decision = 'pending'", guest)
     return _migration(row) if row else None
+
+
+def protected(tx: Tx, guest: Guest) -> Migration | None:
+    """The guest's committed migration whose operation has not ended and was asked to protect it: its source may run
+    the guest again if the target's copy dies."""
+    operation = journal.active_on(tx, guest.id)
+    if operation is None or operation.kind != "migrate" or not operation.args["params"].get("protect"):
+        return None
+    migration = of_operation(tx, operation.id)
+    return migration if migration is not None and migration.decision == "committed" else None
 
 
 def busy_nodes(tx: Tx) -> dict[int, int]:

@@ -19,6 +19,7 @@ from node.record import DamagedRecord, load_note, save_note
 from protocol.errors import Refused
 from protocol.messages import (
     Estimate,
+    GuestStatus,
     Message,
     MigrationCancel,
     MigrationEstimate,
@@ -28,6 +29,7 @@ from protocol.messages import (
     MigrationParams,
     MigrationPrepare,
     MigrationProbe,
+    MigrationProtect,
     MigrationPull,
     MigrationResult,
     MigrationStart,
@@ -67,6 +69,7 @@ class Migrations:
         handlers.on_stream(MigrationPages, self._pages)
         handlers.on_stream(MigrationProbe, self._probe)
         handlers.on_stream(MigrationPull, self._pull)
+        handlers.on_stream(MigrationProtect, self._protect)
 
     def recover(self) -> None:
         """Take up what an earlier agent left: the store is asked about each."""
@@ -222,6 +225,24 @@ class Migrations:
         if driver.machine.target != link.peer.node:
             raise Refused("forbidden", f"migration {opening.migration} is another node's")
         await driver.pull(opening, stream)
+
+    async def _protect(self, link: Link, opening: MigrationProtect, stream: LinkStream) -> None:
+        driver = self._sources.get(opening.migration)
+        if driver is None or driver.finished.is_set():
+            raise Refused("not_found", f"migration {opening.migration} is not known here")
+        if driver.machine.target != link.peer.node:
+            raise Refused("forbidden", f"migration {opening.migration} is another node's")
+        await driver.protect(stream)
+
+    async def take_back(self, guest: str, generation: int) -> GuestStatus:
+        """The coordinator's order: the target's copy is no more. Raises Refused."""
+        found = self._host.guests.find(guest)
+        if found is not None and found.generation == generation and found.state == "running":
+            return found.status()
+        for driver in reversed(self._sources.values()):
+            if driver.machine.guest == guest and not driver.finished.is_set():
+                return await driver.take_back(generation)
+        raise Refused("not_found", f"nothing of guest {guest} was streamed back to this node")
 
     async def _pages(self, link: Link, opening: MigrationPages, stream: LinkStream) -> None:
         await self._target(link, opening.migration).pages(stream)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 
 import trio
@@ -23,6 +24,7 @@ from node.migration.channel import Channel
 from node.migration.driver import Driver
 from node.migration.hot import WATCH_S, HotPages
 from node.migration.pages import PageSender, RoundStats, limiter
+from node.migration.protect import Image, copy_memory
 from node.migration.serve import PageServer
 from node.migration.squeeze import FASTEST, Squeezer
 from node.migration.throttle import Throttle
@@ -30,6 +32,7 @@ from node.ramview import LATER, NEEDED, RamView
 from protocol.errors import LinkError, Refused, RemoteError
 from protocol.messages import (
     Finished,
+    GuestStatus,
     MigrationFinish,
     MigrationPages,
     MigrationParams,
@@ -71,6 +74,7 @@ from protocol.migration import (
     StateSaved,
     StepFailed,
     StopCopy,
+    TakenBack,
     TargetFinished,
     TargetLost,
     TargetPrepared,
@@ -120,6 +124,9 @@ class SourceDriver(Driver):
         self._paused_at = 0.0
         self._hot: HotPages | None = None
         self._server: PageServer | None = None
+        self._image: Image | None = None
+        self._taking = False  # back: the paused process makes room for a new one
+        self._taken = trio.Event()
         self._pushing = False  # pages that nobody asked for may go: the target runs, or will at once
         self._gone = False  # the ports of this copy are the target's
 
@@ -138,6 +145,9 @@ class SourceDriver(Driver):
             if self._server is not None:
                 with trio.CancelScope(shield=True):
                     await self._server.close()
+            if self._image is not None:
+                with trio.CancelScope(shield=True):
+                    await self._image.close()
             if self._view is not None:
                 self._view.close()
 
@@ -146,7 +156,16 @@ class SourceDriver(Driver):
         guest = self.guest
         if guest.handle is not None:
             await guest.ended.wait()
+            if self._taking:
+                return
+            if self._serving and guest.state == "crashed":
+                log.warning("%s the paused process has died: its memory is mapped here, and served on", self.tag)
+                return
             self.feed(StepFailed("guest", f"the guest has ended: {guest.reason}"))
+
+    @property
+    def _serving(self) -> bool:
+        return self._server is not None and self.machine.phase in (SourcePhase.FINISH, SourcePhase.SERVE)
 
     async def effect(self, effect: Effect) -> None:
         match effect:
@@ -231,6 +250,9 @@ class SourceDriver(Driver):
                 self.params.mode in ("postcopy", "hybrid") or self.params.on_stall == "postcopy"
             ):
                 self.feed(TargetLost("the target node's software knows no post-copy"))
+                return
+            if self.params.protect and not prepared.protect:
+                self.feed(TargetLost("the target node's software cannot protect a post-copy"))
                 return
             self._stream = await self._open_stream(link, prepared)
             self._view = guest.live.open_view()
@@ -415,6 +437,7 @@ class SourceDriver(Driver):
                     paused_at=self._paused_at,
                     verify=self.params.verify and not self._absent,
                     absent=self._absent,
+                    protect=self.params.protect and bool(self._absent),
                 ),
                 timeout=STATE_TIMEOUT,
             )
@@ -492,7 +515,7 @@ class SourceDriver(Driver):
         if self.machine.phase not in (SourcePhase.SWITCH, SourcePhase.COMMIT, SourcePhase.FINISH, SourcePhase.SERVE):
             raise Refused("not_found", f"migration {self.machine.migration} is {self.machine.phase.value} here")
         guest = self.guest
-        if guest.handle is None:
+        if guest.handle is None and self._server is None:
             raise Refused("not_found", "the guest's process has ended")
         if self._server is None:  # after a restart
             if (await guest.live.call("status"))["state"] != "paused":
@@ -520,6 +543,43 @@ class SourceDriver(Driver):
         finally:
             channel.abort("cancelled", "the pull is over")
 
+    async def protect(self, stream: LinkStream) -> None:
+        """Handler of the target's epochs: ends with them."""
+        if self.machine.phase not in (SourcePhase.COMMIT, SourcePhase.FINISH, SourcePhase.SERVE) or self._taking:
+            raise Refused("conflict", f"migration {self.machine.migration} is {self.machine.phase.value} here")
+        if self._image is None:
+            self._image = Image(self.guest.live.open_view(), os.dup(self.guest.live.fds["ram"]))
+        await self._image.take(stream)
+
+    async def take_back(self, generation: int) -> GuestStatus:
+        """Run the guest here again as it was at the end of the last epoch. The store has given it to this node, under
+        this generation, knowing that the target's copy is no more."""
+        guest, image = self.guest, self._image
+        if self._taking:  # the order came twice
+            await self._taken.wait()
+            return guest.status()
+        if image is None or not image.state:
+            raise Refused("not_found", f"nothing of guest {guest.record.spec.name} was streamed back to this node")
+        if generation != self.machine.generation + 2:
+            raise Refused("fenced", f"generation {generation} is not the one behind the target's")
+        self._taking = True
+        if self._server is not None:
+            await self._server.close()
+        log.warning("%s is taken back, as it was %.3f s ago", self.tag, trio.current_time() - image.at)
+        try:
+            await image.stop()
+            state = image.state
+
+            async def fill(made: Guest) -> None:
+                await trio.to_thread.run_sync(copy_memory, image.memory, made.live.fds["ram"], limiter=limiter)
+                await made.live.call("load", state=state)
+
+            await self.host.guests.revive(guest, generation, fill)
+        finally:
+            self._taken.set()
+            self.feed(TakenBack())
+        return guest.status()
+
     async def _keep_linked(self) -> None:
         """While the target lacks pages the link to it comes back as soon as it can."""
         while True:
@@ -529,7 +589,7 @@ class SourceDriver(Driver):
 
     async def _serve_pages(self, effect: ServePages) -> None:
         guest = self.guest
-        if guest.handle is None:
+        if guest.handle is None and self._server is None:
             self.feed(StepFailed("guest", "the guest's process has ended"))
             return
         self._nursery.start_soon(self._keep_linked)

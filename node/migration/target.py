@@ -19,6 +19,7 @@ from node.host import Host
 from node.migration.channel import Channel, new_keys
 from node.migration.driver import Driver
 from node.migration.pages import PageReceiver, limiter
+from node.migration.protect import Protector
 from node.migration.pull import Puller
 from node.ramview import RamView
 from node.record import Record as GuestRecord
@@ -28,6 +29,7 @@ from protocol.messages import (
     GuestSpec,
     Message,
     MigrationFinish,
+    MigrationProtect,
     MigrationPull,
     MigrationResult,
     MigrationState,
@@ -104,6 +106,8 @@ class TargetDriver(Driver):
         self._absent = b""  # post-copy: what the source has not sent
         self._pull_begun = False
         self._puller: Puller | None = None
+        self._protect = False
+        self._protector: Protector | None = None
         self._expecting = trio.Event()  # the guest process knows what is absent
         self._pages: trio.CancelScope | None = None
         self._pages_ended = trio.Event()
@@ -123,6 +127,8 @@ class TargetDriver(Driver):
             view, self._view = self._view, None
             if view is not None:
                 view.close()
+            if self._protector is not None:
+                self._protector.close()
 
     async def _end_pages(self) -> None:
         """The page stream's handler may be in a thread that writes to RAM: wait until it is out of it."""
@@ -156,6 +162,7 @@ class TargetDriver(Driver):
             postcopy=True,
             squeezed=True,
             fills=True,
+            protect=True,
             ticket=ticket,
             key_there=there,
             key_back=back,
@@ -178,7 +185,7 @@ class TargetDriver(Driver):
         await self._pages_ended.wait()
         if not self._whole:
             raise Refused("conflict", "the pages did not arrive whole")
-        self._state, self._absent = request.state, request.absent
+        self._state, self._absent, self._protect = request.state, request.absent, request.protect
         self.feed(StateArrived(request.verify, int.from_bytes(request.absent, "little").bit_count()))
         return await self._wait("state")
 
@@ -238,7 +245,9 @@ class TargetDriver(Driver):
                     self._pull_begun = True
                     self.start(self._pull, effect)
             case ReleaseSource():
-                if self._puller is not None:
+                if self._protector is not None and self.guest.state == "crashed":
+                    self.feed(PullDone())  # the source is not released: it may take the guest back
+                elif self._puller is not None:
                     self._puller.release()
                 else:
                     self.feed(PullDone())
@@ -297,6 +306,9 @@ class TargetDriver(Driver):
             await self._expecting.wait()
         await self.guest.live.call("load", state=self._state)
         self._state = b""
+        if self._protect and self._pull_begun:
+            self._protector = Protector(self.guest, self.guest.live.open_view(), self._open_protect)
+            self._protector.begin()
         checksum, began = "", time.perf_counter()
         if effect.verify:
             assert self._view is not None
@@ -317,6 +329,8 @@ class TargetDriver(Driver):
             at = guest.started
             self.host.guests.running(guest)
         self.host.guests.ports.announce(guest)
+        if self._protector is not None:
+            self._nursery.start_soon(self._protector.run)
         record = guest.record
         guest.record = GuestRecord(record.spec, effect.generation, "run", record.files)
         guest.record.save(guest.folder)
@@ -386,6 +400,10 @@ class TargetDriver(Driver):
                 migration=self.machine.migration, squeezed=True, ticket=ticket, key_there=there, key_back=back
             )
         )
+
+    async def _open_protect(self) -> LinkStream:
+        link = await self.host.peers.link(self.machine.source, LINK_TIMEOUT)
+        return await link.open_stream(MigrationProtect(migration=self.machine.migration))
 
     def _give_up_link(self) -> None:
         """The next connection is to use a new link: this one is broken, or may be and does not know."""

@@ -20,7 +20,7 @@ class MigrationParams(Message, frozen=True, kw_only=True):
     mode: MigrationMode = "auto"
     on_stall: OnStall = "throttle"
     streams: Annotated[int, Meta(ge=1, le=16)] = 1
-    protect: bool = False  # post-copy: the source keeps a whole image until the target has all pages
+    protect: bool = False  # post-copy: what the guest writes goes back to the source until the target has all pages
     max_blackout_ms: Annotated[float, Meta(gt=0, le=60000)] = 30.0
     max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 30
     bandwidth: Bytes = 0  # bytes/s; 0: unlimited
@@ -108,6 +108,7 @@ class Prepared(Message, frozen=True, kw_only=True):
     postcopy: bool = False  # it can pull pages after the switch
     squeezed: bool = False  # it understands batches that are squeezed, and changes of pages (SPEC 11.4)
     fills: bool = False  # it understands pages of one word (SPEC 11.4)
+    protect: bool = False  # it can stream back what the guest writes while pages are missing (SPEC 11.7)
     ticket: Annotated[bytes, Meta(max_length=32)] = b""  # for a channel (SPEC 9.3) in place of MigrationPages; "": none
     key_there: Annotated[bytes, Meta(max_length=32)] = b""  # seals what the source sends on it
     key_back: Annotated[bytes, Meta(max_length=32)] = b""
@@ -155,6 +156,7 @@ class MigrationState(Request, frozen=True, kw_only=True):
     paused_at: float  # source CLOCK_REALTIME of its last instruction
     verify: bool
     absent: Annotated[bytes, Meta(max_length=2 << 20)] = b""  # post-copy: pages not sent; u64 LE words, bit = page
+    protect: bool = False  # what the guest writes is to be streamed back (MigrationProtect) until no page is missing
 
 
 class MigrationPull(StreamOpen, frozen=True, kw_only=True):
@@ -176,6 +178,15 @@ class MigrationPull(StreamOpen, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"MigrationPull(migration={self.migration!r}, ...)"
+
+
+class MigrationProtect(StreamOpen, frozen=True, kw_only=True):
+    """Target to source, of a protected post-copy, while the pull lasts: epochs (SPEC 11.7). Frames behind a big-endian
+    u32 length: batches as in ``migration.pages``, an empty one, the guest's state as in ``migration.state``. The source
+    answers each epoch with one byte when its copy is what the guest was then."""
+
+    method: ClassVar[str] = "migration.protect"
+    migration: Id
 
 
 class TargetReady(Message, frozen=True, kw_only=True):

@@ -39,12 +39,15 @@ Trust.answer = Trusted
 
 
 class GuestRun(Request, frozen=True, kw_only=True):
-    """Create the guest's process and start it. Idempotent for the same (guest, generation)."""
+    """Create the guest's process and start it. Idempotent for the same (guest, generation). ``resume``: not from its
+    image but from what a protected migration's target has streamed back to this node, its source; refused with
+    not_found when there is no such thing."""
 
     method: ClassVar[str] = "guest.run"
     answer: ClassVar[type[Message]] = GuestStatus
     spec: GuestSpec
     generation: Generation
+    resume: bool = False
 
 
 class GuestStop(Request, frozen=True, kw_only=True):

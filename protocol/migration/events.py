@@ -154,6 +154,11 @@ class Pulled:
     """S. The target has all pages."""
 
 
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """S. The target's copy has died, and the guest runs here again, as it was streamed back, under a new generation."""
+
+
 # ---- target ---------------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +229,7 @@ SourceEvent = (
     | TargetFinished
     | Served
     | Pulled
+    | TakenBack
     | StoreAnswered
     | StoreUnreachable
     | CoordinatorLost

@@ -19,6 +19,6 @@ def refusal(params: MigrationParams) -> tuple[str, str] | None:
         return "streams", f"{params.streams} streams are not built yet; at most {MOST_STREAMS}"
     if params.verify and (params.mode in ("postcopy", "hybrid") or params.on_stall == "postcopy"):
         return "verify", "pages that come after the switch cannot be compared before it: verify goes with precopy"
-    if params.protect:
-        return "protect", "a protected post-copy is not built yet"
+    if params.protect and params.mode not in ("postcopy", "hybrid") and params.on_stall != "postcopy":
+        return "protect", "there is nothing to protect where all memory is at the target before the switch"
     return None

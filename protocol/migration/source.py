@@ -342,6 +342,11 @@ class Source:
         self._reason = f"committed; {event.reason}; {self.left} pages had not been pulled"
         return [fx.FreeGuest(), *self._end("committed", now)]
 
+    def _on_taken_back(self, event: ev.TakenBack, now: float) -> Effects:
+        """The store gave the guest a generation above the target's: this migration is over, and nothing is freed."""
+        self._reason = "committed; the target's copy died, and the guest was taken back"
+        return self._end("committed", now)
+
     # ---- ABORT
 
     def _on_failure(self, event: ev.TargetLost | ev.CancelAsked | ev.StepFailed, now: float) -> Effects:
@@ -514,6 +519,7 @@ _TABLE: Final[dict[SourcePhase, dict[type, Action]]] = {
         ev.TargetFinished: Source._on_finished,
         ev.Served: Source._on_served,
         ev.Pulled: Source._on_pulled,
+        ev.TakenBack: Source._on_taken_back,
         ev.TargetLost: Source._on_unfinished,
         ev.StepFailed: Source._on_unfinished,
         ev.Tick: Source._on_tick,
@@ -523,6 +529,7 @@ _TABLE: Final[dict[SourcePhase, dict[type, Action]]] = {
         ev.Pulled: Source._on_pulled,
         ev.TargetFinished: Source._on_finished,
         ev.StepFailed: Source._on_lost_pages,
+        ev.TakenBack: Source._on_taken_back,
     },
     _P.ABORT: {
         ev.Tick: Source._on_tick,

@@ -60,17 +60,18 @@ async def check_tidy(cluster: Cluster, guest: str, node: str) -> None:
 
 async def check_counting(cluster: Cluster, guest: str, node: str) -> None:
     """It still counts, and has counted every number once."""
-    before = len(_numbers(await cluster.log(guest, node)))
+    before = len(numbers(await cluster.log(guest, node)))
 
     async def further() -> bool:
-        return len(_numbers(await cluster.log(guest, node))) > before + 3
+        return len(numbers(await cluster.log(guest, node))) > before + 3
 
     await cluster.until("the guest goes on counting", further)
     log = await cluster.log(guest, node)
-    found = _numbers(log)
+    found = numbers(log)
     assert b"bad" not in log
     assert found == list(range(1, len(found) + 1))
 
 
-def _numbers(log: bytes) -> list[int]:
+def numbers(log: bytes) -> list[int]:
+    """What it has counted so far."""
     return [int(number) for number in re.findall(rb"^t (\d+)\n", log, re.MULTILINE)]

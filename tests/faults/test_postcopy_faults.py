@@ -17,7 +17,7 @@ import trio
 
 from node.guest import adopt
 from node.machine import CH_UART
-from tests.faults.checks import check_counting, check_crashed, check_one_running_copy, check_tidy
+from tests.faults.checks import check_counting, check_crashed, check_one_running_copy, check_tidy, numbers
 from tests.faults.cluster import Cluster, running
 from tests.faults.test_migration_faults import (
     SOURCE,
@@ -119,12 +119,36 @@ async def check_one_running_copy_of(cluster: Cluster, guest: str, name: str) -> 
 
 
 @pytest.mark.slow
+async def test_the_paused_process_dies_with_pages_missing(tmp_path: Path) -> None:
+    """Its agent has the memory mapped and goes on giving it out."""
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        guest, operation = await begin(cluster, "t")
+        ident = guest["id"]
+        async with watched(cluster):
+            os.kill(cluster.processes(ident)[SOURCE], signal.SIGKILL)
+            await cluster.until("it is gone", lambda: _gone(cluster, ident))
+            cluster.release("source.serve")
+            assert await check_one_running_copy_of(cluster, ident, "t") == TARGET
+            assert (await cluster.wait_operation(operation))["state"] == "succeeded"
+            await check_tidy(cluster, ident, TARGET)
+            await check_counting(cluster, ident, TARGET)
+            await check_hoard(cluster, ident, TARGET)
+        await remove(cluster, ident, "t")
+
+
+async def _gone(cluster: Cluster, guest: str) -> bool:
+    return set(cluster.processes(guest)) == {TARGET}
+
+
+@pytest.mark.slow
 async def test_the_source_dies_with_pages_missing(tmp_path: Path) -> None:
     """The guest is there, waits where it needs a page, says why, and can be removed or started anew."""
     async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
         guest, _ = await begin(cluster, "t")
         ident = guest["id"]
+        await strike(cluster, "source agent", ident)
         os.kill(cluster.processes(ident)[SOURCE], signal.SIGKILL)
+        await repair(cluster, "source agent")
 
         async def told() -> bool:
             reason = str((await cluster.guest("t"))["reason"])
@@ -179,3 +203,68 @@ async def test_a_guest_that_lacks_pages_stays_where_it_is(tmp_path: Path) -> Non
         await check_counting(cluster, guest["id"], TARGET)
         with trio.fail_after(60):
             await check_migrates_again(cluster, guest["id"], "t", TARGET)
+
+
+async def begin_protected(cluster: Cluster, name: str) -> tuple[dict[str, Any], str]:
+    """As :func:`begin`, and epochs have come back."""
+    cluster.hold("source.serve")
+    await cluster.until("both nodes are alive", cluster.all_alive)
+    guest = await cluster.run_guest(name, SOURCE)
+    operation = await cluster.migrate(name, TARGET, mode="postcopy", protect=True)
+    await cluster.reached("source.serve")
+    before = await said(cluster, guest["id"], TARGET)
+
+    async def counts() -> bool:
+        return await said(cluster, guest["id"], TARGET) > before + 20
+
+    await cluster.until("it counts at the target", counts)
+    return guest, operation
+
+
+async def said(cluster: Cluster, guest: str, node: str) -> int:
+    """The last number that it has said."""
+    return numbers(await cluster.log(guest, node))[-1]
+
+
+@pytest.mark.slow
+async def test_a_protected_guest_outlives_its_target(tmp_path: Path) -> None:
+    """The source runs it again, a moment before its death; nothing that it had written is missing."""
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        guest, operation = await begin_protected(cluster, "t")
+        ident = guest["id"]
+        async with watched(cluster):
+            count = await said(cluster, ident, TARGET)
+            os.kill(cluster.processes(ident)[TARGET], signal.SIGKILL)
+
+            async def back() -> bool:
+                now = await cluster.guest("t")
+                return (now["node"], now["state"]) == (SOURCE, "running")
+
+            await cluster.until("the source runs it", back)
+            assert (await cluster.guest("t"))["generation"] == guest["generation"] + 2
+            assert (await cluster.wait_operation(operation))["state"] == "failed"
+            assert await said(cluster, ident, SOURCE) > count - 200  # what it said last may be said again
+            assert await check_one_running_copy(cluster, ident, "t") == SOURCE
+            await check_tidy(cluster, ident, SOURCE)
+            await check_counting(cluster, ident, SOURCE)
+            await check_hoard(cluster, ident, SOURCE)
+            cluster.release("source.serve")
+            await check_migrates_again(cluster, ident, "t", SOURCE)
+        await remove(cluster, ident, "t")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", VICTIMS)
+async def test_a_protected_pull_goes_on(victim: str, tmp_path: Path) -> None:
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        guest, operation = await begin_protected(cluster, "t")
+        ident = guest["id"]
+        async with watched(cluster):
+            await strike(cluster, victim, ident)
+            cluster.release("source.serve")
+            await repair(cluster, victim)
+            assert await check_one_running_copy_of(cluster, ident, "t") == TARGET
+            assert (await cluster.wait_operation(operation, within=90))["state"] == "succeeded"
+            await check_tidy(cluster, ident, TARGET)
+            await check_counting(cluster, ident, TARGET)
+            await check_hoard(cluster, ident, TARGET)

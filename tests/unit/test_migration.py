@@ -288,6 +288,14 @@ def test_a_source_keeps_its_pages_until_the_target_has_them_all() -> None:
     assert kinds(machine.handle(mig.Pulled(), 1002)) == ["FreeGuest", "Forget", "Done"]
 
 
+def test_a_guest_that_was_taken_back_frees_nothing() -> None:
+    machine, _ = mig.Source.recover(mig.Record("source", "m", "g", 5, 2, "serve", True), 0)
+    effects = machine.handle(mig.TakenBack(), 1)
+    assert kinds(effects) == ["Forget", "Done"]
+    assert machine.phase is mig.SourcePhase.DONE
+    assert machine.handle(mig.StepFailed("guest", "its place was taken"), 2) == []
+
+
 def test_the_death_of_a_serving_source_is_told_with_what_it_takes_along() -> None:
     machine, effects = mig.Source.recover(mig.Record("source", "m", "g", 5, 2, "serve", True), 0)
     assert kinds(effects) == ["ServePages"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.model import Guest, Migration
-from coordinator.reconcile import Action, Forget, Missing, Observe, Stop, Tell, reconcile
+from coordinator.reconcile import Action, Forget, Missing, Observe, Stop, TakeBack, Tell, reconcile
 from protocol.messages import GuestSpec, GuestStatus, ImageFile, ImageRef
 
 SPEC = GuestSpec(
@@ -34,7 +34,12 @@ def migration(decision: Any, source: int = 1, target: int = 2) -> Migration:
 
 
 def act(
-    known: Guest | None, *reported: GuestStatus, move: Migration | None = None, busy: bool = False, node: int = 1
+    known: Guest | None,
+    *reported: GuestStatus,
+    move: Migration | None = None,
+    busy: bool = False,
+    node: int = 1,
+    protected: Migration | None = None,
 ) -> list[Action]:
     return reconcile(
         node,
@@ -42,6 +47,7 @@ def act(
         guests={"g": known} if known else {},
         migrations={"m": move} if move else {},
         busy=frozenset({"g"} if busy else ()),
+        protected={"g": protected} if protected else {},
     )
 
 
@@ -131,3 +137,29 @@ def test_the_owners_present_copy_is_never_forgotten(
         assert not any(isinstance(a, Forget | Missing) for a in found)
     if any(isinstance(a, Observe) for a in found):
         assert (node, reported) == (1, owned)
+
+
+def test_a_protected_guest_is_given_back_on_its_owners_word_alone() -> None:
+    move = migration("committed")
+    owned = guest(node=2, generation=3)
+    assert act(owned, status(3, "crashed", "m"), move=move, busy=True, node=2, protected=move) == [
+        TakeBack(owned, move, True)
+    ]
+    assert act(owned, status(3, "crashed"), busy=True, node=2, protected=move) == [TakeBack(owned, move, True)]
+    for word in (status(3, "running"), status(3, "stopped"), status(2, "crashed")):
+        assert not any(isinstance(a, TakeBack) for a in act(owned, word, busy=True, node=2, protected=move))
+    assert act(owned, busy=True, node=2, protected=move) == []  # the node says nothing of it
+    assert not any(isinstance(a, TakeBack) for a in act(owned, status(3, "crashed"), node=1, protected=move))
+    unwanted = guest(node=2, generation=3, desired="stopped")
+    assert not any(isinstance(a, TakeBack) for a in act(unwanted, status(3, "crashed"), node=2, protected=move))
+    assert act(owned, status(3, "crashed", "m"), move=move, busy=True, node=2) == [Tell(move)]
+
+
+def test_a_source_that_was_given_the_guest_is_told_until_it_runs() -> None:
+    move = migration("committed")
+    given = guest(node=1, generation=4, state="starting")
+    paused = status(2, "migrating", "m")
+    assert act(given, paused, move=move, busy=True, protected=move) == [TakeBack(given, move, False)]
+    assert act(given, status(4, "running"), protected=move) == [Observe(given, status(4, "running"))]
+    refused = guest(node=1, generation=4, state="crashed")
+    assert not any(isinstance(a, TakeBack) for a in act(refused, paused, move=move, protected=move))

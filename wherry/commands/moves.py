@@ -36,7 +36,11 @@ MODES = ("auto", "precopy", "postcopy", "hybrid", "stop-and-copy", "cold")
 @click.option("--bandwidth", default="", help="Bytes per second at most, as in 20M.")
 @click.option("--deadline", default="", help="Be done by then, as in 90s; 600s unless given.")
 @click.option("--streams", type=click.IntRange(1, 16), help="Page streams at a time.")
-@click.option("--protect", is_flag=True, help="Post-copy: the source keeps a whole image until the target has it all.")
+@click.option(
+    "--protect",
+    is_flag=True,
+    help="Post-copy: what the guest writes goes back, so that its source can run it again if the target's copy dies.",
+)
 @click.option("--dry-run", is_flag=True, help="Only measure, and tell what it would take; nothing is moved.")
 @click.option("--verify", is_flag=True, help="Compare checksums of all RAM on both ends before the switch.")
 @json_option
