@@ -226,7 +226,8 @@ class Mesh:
                 case keys.InstallTx(epoch, cipher, key):
                     self.switch.set_tx_key(node, epoch, cipher, key)
                 case keys.DropRx(epoch):
-                    self.switch.drop_rx_key(node, epoch)
+                    if not self.switch.drop_rx_key(node, epoch):
+                        machine.handle(keys.InUse(epoch), trio.current_time())
         self._moved.set()
 
     async def _send_key(self, node: int, message: TunnelKey) -> None:

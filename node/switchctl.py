@@ -393,14 +393,21 @@ class Switch:
         check(self._lib.wh_switch_peer_tx_key(self.handle, node, epoch, cipher, _key(key), err), err)
 
     def set_rx_key(self, node: int, epoch: int, cipher: int, key: bytes) -> None:
-        """Accept one more epoch; the older of two is dropped. Do this before the other end seals with it."""
+        """Accept one more epoch; of three the oldest that is not in use is dropped. Do this before the other end seals
+        with it."""
         err = new_error()
         check(self._lib.wh_switch_peer_rx_key(self.handle, node, epoch, cipher, _key(key), err), err)
 
-    def drop_rx_key(self, node: int, epoch: int) -> None:
-        """Accept this epoch no longer and erase its key; fine if it is gone already."""
-        with contextlib.suppress(CoreNotFound):
+    def drop_rx_key(self, node: int, epoch: int) -> bool:
+        """Accept this epoch no longer and erase its key; fine if it is gone already. False, and nothing done: the
+        peer's last authentic datagram came under it."""
+        try:
             check(self._lib.wh_switch_peer_rx_drop(self.handle, node, epoch))
+        except CoreNotFound:
+            pass
+        except CoreStateError:
+            return False
+        return True
 
     # ---- MACs ----
 

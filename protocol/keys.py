@@ -5,10 +5,12 @@ Each direction has its own keys, made by the sender, so a key is used by one sen
     sender                                  receiver
       │ ── peer.key(epoch, key) ──────────────► │ InstallRx: both epochs open from here on
       │ ◄────────────────────────────── answer ─│
-      │ InstallTx: seals with the new epoch      │ DropRx of the older epoch, OVERLAP later
+      │ InstallTx: seals with the new epoch      │ DropRx of the older epochs, OVERLAP later
 
 A key is replaced after ``LIFETIME``, when the switch says that it is worn (``Worn``), and on every new link, because
-the peer may have been restarted and have lost its keys. While there is no link the present keys stay in use.
+the peer may have been restarted and have lost its keys. While there is no link the present keys stay in use, however
+old they are. An answer may be lost with its link: then the sender goes on with the older epoch, and the receiver, which
+cannot know, must not drop it. So the one that datagrams still come under stays (``InUse``) until they do not.
 """
 
 from __future__ import annotations
@@ -69,7 +71,14 @@ class KeyFailed:
     epoch: int
 
 
-Event = LinkUp | LinkDown | Tick | Worn | KeyArrived | KeyAccepted | KeyFailed
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """DropRx was refused: the peer still seals with this epoch."""
+
+    epoch: int
+
+
+Event = LinkUp | LinkDown | Tick | Worn | KeyArrived | KeyAccepted | KeyFailed | InUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +108,7 @@ class InstallTx:
 
 @dataclass(frozen=True, slots=True)
 class DropRx:
-    """Open this epoch no longer; erase its key."""
+    """Open this epoch no longer; erase its key. → InUse if that is what the peer's last datagram came under."""
 
     epoch: int
 
@@ -177,6 +186,11 @@ class PeerKeys:
         self._rx = message.epoch
         return [InstallRx(message.epoch, message.cipher, message.key)]
 
+    def _on_in_use(self, event: InUse, now: float) -> Effects:
+        if self._rx != event.epoch:
+            self._dropping[event.epoch] = now + OVERLAP
+        return []
+
     def _on_worn(self, event: Worn, now: float) -> Effects:
         if self._offered is not None:
             return []
@@ -205,4 +219,5 @@ _ACTIONS: Final[dict[type, Callable[[PeerKeys, Any, float], Effects]]] = {
     KeyArrived: PeerKeys._on_arrived,
     KeyAccepted: PeerKeys._on_accepted,
     KeyFailed: PeerKeys._on_failed,
+    InUse: PeerKeys._on_in_use,
 }

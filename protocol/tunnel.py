@@ -243,11 +243,13 @@ class Sender:
 
 
 class Receiver:
-    """One direction from one node: at most two epochs, the older of which goes when a third comes."""
+    """One direction from one node: at most three epochs. When a fourth comes the oldest goes, but for the one of the
+    last datagram that was opened: the peer may never have learned that it could use the others."""
 
     def __init__(self, node: int, peer: int) -> None:
         self.node, self.peer = node, peer
         self._keys: dict[int, tuple[Cipher, bytes, ReplayWindow]] = {}
+        self._used: int | None = None
 
     def install(self, epoch: int, cipher: int, key: bytes) -> None:
         """The same key again changes nothing: its window must not be forgotten."""
@@ -256,8 +258,16 @@ class Receiver:
             return
         self._keys.pop(epoch, None)  # a new key under a known epoch: the peer began anew, and this is its newest
         self._keys[epoch] = (Cipher(cipher), key, ReplayWindow())
-        while len(self._keys) > 2:
-            del self._keys[next(iter(self._keys))]
+        if known is not None and self._used == epoch:
+            self._used = None
+        while len(self._keys) > 3:
+            del self._keys[next(old for old in self._keys if old != self._used)]
+
+    def drop(self, epoch: int) -> bool:
+        """Forget it. False: it is in use, and stays."""
+        if epoch != self._used:
+            self._keys.pop(epoch, None)
+        return epoch != self._used
 
     def open(self, datagram: bytes) -> tuple[Header, Payload]:
         header = Header.decode(datagram)
@@ -270,4 +280,5 @@ class Receiver:
             raise RemoteProtocolError("counter", header.counter, f"new, and within {window.top} - window")
         header, plain = open_sealed(cipher, key, datagram)
         window.accept(header.counter)
+        self._used = header.epoch
         return header, decode_payload(plain)

@@ -319,7 +319,7 @@ int wh_switch_peer_rx_drop(wh_switch *s, uint32_t node, uint32_t epoch)
 {
     wh_switch_lock(s);
     struct wh_peer *p = wh_idmap_get(&s->peers, node);
-    int status = p && wh_peer_drop_rx(p, epoch) ? WH_OK : WH_E_NOTFOUND;
+    int status = p ? wh_peer_drop_rx(p, epoch) : WH_E_NOTFOUND;
     wh_switch_unlock(s);
     return status;
 }

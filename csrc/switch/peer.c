@@ -30,8 +30,8 @@ void wh_peer_free(struct wh_peer *p)
     if (!p)
         return;
     wh_aead_free(p->tx.aead);
-    wh_aead_free(p->rx[0].aead);
-    wh_aead_free(p->rx[1].aead);
+    for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
+        wh_aead_free(p->rx[i].aead);
     free(p);
 }
 
@@ -69,39 +69,56 @@ int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
     return WH_OK;
 }
 
-int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
+static struct wh_rx_key *rx_key(struct wh_peer *p, uint32_t epoch)
 {
-    struct wh_rx_key *at = NULL;
     for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
         if (p->rx[i].aead && p->rx[i].epoch == epoch)
-            at = &p->rx[i];
+            return &p->rx[i];
+    return NULL;
+}
+
+static bool in_use(const struct wh_peer *p, const struct wh_rx_key *key)
+{
+    return p->rx_any && key->aead && key->epoch == p->rx_used;
+}
+
+/* Free, or the oldest, but not the one in use: the peer may never have learned that it could use those behind it. */
+static struct wh_rx_key *place_for_rx(struct wh_peer *p)
+{
+    struct wh_rx_key *last = &p->rx[WH_ARRAY_LEN(p->rx) - 1];
+    return in_use(p, last) ? last - 1 : last;
+}
+
+int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
+{
+    struct wh_rx_key *at = rx_key(p, epoch);
     if (at && wh_aead_same(at->aead, cipher, key))
         return WH_OK; /* and its window stays, or old datagrams would be taken again */
     wh_aead *aead;
     int status = wh_aead_new(s->crypto, cipher, key, false, &aead);
     if (status)
         return status;
-    /* A new key under a known epoch (the peer began anew) replaces that one; else the older of the two goes. */
     if (!at)
-        at = &p->rx[1];
+        at = place_for_rx(p);
+    else if (in_use(p, at)) /* a new key under a known epoch: the peer began anew */
+        p->rx_any = false;
     wh_aead_free(at->aead);
-    if (at == &p->rx[1])
-        p->rx[1] = p->rx[0];
+    memmove(&p->rx[1], &p->rx[0], (size_t)(at - p->rx) * sizeof(p->rx[0]));
     p->rx[0] = (struct wh_rx_key){.aead = aead, .epoch = epoch};
     return WH_OK;
 }
 
-bool wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch)
+int wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch)
 {
-    for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
-        if (p->rx[i].aead && p->rx[i].epoch == epoch) {
-            wh_aead_free(p->rx[i].aead);
-            if (i == 0) /* the other one is the newest now */
-                p->rx[0] = p->rx[1];
-            p->rx[1] = (struct wh_rx_key){0};
-            return true;
-        }
-    return false;
+    struct wh_rx_key *at = rx_key(p, epoch), *last = &p->rx[WH_ARRAY_LEN(p->rx) - 1];
+    if (!at)
+        return WH_E_NOTFOUND;
+    if (in_use(p, at))
+        return WH_E_STATE;
+    wh_aead_free(at->aead);
+    memmove(at, at + 1, (size_t)(last - at) * sizeof(*at));
+    *last = (struct wh_rx_key){0};
+    return WH_OK;
 }
 
 /* ---- out ---- */
@@ -330,14 +347,6 @@ static bool payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_
     return false;
 }
 
-static struct wh_rx_key *rx_key(struct wh_peer *p, uint32_t epoch)
-{
-    for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
-        if (p->rx[i].aead && p->rx[i].epoch == epoch)
-            return &p->rx[i];
-    return NULL;
-}
-
 /* May a datagram from there be tried with the peer's key? An authentic one gives back what it took. */
 static bool affordable(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
 {
@@ -394,6 +403,8 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
         return;
     }
     wh_replay_accept(&key->replay, h.counter);
+    p->rx_used = key->epoch;
+    p->rx_any = true;
     heard(p, from);
     if (direct && !stream && key == &p->rx[0] && key->replay.top == h.counter)
         wh_probe_roam(s, p, from);

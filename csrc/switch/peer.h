@@ -52,8 +52,10 @@ struct wh_peer {
     uint32_t node, via;
     struct wh_addr addr, configured;
     struct wh_tx_key tx;
-    struct wh_rx_key rx[2]; /* newest first */
-    struct wh_addr heard;   /* where the last authentic datagram of it came from, also by a relay */
+    struct wh_rx_key rx[3]; /* newest first */
+    uint32_t rx_used;       /* the epoch in use: of the last authentic datagram */
+    bool rx_any;            /* there was one, under a key that is still held */
+    struct wh_addr heard;   /* where that came from, also by a relay */
     uint64_t strange_ns;    /* of rate.h: datagrams from strange addresses */
     uint32_t takes;         /* WH_TAKES_CSUM: frames with open checksums; the link has said so */
     bool up, on_stream;     /* which path frames take, and whether it answers: what was told */
@@ -72,8 +74,7 @@ void wh_peer_free(struct wh_peer *p);
 void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct wh_addr *addr);
 int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
 int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
-
-bool wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch); /* erases it; false: not there */
+int wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch); /* erases it; WH_E_NOTFOUND, WH_E_STATE: in use */
 
 /* f is one frame of a wire (no gso: who forwards has cut it), with an open checksum only if the peer takes that. Its
  * headroom is written, its bytes are not: the same frame may go to further peers. They are of use until it returns. It

@@ -8,12 +8,12 @@ struct forger {
 };
 
 /* One that is right but for its key: it costs an AEAD unless something stops it before. */
-static void forge(struct forger *f, const struct node *to, uint32_t epoch, const uint8_t key[32])
+static void forge(struct forger *f, uint32_t as, const struct node *to, uint32_t epoch, const uint8_t key[32])
 {
     uint8_t header[WH_TUNNEL_HEADER], sealed[200], plain[64] = {0x93, 2, 1, 1};
     size_t len = sizeof(sealed);
     struct wh_header h = {
-        .version = 1, .type = 1, .hops = 1, .epoch = epoch, .sender = 2, .dest = to->id, .counter = ++f->counter};
+        .version = 1, .type = 1, .hops = 1, .epoch = epoch, .sender = as, .dest = to->id, .counter = ++f->counter};
     wh_header_encode(&h, header);
     CHECK(wh_tunnel_seal(0, key, header, sizeof(header), plain, sizeof(plain), sealed, &len) == WH_OK);
     CHECK(sendto(f->fd, sealed, len, 0, (const struct sockaddr *)&to->addr, sizeof(to->addr)) == (ssize_t)len);
@@ -40,7 +40,7 @@ static void flood_of_strangers(void)
     bad.fd = udp_socket(&bad.at), moved.fd = udp_socket(&moved.at);
     uint64_t start = wh_now_ns();
     for (uint32_t i = 0; i < 3000; i++) {
-        forge(&bad, &n1, 1, none);
+        forge(&bad, 2, &n1, 1, none);
         nic_send(&b, a.mac, i);
         if (i % 100 == 99) { /* no faster than it reads: what the kernel drops tests nothing */
             for (uint32_t k = i - 99; k <= i; k++)
@@ -56,8 +56,8 @@ static void flood_of_strangers(void)
     direction_key(2, 1, 1, real);
     bool there = false;
     for (unsigned i = 0; i < 5000 && !there; i++) {
-        forge(&bad, &n1, 1, none);
-        forge(&moved, &n1, 1, real);
+        forge(&bad, 2, &n1, 1, none);
+        forge(&moved, 2, &n1, 1, real);
         if (i % 50 == 0)
             poll(NULL, 0, 1);
         wh_switch_lock(n1.sw);
@@ -81,11 +81,11 @@ static void unknown(void)
     join(&n1, &n2, 0);
     bad.fd = udp_socket(&bad.at);
     for (unsigned i = 0; i < 200; i++)
-        forge(&bad, &n1, 99, none);
+        forge(&bad, 2, &n1, 99, none);
     WAIT_FOR(peer_counters(n1.sw, 2).drop_no_key == 200);
     CHECK(wh_switch_peer_del(n1.sw, 2) == WH_OK);
     for (unsigned i = 0; i < 200; i++)
-        forge(&bad, &n1, 1, none);
+        forge(&bad, 2, &n1, 1, none);
     WAIT_FOR(all_counters(n1.sw).drop_no_peer >= 200);
     CHECK(all_counters(n1.sw).drop_auth == 0);
     wh_switch_free(n1.sw), wh_switch_free(n2.sw);
@@ -97,19 +97,28 @@ static void erased(void)
 {
     struct node n1, n2;
     struct nic a, b;
+    struct forger old = {.counter = 1000};
+    uint8_t first[32];
     node_open(&n1, 1), node_open(&n2, 2);
     join(&n1, &n2, 0);
     nic_open(&a, 1), nic_open(&b, 2);
     CHECK(nic_plug(&a, n1.sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, n2.sw, 1, b.mac, 1) == WH_OK);
     CHECK(wh_switch_mac_set(n1.sw, VNI, b.mac, 2, NULL) == WH_OK);
     accept_epoch(&n2, &n1, 2, 0);
-    CHECK(wh_switch_peer_rx_drop(n2.sw, 1, 1) == WH_OK && wh_switch_peer_rx_drop(n2.sw, 1, 1) == WH_E_NOTFOUND);
     nic_send(&a, b.mac, 1);
-    WAIT_FOR(peer_counters(n1.sw, 2).tx_frames == 1); /* under the old key; a probe may have been refused before it */
-    WAIT_FOR(peer_counters(n2.sw, 1).drop_no_key >= 1);
+    CHECK(nic_take(&b, NULL, NULL) == 1);
+    CHECK(wh_switch_peer_rx_drop(n2.sw, 1, 1) == WH_E_STATE); /* it is in use */
     use_epoch(&n1, &n2, 2, 0);
     nic_send(&a, b.mac, 2);
     CHECK(nic_take(&b, NULL, NULL) == 2);
+    WAIT_FOR(wh_switch_peer_rx_drop(n2.sw, 1, 1) != WH_E_STATE); /* a probe under it may have come late */
+    CHECK(wh_switch_peer_rx_drop(n2.sw, 1, 1) == WH_E_NOTFOUND);
+    old.fd = udp_socket(&old.at);
+    direction_key(1, 2, 1, first);
+    uint64_t before = peer_counters(n2.sw, 1).drop_no_key;
+    forge(&old, 1, &n2, 1, first);
+    WAIT_FOR(peer_counters(n2.sw, 1).drop_no_key > before);
+    close(old.fd);
     accept_epoch(&n2, &n1, 3, 0);
     CHECK(wh_switch_peer_rx_drop(n2.sw, 1, 3) == WH_OK); /* the newest: the older one stays */
     nic_send(&a, b.mac, 3);
@@ -120,6 +129,30 @@ static void erased(void)
     use_epoch(&n1, &n2, 4, 1);
     nic_send(&a, b.mac, 5);
     CHECK(nic_take(&b, NULL, NULL) == 5);
+    wh_switch_free(n1.sw), wh_switch_free(n2.sw);
+    nic_close(&a), nic_close(&b);
+}
+
+/* Keys are offered again and again, and the sender never hears that it may use them (its link is cut each time): it
+ * goes on with the one it has, and whenever it does hear, it changes. */
+static void offered_in_vain(void)
+{
+    struct node n1, n2;
+    struct nic a, b;
+    node_open(&n1, 1), node_open(&n2, 2);
+    join(&n1, &n2, 0);
+    nic_open(&a, 1), nic_open(&b, 2);
+    CHECK(nic_plug(&a, n1.sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, n2.sw, 1, b.mac, 1) == WH_OK);
+    CHECK(wh_switch_mac_set(n1.sw, VNI, b.mac, 2, NULL) == WH_OK);
+    for (uint32_t i = 0; i < 200 && !failures; i++) {
+        nic_send(&a, b.mac, i);
+        CHECK(nic_take(&b, NULL, NULL) == i);
+        accept_epoch(&n2, &n1, 2 + i, i % 2);
+        if (i % 10 == 9)
+            use_epoch(&n1, &n2, 2 + i, i % 2);
+    }
+    wh_counters c = peer_counters(n2.sw, 1);
+    CHECK(c.rx_frames == 200 && c.drop_auth == 0);
     wh_switch_free(n1.sw), wh_switch_free(n2.sw);
     nic_close(&a), nic_close(&b);
 }
@@ -152,6 +185,7 @@ int main(void)
     flood_of_strangers();
     unknown();
     erased();
+    offered_in_vain();
     flapping();
     return finish("switch_flood");
 }

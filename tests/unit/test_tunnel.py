@@ -127,7 +127,7 @@ def test_a_forged_datagram_does_not_move_the_window() -> None:
     assert receiver.open(good)[1] == tunnel.Probe(1, 2)
 
 
-def test_two_epochs_the_older_goes() -> None:
+def test_three_epochs_the_oldest_goes_unless_it_is_in_use() -> None:
     sender, receiver = pair()
     old = sender.seal(tunnel.Probe(1, 1))
     receiver.install(2, 1, bytes(32))
@@ -135,9 +135,18 @@ def test_two_epochs_the_older_goes() -> None:
     receiver.install(1, 0, KEY)  # again: the window is kept
     with pytest.raises(RemoteProtocolError, match="counter"):
         receiver.open(old)
-    receiver.install(3, 0, bytes(32))
+    for epoch in range(3, 9):
+        receiver.install(epoch, 0, bytes([epoch]) * 32)
+    assert receiver.open(sender.seal(tunnel.Probe(1, 2)))
+    assert not receiver.drop(1)
+    late = tunnel.Sender(1, 2, 6, 0, bytes([6]) * 32)
     with pytest.raises(RemoteProtocolError, match="epoch"):
-        receiver.open(sender.seal(tunnel.Probe(1, 2)))
+        receiver.open(late.seal(tunnel.Probe(1, 3)))
+    newest = tunnel.Sender(1, 2, 8, 0, bytes([8]) * 32)
+    assert receiver.open(newest.seal(tunnel.Probe(1, 3)))
+    assert receiver.drop(1)
+    with pytest.raises(RemoteProtocolError, match="epoch"):
+        receiver.open(sender.seal(tunnel.Probe(1, 4)))
 
 
 def test_not_for_us_or_not_from_the_peer() -> None:
