@@ -14,7 +14,7 @@ C_FILES      = $(shell find csrc tests -name '*.[ch]' -not -path '*/programs/*')
 TIDY_FILES   = $(shell find csrc -name '*.c')
 TIDY_FLAGS  := -std=gnu11 -D_GNU_SOURCE -Icsrc
 
-.PHONY: setup build image demo test test-c test-tsan test-py test-root test-software check bench soak litmus fuzz fresh clean
+.PHONY: setup build image demo test test-c test-tsan test-py test-root test-software check bench soak model litmus fuzz fresh clean
 
 setup:
 	@sh deploy/setup.sh
@@ -60,7 +60,11 @@ bench-%: setup
 
 # Longer runs of what `make test` does in short: hours of simulated faults, millions of random inputs.
 soak: setup
-	WHERRY_SOAK=1 $(PY) -m pytest tests/sim tests/faults $(PYTEST_ARGS)
+	WHERRY_SOAK=1 $(PY) -m pytest tests/sim tests/unit/test_migration_enumeration.py tests/faults $(PYTEST_ARGS)
+
+# The handover's states with more faults than `make test` allows (tests/model): minutes, and some 2 GB of memory.
+model: setup
+	WHERRY_MODEL=1 $(PY) -m pytest tests/model -s $(PYTEST_ARGS)
 
 # Minutes of memory-ordering tests for each engine and number of harts.
 litmus: setup

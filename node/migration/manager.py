@@ -37,12 +37,13 @@ from protocol.messages import (
     MigrationWarm,
     Settle,
 )
-from protocol.migration import CancelAsked, Source, Start, StoreAnswered, Target
+from protocol.migration import CancelAsked, Source, SourcePhase, Start, StoreAnswered, Target, TargetPhase
 from protocol.migration.modes import refusal
 from protocol.transport import Handlers, Link, LinkStream
 
 log = logging.getLogger("wherry.node.migration")
 
+CLEAR_S = 10.0  # that the guest's last migration has to come to its end here
 _RETRY_S = 1.0
 _KEPT = 256  # finished migrations that are still known
 D = TypeVar("D", bound=Driver)
@@ -107,6 +108,16 @@ class Migrations:
             target.begin_with(effects)
             self._run(self._targets, target)
 
+    async def _cleared(self, guest: str, migration: str) -> None:
+        """The coordinator begins a migration only when the guest's last one is decided. This end of that one may still
+        be at work, if only because it has not heard so: a retry that comes at once waits for it, for a while."""
+        drivers: list[SourceDriver | TargetDriver] = [*self._sources.values(), *self._targets.values()]
+        with trio.move_on_after(CLEAR_S):
+            for driver in drivers:
+                other = driver.machine.guest == guest and driver.machine.migration != migration
+                if other and driver.machine.phase not in (SourcePhase.SERVE, TargetPhase.PULL):
+                    await driver.finished.wait()
+
     def _run(self, table: OrderedDict[str, D], driver: D) -> None:
         table[driver.machine.migration] = driver
         while len(table) > _KEPT and next(iter(table.values())).finished.is_set():
@@ -129,20 +140,25 @@ class Migrations:
     # -- the coordinator's
 
     async def _start(self, link: Link, order: MigrationStart) -> None:
-        driver = self._sources.get(order.migration)
-        if driver is None:
+        if order.migration not in self._sources:
             guest = self._host.guests.get(order.guest)
+            await self._cleared(order.guest, order.migration)
             async with guest.lock:
-                self._check(guest, order)
-                machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params)
-                driver = SourceDriver(self._host, machine, order.params, order.target.link)
-                guest.migration = order.migration
-                self._host.guests.changed(guest, "migrating")
-                self._run(self._sources, driver)
-                driver.feed(Start())
+                if order.migration not in self._sources:
+                    self._begin(guest, order)
+        driver = self._sources[order.migration]
         await driver.prepared.wait()
         if driver.result is not None and driver.result.outcome == "aborted":
             raise Refused("unavailable", driver.result.reason)
+
+    def _begin(self, guest: Guest, order: MigrationStart) -> None:
+        self._check(guest, order)
+        machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params)
+        driver = SourceDriver(self._host, machine, order.params, order.target.link)
+        guest.migration = order.migration
+        self._host.guests.changed(guest, "migrating")
+        self._run(self._sources, driver)
+        driver.feed(Start())
 
     def _check(self, guest: Guest, order: MigrationStart | MigrationEstimate) -> None:
         """Raises Refused when this guest cannot be moved so, now."""
@@ -199,6 +215,8 @@ class Migrations:
     async def _prepare(self, link: Link, request: MigrationPrepare) -> Message:
         if request.source != link.peer.node:
             raise Refused("forbidden", f"node {link.peer.node} speaks for node {request.source}", field="source")
+        if request.migration not in self._targets:
+            await self._cleared(request.spec.guest, request.migration)
         driver = self._targets.get(request.migration)
         if driver is None:
             self._host.guests.check_absent(request.spec)

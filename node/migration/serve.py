@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgpack
@@ -112,7 +112,8 @@ class ServeStream(Protocol):
 
 class PageServer:
     """``push()``: may pages go that nobody asked for? ``tell(pages, zero_pages, bytes, left)`` comes now and then,
-    ``pulled()`` once the target says that it has all. ``bucket`` limits what nobody waits for."""
+    ``pulled()`` once the target says that it has all; it is answered when this returns. ``bucket`` limits what nobody
+    waits for."""
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class PageServer:
         *,
         push: Callable[[], bool],
         tell: Callable[[int, int, int, int], None],
-        pulled: Callable[[], None],
+        pulled: Callable[[], Awaitable[None]],
         bucket: TokenBucket | None = None,
     ) -> None:
         self._view = view
@@ -190,7 +191,7 @@ class PageServer:
             kind, value = await _message(reader)
             if kind == "done":
                 self._report()  # before: the result is to have these figures
-                self._pulled()
+                await self._pulled()
                 return
             if kind == "got" and isinstance(value, int) and value >= 0:
                 self._window.got(value, trio.current_time())

@@ -59,6 +59,7 @@ from protocol.migration import (
     PauseGuest,
     PrepareTarget,
     Pulled,
+    Record,
     ReportProgress,
     ResumeGuest,
     RoundDone,
@@ -128,6 +129,7 @@ class SourceDriver(Driver):
         self._taking = False  # back: the paused process makes room for a new one
         self._taken = trio.Event()
         self._pushing = False  # pages that nobody asked for may go: the target runs, or will at once
+        self._noted = trio.Event()  # that the target has all pages
         self._gone = False  # the ports of this copy are the target's
 
     async def run(self) -> None:
@@ -506,9 +508,19 @@ class SourceDriver(Driver):
             view,
             push=lambda: self._pushing,
             tell=lambda *figures: self.feed(Served(*figures)),
-            pulled=lambda: self.feed(Pulled()),
+            pulled=self._all_pulled,
             bucket=TokenBucket(self.params.bandwidth),
         )
+
+    async def _all_pulled(self) -> None:
+        """The target has everything and says so once: it hears that we know when we will know it after a crash too."""
+        self.feed(Pulled())
+        await self._noted.wait()
+
+    def _persist(self, record: Record) -> None:
+        super()._persist(record)
+        if self.machine.pulled:
+            self._noted.set()
 
     async def pull(self, opening: MigrationPull, stream: LinkStream) -> None:
         """Handler of the target's pull stream: ends with it. Memory that may still change is not given out."""

@@ -219,6 +219,8 @@ class TargetDriver(Driver):
             self._pages_ended.set()
 
     async def _wait(self, kind: str) -> Message:
+        if self.finished.is_set():
+            raise Refused("conflict", "the migration is over")  # nobody would answer
         self._answer(Refused("conflict", "the source asked something else meanwhile"))
         slot = self._slot = Slot(kind)
         return await slot.get()

@@ -151,7 +151,8 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """S. The target has all pages."""
+    """S. The target has all pages. It is answered once what the machine notes of it is durable: it does not say so
+    twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class Source:
         self._verify_ms = 0.0
         self.postcopy = False  # pages stay here at the switch
         self.left = 0  # how many the target lacks
-        self._pulled = False  # it has all
+        self.pulled = False  # it has all
         self._switched = 0.0
         self._pull_ms = 0.0
         self._cut = False  # the deadline came in the middle of a round, and pages may be left
@@ -283,7 +283,7 @@ class Source:
         self._question.drop()
         self._deadline = now + FINISH_TIMEOUT
         self._switched = now
-        if self.postcopy:
+        if self.postcopy and not self.pulled:
             return [fx.FinishTarget("committed", generation), self._persist("serve"), fx.ServePages()]
         return [fx.FinishTarget("committed", generation), self._persist("committed"), fx.FreeGuest()]
 
@@ -299,7 +299,7 @@ class Source:
         return [self._progress(now, 0, "done"), *self._end("committed", now)]
 
     def _on_unfinished(self, event: ev.TargetLost | ev.StepFailed, now: float) -> Effects:
-        if isinstance(event, ev.StepFailed) and self.postcopy and event.step == "guest":
+        if isinstance(event, ev.StepFailed) and self.postcopy and not self.pulled and event.step == "guest":
             return self._on_lost_pages(event, now)
         if isinstance(event, ev.StepFailed) and event.step not in ("FinishTarget", "FreeGuest"):
             return []
@@ -316,8 +316,8 @@ class Source:
     def _serve(self, now: float) -> Effects:
         self.phase = _P.SERVE
         self._deadline = None
-        if self._pulled:
-            return self._all_pulled(now)
+        if self.pulled:
+            return [fx.FreeGuest(), *self._all_pulled(now)]
         return [self._progress(now, self.left)]
 
     def _on_served(self, event: ev.Served, now: float) -> Effects:
@@ -326,14 +326,18 @@ class Source:
         return [self._progress(now, self.left)] if self.phase is _P.SERVE else []
 
     def _on_pulled(self, event: ev.Pulled, now: float) -> Effects:
-        """Before COMMIT it says nothing about who may run; it is remembered."""
-        self._pulled = True
-        return self._all_pulled(now) if self.phase is _P.SERVE else []
+        """Before COMMIT it says nothing about who may run; it is remembered, beyond a restart too: the target does not
+        say it again."""
+        self.pulled = True
+        if self.phase in (_P.SWITCH, _P.COMMIT):
+            return [self._persist("switch")]
+        ends = self._all_pulled(now) if self.phase is _P.SERVE else []
+        return [self._persist("committed"), fx.FreeGuest(), *ends]
 
     def _all_pulled(self, now: float) -> Effects:
         self.left = 0
         self._pull_ms = 1000 * (now - self._switched) if self._switched else 0.0
-        return [fx.FreeGuest(), self._progress(now, 0, "done"), *self._end("committed", now)]
+        return [self._progress(now, 0, "done"), *self._end("committed", now)]
 
     def _on_lost_pages(self, event: ev.StepFailed, now: float) -> Effects:
         """The paused process is gone, and with it what the target lacks; or the coordinator had it removed."""
@@ -425,7 +429,8 @@ class Source:
         self.bytes += stats.bytes
 
     def _persist(self, phase: str) -> fx.Persist:
-        record = fx.Record("source", self.migration, self.guest, self.generation, self.target, phase, self.postcopy)
+        leaves = self.postcopy and not self.pulled
+        record = fx.Record("source", self.migration, self.guest, self.generation, self.target, phase, leaves)
         return fx.Persist(record)
 
     def _progress(self, now: float, dirty: int, phase: str = "", bytes_now: int = 0) -> fx.ReportProgress:

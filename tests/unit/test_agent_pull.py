@@ -64,7 +64,7 @@ class Pair:
             self.source.view,
             push=lambda: self.pushing,
             tell=lambda *figures: self.served.append(figures),
-            pulled=self.pulled.set,
+            pulled=self._all_pulled,
         )
         self.fault: Callable[[int, Stream, Stream], Awaitable[None]] | None = None
         self.refusals: list[RemoteError] = []
@@ -73,6 +73,9 @@ class Pair:
     def close(self) -> None:
         self.source.close()
         self.target.close()
+
+    async def _all_pulled(self) -> None:
+        self.pulled.set()
 
     async def pull(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -285,7 +285,28 @@ def test_a_source_keeps_its_pages_until_the_target_has_them_all() -> None:
         assert kinds(machine.handle(event, 1000)) == []
     machine.handle(mig.Served(5, 1, 20480, 1), 1001)
     assert machine.left == 1
-    assert kinds(machine.handle(mig.Pulled(), 1002)) == ["FreeGuest", "Forget", "Done"]
+    assert kinds(machine.handle(mig.Pulled(), 1002)) == ["Persist", "FreeGuest", "Forget", "Done"]
+
+
+@pytest.mark.parametrize("when", ["before the commit", "behind it"])
+def test_a_source_whose_pages_are_all_pulled_frees_them_after_a_restart(when: str) -> None:
+    """The target says once that it has everything; it may be done with the migration when the source is back."""
+    machine = source(mode="postcopy")
+    machine.handle(done(9), 1)
+    machine.handle(mig.Paused(100.0), 1)
+    machine.handle(mig.LastRoundDone(1, 0, 4096, 7), 1)
+    machine.handle(mig.StateSaved(), 1)
+    machine.handle(mig.TargetReady(), 1)
+    if when == "behind it":
+        machine.handle(mig.StoreAnswered("committed", 6, 2), 1)
+    (noted, *_) = machine.handle(mig.Pulled(), 1)
+    assert isinstance(noted, mig.Persist)
+    again, effects = mig.Source.recover(noted.record, 2)
+    if when == "before the commit":
+        assert effects == [mig.AskStore("abort", "the source's agent was restarted")]
+        effects = again.handle(mig.StoreAnswered("committed", 6, 2), 2)
+        assert "ServePages" not in kinds(effects)
+    assert "FreeGuest" in kinds(effects)
 
 
 def test_a_guest_that_was_taken_back_frees_nothing() -> None:
