@@ -344,7 +344,7 @@ async def test_what_nobody_waits_for_keeps_to_the_bandwidth(pair: Pair, autojump
         pair.source.view,
         push=lambda: True,
         tell=lambda *figures: pair.served.append(figures),
-        pulled=pair.pulled.set,
+        pulled=pair._all_pulled,
         bucket=TokenBucket(rate),
     )
     began = trio.current_time()
