@@ -84,8 +84,12 @@ class World:
     # ---- time
 
     def at(self, delay: float, run: Callable[[], None], cancelled: Callable[[], bool] = lambda: False) -> None:
+        self.when(self.now + delay, run, cancelled)
+
+    def when(self, time: float, run: Callable[[], None], cancelled: Callable[[], bool] = lambda: False) -> None:
+        """At that time to the bit: a timer that came a rounding early would not come again."""
         self._count += 1
-        heapq.heappush(self._queue, Event(self.now + delay, self._count, run, cancelled))
+        heapq.heappush(self._queue, Event(max(time, self.now), self._count, run, cancelled))
 
     def run(self, until: float) -> None:
         while self._queue and self._queue[0].time <= until:
@@ -340,7 +344,7 @@ class Agent:
         if wake is not None:
             life = self.life
             due = lambda: self.life != life or machine.wakeup is None or machine.wakeup > self.world.now  # noqa: E731
-            self.world.at(max(wake - self.world.now, 0.0), lambda: self.feed(machine, ev.Tick()), due)
+            self.world.when(wake, lambda: self.feed(machine, ev.Tick()), due)
 
     def _nothing(self, machine: Any, effect: Any) -> None:
         pass
@@ -513,6 +517,8 @@ class Agent:
             answer(None)
         elif self.target is None:
             answer(Refused("not_found", "no such migration"))
+        elif kind == "state" and self.target.phase is TargetPhase.DONE:
+            answer(Refused("conflict", "the migration is over"))
         elif kind == "state":
             self._waits["state"] = answer
             if copy is not None and copy.state == "incoming":
