@@ -42,13 +42,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Move:
-    """One migration: milliseconds and bytes. ``gap``: longest time without an answer to the client."""
+    """One migration: milliseconds and bytes. ``gap``: longest time without an answer to the client. Of ours only:
+    ``final_bytes``, sent in the pause; ``resident``, of the guest's different pages that are not zero."""
 
     total_ms: float
     pause_ms: float
     gap_udp_ms: float
     gap_tcp_ms: float
     wire_bytes: int
+    final_bytes: int = 0
+    resident: int = 0
 
 
 class NoFigure(Exception):

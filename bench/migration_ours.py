@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,18 +16,20 @@ from bench.migration_guest import Case, Limit, Move, NoFigure, Poller
 from bench.net_hosts import run
 from wherry.client import Client
 from wherry.demo import traffic
+from wherry.demo.daemons import guest_processes
 from wherry.errors import WherryError
 from wherry.image.store import Library
 
 NAME, TAP = "moving", "wherry-bm0"
 SETTLE_S = 1.0
+PAGE = 4096
 
 
 class Ours:
     """The guest and where it is."""
 
-    def __init__(self, client: Client, address: str, links: list[int]) -> None:
-        self._client, self._address, self._links = client, address, links
+    def __init__(self, client: Client, address: str, links: list[int], folder: Path) -> None:
+        self._client, self._address, self._links, self._folder = client, address, links, folder
         self._there = 1
 
     async def load(self, case: Case) -> None:
@@ -34,6 +38,7 @@ class Ours:
     async def move(self, case: Case) -> Move:
         """Raises NoFigure; the guest runs where it was then."""
         to = 2 if self._there == 1 else 1
+        resident = await trio.to_thread.run_sync(unique_bytes, self._folder)
         poller = await trio.to_thread.run_sync(Poller, self._address)
         try:
             with Limit(case.mbit, self._links):
@@ -50,7 +55,34 @@ class Ours:
             poller.close()
         self._there = to
         result = operation.result or {}
-        return Move(float(result["total_ms"]), float(result["blackout_ms"]), udp, tcp, int(result["bytes_sent"]))
+        return Move(
+            float(result["total_ms"]),
+            float(result["blackout_ms"]),
+            udp,
+            tcp,
+            int(result["bytes_sent"]),
+            int(result["final_bytes"]),
+            resident,
+        )
+
+
+def unique_bytes(folder: Path) -> int:
+    """Bytes of the different pages, zeros left out, of the one guest whose folder lies under ``folder``: read from its
+    RAM's file, as any process of the host's owner may."""
+    [process] = guest_processes(folder)
+    [ram] = [file for file in Path(f"/proc/{process}/fd").iterdir() if "memfd:wherry-ram" in os.readlink(file)]
+    seen = {hash(bytes(PAGE))}
+    with ram.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        at = 0
+        while at < len(memory):
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break  # holes from here on
+            end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            seen.update(hash(memory[page : page + PAGE]) for page in range(at, end, PAGE))
+            at = end
+    return (len(seen) - 1) * PAGE
 
 
 @asynccontextmanager
@@ -64,4 +96,4 @@ async def guest(folder: Path, library: Library) -> AsyncIterator[Ours]:
         address = (await client.guest(NAME)).addresses[0]
         run("ip", "address", "replace", f"{address.rsplit('.', 1)[0]}.250/24", "dev", TAP)
         links = [int(node.link.rsplit(":", 1)[1]) for node in await client.nodes() if node.link]
-        yield Ours(client, address, links)
+        yield Ours(client, address, links, folder)

@@ -15,11 +15,20 @@ FIGURES: dict[str, Callable[[Move], float]] = {
     "wire_mb": lambda move: move.wire_bytes / 1e6,
 }
 
+# Of ours only: no peer tells these.
+OWN_FIGURES: dict[str, Callable[[Move], float]] = {
+    "wire_ratio": lambda move: move.wire_bytes / move.resident,
+    "final_kb": lambda move: move.final_bytes / 1e3,
+}
+UNITS = {"wire_mb": "MB", "wire_ratio": "ratio", "final_kb": "KB"}
+STREAM = "stream_mb_s"
+
 # The first that gave figures is the peer of a case's rows.
 PEERS = {
     "idle_lo": ("tls", "plain"),
     "idle_1g": ("plain", "tls"),
     "w64_lo": ("tls", "plain"),
+    "w64_1g": ("xbzrle", "plain"),
     "w128_lo": ("tls", "plain"),
     "w128_1g": ("xbzrle", "auto-converge", "postcopy", "multifd-zstd", "plain"),
     "w64_postcopy_lo": ("postcopy-tls", "postcopy"),
@@ -46,10 +55,19 @@ _MUST = {
     "w128_1g.gap_udp_ms": _own(150, 40),
     "w64_postcopy_lo.gap_udp_ms": _own(100, 25),
     "w16_postcopy_100m.gap_udp_ms": _own(500, 100),
+    "idle_1g.wire_ratio": _own(0.34, 0.25),
+    "w64_1g.wire_ratio": _own(1.1),
+    **{f"{case}.wire_ratio": _own(1.5) for case in ("w64_lo", "w128_lo", "w128_1g")},
+    **{f"{case}.final_kb": _own(256) for case in PEERS if "postcopy" not in case},
 }
 
 TARGETS = Targets(
-    Spec(f"{case}.{figure}", "MB" if figure == "wire_mb" else "ms", "lower", _MUST.get(f"{case}.{figure}"))
-    for case in PEERS
-    for figure in FIGURES
+    [
+        *(
+            Spec(f"{case}.{figure}", UNITS.get(figure, "ms"), "lower", _MUST.get(f"{case}.{figure}"))
+            for case in PEERS
+            for figure in (*FIGURES, *OWN_FIGURES)
+        ),
+        Spec(STREAM, "MB/s", "higher", _own(300, 500)),
+    ]
 )

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,11 +51,8 @@ def content(size: int) -> bytes:
     return random.Random(1).randbytes(size)
 
 
-def stream(data: bytes | mmap.mmap, *, squeezed: bool = True, rounds: int = 1) -> list[Streamed]:
-    return trio.run(_send, data, squeezed, rounds)
-
-
-async def _send(data: bytes | mmap.mmap, squeezed: bool, rounds: int) -> list[Streamed]:
+async def stream(data: bytes | mmap.mmap, *, squeezed: bool = True, rounds: int = 1) -> list[Streamed]:
+    """Raises NoFigure."""
     machine = Machine(MEMORY, 1)
     ram = mmap.mmap(machine.ram_fd, MEMORY)
     _fill(ram, data)
@@ -130,7 +128,7 @@ async def _receive(there: bytes, back: bytes) -> None:
 # -- what it stands beside: MB/s of one processor
 
 
-def openssl_gcm() -> float:
+def openssl_gcm(_: bytes) -> float:
     """AES-256-GCM as ``openssl speed`` tells it, records of 256 KiB; 0: it is not there."""
     argv = ["openssl", "speed", "-seconds", "1", "-bytes", str(256 << 10), "-evp", "aes-256-gcm"]
     try:
@@ -157,20 +155,23 @@ def memcpy(data: bytes) -> float:
     return _rate(len(data), lambda: to.__setitem__(slice(None), data))
 
 
+STAGES = {"openssl speed aes-256-gcm": openssl_gcm, "zstd -1": zstd_1, "memcpy": memcpy}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.migration_stream", description=__doc__)
     parser.add_argument("--receive", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--image", type=Path, help="a file of guest memory in place of random pages")
     arguments = parser.parse_args()
     if arguments.receive:
-        trio.run(_receive, *map(bytes.fromhex, arguments.receive))
+        trio.run(_receive, bytes.fromhex(arguments.receive[0]), bytes.fromhex(arguments.receive[1]))
         return
     if arguments.image:
         with arguments.image.open("rb") as file:
             data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     else:
         data = content(FILLED)
-    for one in stream(data, rounds=REPEATS):
+    for one in trio.run(partial(stream, data, rounds=REPEATS)):
         print(
             f"{one.content / 1e6:.1f} MB of pages, {one.wire / 1e6:.1f} MB sent, {one.seconds * 1000:.0f} ms,"
             f" {one.content / one.seconds / 1e6:.0f} MB/s; processor {one.source_s * 1000:.0f} +"

@@ -66,11 +66,8 @@ class Targets:
         target = self.specs[name].target
         if target is None:
             return "-"
-        sign, unit = (
-            (">=", "x")
-            if target.of == "advantage" or self.specs[name].better == "higher"
-            else ("<=", self.specs[name].unit)
-        )
+        sign = ">=" if target.of == "advantage" or self.specs[name].better == "higher" else "<="
+        unit = "x" if target.of == "advantage" else self.specs[name].unit
         goal = f" ({target.goal:.3g}{unit})" if target.goal is not None else ""
         if target.near_native is not None:
             factor, plus = target.near_native

@@ -42,6 +42,7 @@ from protocol.migration import (
 log = logging.getLogger("wherry.node.migration")
 
 DECIDE_TIMEOUT = 10.0
+_notes = trio.CapacityLimiter(4)
 FAILURES = (
     WherryError,
     CoreError,
@@ -111,7 +112,7 @@ class Driver:
             try:
                 match effect:
                     case Persist(record):
-                        self._persist(record)
+                        await self._persist(record)
                     case Forget():
                         save_note(self._folder, None)
                     case AskStore():
@@ -153,19 +154,18 @@ class Driver:
     def _folder(self) -> Any:
         return self.host.config.state / "guests" / self.machine.guest
 
-    def _persist(self, record: Record) -> None:
-        save_note(
-            self._folder,
-            {
-                "role": record.role,
-                "migration": record.migration,
-                "guest": record.guest,
-                "generation": record.generation,
-                "peer": record.peer,
-                "phase": record.phase,
-                "postcopy": record.postcopy,
-            },
-        )
+    async def _persist(self, record: Record) -> None:
+        """In a thread: what the effects before this one began to send goes out meanwhile, also in the blackout."""
+        note = {
+            "role": record.role,
+            "migration": record.migration,
+            "guest": record.guest,
+            "generation": record.generation,
+            "peer": record.peer,
+            "phase": record.phase,
+            "postcopy": record.postcopy,
+        }
+        await trio.to_thread.run_sync(save_note, self._folder, note, limiter=_notes)
 
     async def _ask_store(self, effect: AskStore) -> None:
         if effect.ask == "commit":

@@ -128,6 +128,7 @@ class MigrationResult(Notice, frozen=True, kw_only=True):
     prepare_ms: float = 0.0
     copy_ms: float = 0.0
     predicted: Predicted | None = None  # after the first round
+    final_bytes: Bytes = 0  # of bytes_sent: while the guest stood still, the state document left out
 
 
 class Decide(Request, frozen=True, kw_only=True):

@@ -78,6 +78,7 @@ class Source:
         self._ready = False
         self._checksums = ["", ""]  # source's, target's
         self._verify_ms = 0.0
+        self._final_bytes = 0
         self.postcopy = False  # pages stay here at the switch
         self.left = 0  # how many the target lacks
         self.pulled = False  # it has all
@@ -233,7 +234,7 @@ class Source:
         self._awaited.discard(type(event))
         if isinstance(event, ev.LastRoundDone):
             self._count(event)
-            self.left = event.left
+            self.left, self._final_bytes = event.left, event.bytes
         if isinstance(event, ev.Checksummed):  # both ends compute at the same time
             self._checksums[0] = event.checksum
             return self._confirmed(now)
@@ -479,6 +480,7 @@ class Source:
             prepare_ms=1000 * max(self._copy_began - self._started, 0.0),
             copy_ms=1000 * max(self._switch_began - self._copy_began, 0.0),
             predicted=self._promised(),
+            final_bytes=self._final_bytes,
         )
         return [fx.Forget(), fx.Done(result)]
 
