@@ -11,8 +11,16 @@ seems to stand (a middlebox took it, or cuts it once data flows) is found out wh
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import secrets
-from typing import Final
+import select
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import trio
 from cryptography.exceptions import InvalidTag
@@ -25,6 +33,8 @@ _TAG: Final = 16
 _LENGTH: Final = 4
 _AHEAD: Final = 4096  # bytes of the next record that may be received with one
 _BUFFER: Final = 4 << 20  # asked of the kernel for each way: a target that is busy placing must not stop the wire
+_threads = trio.CapacityLimiter(64)  # each is there as long as a round or a copy lasts, and mostly waits
+T = TypeVar("T")
 
 
 def new_keys() -> tuple[bytes, bytes]:
@@ -48,6 +58,7 @@ class Channel:
         self._buffer = bytearray(_LENGTH + RECORD + _TAG + _AHEAD)
         self._have = 0
         self._ended = False
+        self._in_thread = self._aborted = False
         for option in (trio.socket.SO_SNDBUF, trio.socket.SO_RCVBUF):
             raw.setsockopt(trio.socket.SOL_SOCKET, option, _BUFFER)
 
@@ -98,11 +109,18 @@ class Channel:
         if self._ended:
             return b""
         await self._fill(_LENGTH)
+        end = self._record_end()
+        await self._fill(end)
+        return self._open_record(end)
+
+    def _record_end(self) -> int:
+        """Of the record at the front of the buffer, whose length is there."""
         length = int.from_bytes(self._buffer[:_LENGTH], "big")
         if not _TAG <= length <= RECORD + _TAG:
             raise trio.BrokenResourceError(f"a record of {length} bytes")
-        end = _LENGTH + length
-        await self._fill(end)
+        return _LENGTH + length
+
+    def _open_record(self, end: int) -> bytes:
         try:
             with memoryview(self._buffer)[_LENGTH:end] as sealed:
                 data = self._open.decrypt(self._received.to_bytes(12, "big"), sealed, None)
@@ -114,24 +132,120 @@ class Channel:
         self._have -= end
         return data
 
+    def _room(self, count: int) -> memoryview:
+        """Where the next bytes of the connection go when ``count`` are wanted in the buffer; not many more, for what is
+        behind a record is moved to the front."""
+        return memoryview(self._buffer)[self._have : max(count, self._have + _AHEAD)]
+
+    def _came(self, got: int) -> None:
+        if not got:
+            raise trio.BrokenResourceError("the connection was closed")
+        self._have += got
+
     async def _fill(self, count: int) -> None:
-        """At least so many bytes of the connection stand in the buffer; not many more, for what is behind this record
-        is moved to the front."""
         while self._have < count:
             try:
-                with memoryview(self._buffer)[self._have : max(count, self._have + _AHEAD)] as room:
+                with self._room(count) as room:
                     got = await self._raw.socket.recv_into(room)
             except OSError as error:
                 raise trio.BrokenResourceError(f"the connection broke: {error}") from error
             except trio.ClosedResourceError:
                 raise trio.BrokenResourceError("the channel was closed here") from None
-            if not got:
-                raise trio.BrokenResourceError("the connection was closed")
-            self._have += got
+            self._came(got)
+
+    # -- for a thread: no loop, no other task and no other thread between two records
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives or raises; it runs in a thread and has the channel's blocking calls to itself. Where this
+        is cancelled the connection is broken off, which ends them."""
+        results: list[T] = []
+        problems: list[Exception] = []
+        done = trio.Event()
+
+        def guarded() -> None:
+            """An exception that goes through trio's threads ends in a cycle, with all the buffers of its frames."""
+            try:
+                results.append(work())
+            except Exception as error:
+                problems.append(error)
+
+        async def run() -> None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(guarded, limiter=_threads)
+            done.set()
+
+        self._in_thread = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run)
+                try:
+                    await done.wait()
+                except trio.Cancelled:
+                    self._break_off()
+                    raise
+        except BaseException:
+            problems.clear()  # as above
+            raise
+        finally:
+            self._in_thread = False
+            if self._aborted:
+                self._raw.socket.close()
+        if problems:
+            raise problems.pop()
+        return results.pop()
+
+    def send_blocking(self, records: memoryview) -> None:
+        """What :meth:`seal` gave, or a part of it."""
+        sent = 0
+        while sent < len(records):
+            try:
+                sent += os.write(self._raw.socket.fileno(), records[sent:])
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+
+    def receive_blocking(self) -> bytes:
+        """The next record; empty at the end."""
+        if self._ended:
+            return b""
+        self._fill_blocking(_LENGTH)
+        end = self._record_end()
+        self._fill_blocking(end)
+        return self._open_record(end)
+
+    def _fill_blocking(self, count: int) -> None:
+        while self._have < count:
+            try:
+                with self._room(count) as room:
+                    got = os.readv(self._raw.socket.fileno(), [room])
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+            except OSError as error:
+                raise trio.BrokenResourceError(f"the connection broke: {error}") from error
+            else:
+                self._came(got)
+
+    def _wait(self, event: int) -> None:
+        poll = select.poll()
+        poll.register(self._raw.socket.fileno(), event)
+        poll.poll()  # ended by _break_off too
+
+    @property
+    def queued(self) -> int:
+        """Bytes that were sent and that the other end's host has not acknowledged."""
+        return int(struct.unpack("i", fcntl.ioctl(self._raw.socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+
+    def _break_off(self) -> None:
+        with contextlib.suppress(OSError):
+            self._raw.socket.shutdown(socket.SHUT_RDWR)
 
     def abort(self, code: str, message: str) -> None:
         """Close at once; who waits on it, here or there, is told that it is broken."""
-        self._raw.socket.close()
+        self._break_off()
+        self._aborted = True
+        if not self._in_thread:  # else its file must live until the thread is out of it
+            self._raw.socket.close()
 
     async def aclose(self) -> None:
         """Close without a word: what was not ended is broken for the other end."""

@@ -4,14 +4,17 @@ A batch is prefixed with its length (u32 BE). An empty one ends a round and is a
 before it lies in the target's RAM. The last round ends with the stream's end and is not answered: the guest stands
 still, and the target says that all is there when it says that it could run.
 
-While one batch is on the wire the next is packed, squeezed and sealed in a worker thread, so that wire and processor
-both work; the threads have a limiter of their own, for a migration must not keep the agent's other work waiting. A
-batch that is small is packed or placed at once, without a thread: in the blackout each change of thread would count.
+On a channel each end is one thread, which goes from the one batch to the next without anybody's help: pack, squeeze,
+seal and send there, receive, open, unsqueeze and place here. The sockets' buffers, megabytes, let wire and processor
+work at the same time. On a stream of the link, and where a rate is kept, the next batch is packed in a worker thread
+while one is on its way; the threads have a limiter of their own, for a migration must not keep the agent's other work
+waiting. A round that is small is packed at once, without a thread: in the blackout each change of thread would count.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -20,20 +23,20 @@ from typing import NamedTuple, Protocol
 import trio
 
 from node.core import CoreDataError, CoreError
-from node.migration.bucket import TokenBucket
+from node.migration.bucket import SLICE, TokenBucket
 from node.migration.channel import Channel, sealed_size
 from node.migration.squeeze import MAGIC, Squeezer, Unsqueezer
 from node.ramview import PAGE, Batch, RamView
 
 BATCH = 1 << 20
 MAX_BATCH = 4 << 20
+BUSY = 128 << 10  # bytes on their way from which on the link, and not this end, is what is waited for
 SMALL = 128 * PAGE
 FIRST_PASS = 16 << 20  # of a post-copy: what a guest needs in its first moments, and some seconds of a slow link ...
 FIRST_SHARE = 16  # ... but of a small guest not more than this part of its memory: it is to be short
 _ROUND_TIMEOUT_MS = 2000
 
 limiter = trio.CapacityLimiter(4)
-Bytes = bytes | bytearray | memoryview
 
 
 class PageStream(Protocol):
@@ -133,8 +136,11 @@ class PageSender:
         self._ending = True
 
     async def _send_set(self, dirty: int) -> RoundStats:
+        small = dirty * PAGE <= SMALL
+        if self._channel is not None and not small and not (self._limited and self._bucket.rate):
+            return await self._channel.in_thread(self._send_set_blocking)
         pages = zero = size = 0
-        packet = await self._pack(0, small=dirty * PAGE <= SMALL)
+        packet = await self._pack(0, small=small)
         for turn in count(1):
             batch = packet.batch
             pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + packet.size
@@ -143,6 +149,23 @@ class PageSender:
                 break
             packet = await self._pack_while_sending(turn % 2, packet.data)
         return RoundStats(pages, zero, size)
+
+    def _send_set_blocking(self) -> RoundStats:
+        pages = zero = size = 0
+        assert self._channel is not None
+        link = _LinkWatch(self._channel)
+        while True:
+            packet = self._make(0, self._squeezer)
+            for start in range(0, len(packet.data), SLICE):  # in slices, so that the count of bytes moves while they do
+                part = packet.data[start : start + SLICE]
+                link.channel.send_blocking(part)
+                self.sent += len(part)
+            if self._squeezer is not None:
+                self._squeezer.sent(*link.took(len(packet.data)))
+            batch = packet.batch
+            pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + packet.size
+            if not batch.more or self._ending:
+                return RoundStats(pages, zero, size)
 
     def _sealed(self, which: int, data: memoryview) -> memoryview:
         """As it goes over the wire, until the buffer ``which`` is used again. For any thread; in order."""
@@ -196,20 +219,55 @@ class PageSender:
         return packed[0]
 
 
+class _LinkWatch:
+    """How fast the link takes what a thread sends, by what the other end acknowledges: sending itself says nothing as
+    long as there is room in the sockets' buffers."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._queued = channel.queued
+        self._at = time.perf_counter()
+
+    def took(self, size: int) -> tuple[int, float]:
+        """``size`` bytes were sent just now: bytes and seconds for Squeezer.sent."""
+        queued, now = self.channel.queued, time.perf_counter()
+        taken, seconds = self._queued + size - queued, now - self._at
+        busy = queued > BUSY
+        self._queued, self._at = queued, now
+        return (taken, seconds) if busy else (size, 0.0)
+
+
 class PageReceiver:
     """The target's end: places batches until the stream ends, each while the next one comes."""
 
     def __init__(self, view: RamView, stream: PageStream) -> None:
         self._view = view
         self._stream = stream
-        self._pieces: deque[memoryview] = deque()  # what came and was not taken
-        self._waiting = 0  # bytes of them
+        self._cutter = _Cutter()
         self._unsqueezer = Unsqueezer(MAX_BATCH)
 
     async def run(self) -> None:
         """Returns when the source has sent everything. Raises CoreDataError on what no source sends,
         trio.BrokenResourceError when the stream broke off; the incoming guest must not be run then."""
-        send, receive = trio.open_memory_channel[Bytes](1)
+        if isinstance(self._stream, Channel):
+            channel = self._stream
+            await channel.in_thread(lambda: self._run_blocking(channel))
+        else:
+            await self._run(self._stream)
+
+    def _run_blocking(self, channel: Channel) -> None:
+        answer = bytearray(sealed_size(1))
+        while data := channel.receive_blocking():
+            self._cutter.push(data)
+            while (batch := self._cutter.cut()) is not None:
+                if batch:
+                    self._place(batch)
+                else:
+                    channel.send_blocking(channel.seal(b"\x01", answer))
+        self._cutter.end()
+
+    async def _run(self, stream: PageStream) -> None:
+        send, receive = trio.open_memory_channel[bytes](1)
         problems: list[Exception] = []
 
         async def until_wrong(work: Callable[[], Awaitable[None]]) -> None:
@@ -221,15 +279,20 @@ class PageReceiver:
 
         async def place() -> None:
             async for batch in receive:
-                if batch:
-                    await self._place(batch)
+                if not batch:
+                    await stream.send_all(b"\x01")
+                elif len(batch) <= SMALL and batch[:4] != MAGIC:
+                    self._place(batch)
                 else:
-                    await self._stream.send_all(b"\x01")
+                    await trio.to_thread.run_sync(self._place, batch, limiter=limiter)
 
         async def take() -> None:
             async with send:
-                while (batch := await self._take_batch()) is not None:
-                    await send.send(batch)
+                while data := await stream.receive_some(65536):
+                    self._cutter.push(data)
+                    while (batch := self._cutter.cut()) is not None:
+                        await send.send(batch)
+                self._cutter.end()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(until_wrong, place)
@@ -237,46 +300,51 @@ class PageReceiver:
         if problems:
             raise problems.pop()  # popped: no cycle through this frame keeps the buffers of those below
 
-    async def _place(self, batch: Bytes) -> None:
-        if len(batch) <= SMALL and batch[:4] != MAGIC:
-            self._view.unpack(batch)
-        else:
-            await trio.to_thread.run_sync(self._unsqueeze_and_place, batch, limiter=limiter)
-
-    def _unsqueeze_and_place(self, batch: Bytes) -> None:
+    def _place(self, batch: bytes) -> None:
         self._view.unpack(self._unsqueezer.unsqueeze(batch))
 
-    async def _take_batch(self) -> Bytes | None:
-        """The next batch, empty at the end of a round; None at the end of the stream."""
-        header = await self._take(4)
-        if header is None:
-            return None
-        length = int.from_bytes(header, "big")
-        if length > MAX_BATCH:
-            raise CoreDataError(-5, "batch", f"{length} bytes, at most {MAX_BATCH} are allowed")
-        batch = await self._take(length) if length else b""
-        if batch is None:
-            raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
-        return batch
 
-    async def _take(self, count: int) -> Bytes | None:
-        """Exactly ``count`` bytes; None when the stream ended instead of them. Joined once from what came, however it
-        was cut: at hundreds of megabytes each copy counts."""
-        while self._waiting < count:
-            data = await self._stream.receive_some(max(65536, count - self._waiting))
-            if not data:
-                if self._waiting:
-                    raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
+class _Cutter:
+    """Batches out of a stream, however it was cut. Each is joined once: at hundreds of megabytes a copy counts."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes | bytearray] = deque()
+        self._start = 0  # of the first piece, so many bytes have been taken
+        self._have = 0  # bytes that have not
+        self._length: int | None = None  # of the batch that comes
+
+    def push(self, data: bytes | bytearray) -> None:
+        self._pieces.append(data)
+        self._have += len(data)
+
+    def cut(self) -> bytes | None:
+        """The next batch, empty at the end of a round; None: it has not come whole. Raises CoreDataError."""
+        if self._length is None:
+            if self._have < 4:
                 return None
-            self._pieces.append(memoryview(data))
-            self._waiting += len(data)
-        self._waiting -= count
+            length = int.from_bytes(self._take(4), "big")
+            if length > MAX_BATCH:
+                raise CoreDataError(-5, "batch", f"{length} bytes, at most {MAX_BATCH} are allowed")
+            self._length = length
+        if self._have < self._length:
+            return None
+        length, self._length = self._length, None
+        return self._take(length)
+
+    def end(self) -> None:
+        """The stream has ended. Raises CoreDataError when that is in the middle of a batch."""
+        if self._have or self._length is not None:
+            raise CoreDataError(-5, "batch", "the stream ended in the middle of one")
+
+    def _take(self, count: int) -> bytes:
+        self._have -= count
         taken = []
         while count:
-            piece = self._pieces.popleft()
-            if len(piece) > count:
-                self._pieces.appendleft(piece[count:])
-                piece = piece[:count]
+            piece = memoryview(self._pieces[0])[self._start : self._start + count]
             taken.append(piece)
             count -= len(piece)
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+            self._start += len(piece)
+            if self._start == len(self._pieces[0]):
+                self._pieces.popleft()
+                self._start = 0
+        return b"".join(taken)

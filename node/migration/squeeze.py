@@ -44,7 +44,7 @@ class Squeezer:
         self._at: Level | None = next(at for at in LEVELS if at.level == first)
         self._pass = 0
         self._speed = self._gain = 1.0  # what was measured over what LEVELS says
-        self._link = 0.0  # ns a byte, 0: not known
+        self._link: float | None = None  # ns a byte; None: not known
 
     @property
     def level(self) -> int | None:
@@ -57,10 +57,10 @@ class Squeezer:
         if at is None or len(batch) < LEAST or self._pass:
             self._pass = max(0, self._pass - 1)
             return batch
-        began = time.thread_time_ns()
+        began = time.perf_counter_ns()
         frame = self._codecs[at.level].compress(batch)
         if len(batch) >= LOOK:
-            self._speed += _NEW * ((time.thread_time_ns() - began) / len(batch) / at.cost - self._speed)
+            self._speed += _NEW * ((time.perf_counter_ns() - began) / len(batch) / at.cost - self._speed)
             self._gain += _NEW * (len(frame) / len(batch) / at.ratio - self._gain)
         if len(frame) > WORTH * len(batch):
             self._pass = PASS_OVER
@@ -68,18 +68,19 @@ class Squeezer:
         return frame
 
     def sent(self, size: int, seconds: float) -> None:
-        """The link took so many bytes in that time, waits and limits included: choose anew."""
+        """The link took so many bytes in that time, waits and limits included; 0 s: it did not let us wait."""
         if size < LOOK:
             return
         cost = 1e9 * seconds / size
-        self._link = cost if not self._link else self._link + _NEW * (cost - self._link)
-        ways: list[Level | None] = [None, *LEVELS]
-        self._at = min(ways, key=self._predicted)
+        link = self._link = cost if self._link is None else self._link + _NEW * (cost - self._link)
 
-    def _predicted(self, at: Level | None) -> float:
-        if at is None:
-            return self._link
-        return max(self._speed * at.cost, min(self._gain * at.ratio, 1.0) * self._link)
+        def predicted(at: Level | None) -> float:
+            if at is None:
+                return link
+            return max(self._speed * at.cost, min(self._gain * at.ratio, 1.0) * link)
+
+        ways: list[Level | None] = [None, *LEVELS]
+        self._at = min(ways, key=predicted)
 
 
 class Unsqueezer:

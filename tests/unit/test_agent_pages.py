@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,8 +14,9 @@ import trio.testing
 from node.core import CoreDataError, CoreError
 from node.machine import Machine
 from node.migration.bucket import TokenBucket
+from node.migration.channel import Channel, new_keys
 from node.migration.pages import MAX_BATCH, PageReceiver, PageSender
-from node.migration.squeeze import Squeezer
+from node.migration.squeeze import FASTEST, Squeezer
 from node.ramview import PAGE, RamView
 
 RAM = 16 << 20
@@ -88,6 +89,115 @@ async def test_all_pages_arrive(pages: int, chunk: int, squeezed: bool) -> None:
         assert stats.pages == pages
         assert (again.pages, again.size) == (0, 0)
         assert target.bytes[:] == source.bytes[:]
+
+
+async def channels() -> tuple[Channel, Channel, trio.SocketStream]:
+    """A source's and a target's end, and the wire of the target's."""
+    there, back = new_keys()
+    left, right = (trio.SocketStream(end) for end in await tcp_pair())
+    return Channel(left, seal=there, open=back), Channel(right, seal=back, open=there), right
+
+
+async def tcp_pair() -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
+    with trio.socket.socket() as listener:
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        left = trio.socket.socket()
+        await left.connect(listener.getsockname())
+        right, _ = await listener.accept()
+    return left, right
+
+
+@pytest.mark.parametrize("rate", [0, 64 << 20])
+@pytest.mark.parametrize("pages", [0, 3, 900, 4000])
+async def test_all_pages_arrive_by_a_channel(pages: int, rate: int) -> None:
+    async with pair() as (source, target):
+        source.fill(1, pages)
+        ours, theirs, _ = await channels()
+        source.view.track(True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(PageReceiver(target.view, theirs).run)
+            source.view.remember(RAM // PAGE)
+            source.view.fills(True)
+            sender = PageSender(source.view, ours, TokenBucket(rate), Squeezer(FASTEST))
+            stats = await sender.send_round()
+            again = await sender.send_round(last=True)
+        ours.abort("cancelled", "")
+        theirs.abort("cancelled", "")
+        assert stats.pages == pages
+        assert (again.pages, again.size) == (0, 0)
+        assert target.bytes[:] == source.bytes[:]
+
+
+async def test_a_round_on_a_channel_that_nobody_reads_is_cancelled() -> None:
+    """Its thread waits for the other end, which does nothing."""
+    async with pair() as (source, _):
+        source.fill(1, 4000)
+        ours, theirs, wire = await channels()
+        wire.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+        source.view.track(True)
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(PageSender(source.view, ours, TokenBucket(0), None).send_round)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        assert scope.cancelled_caught
+        ours.abort("cancelled", "")
+        theirs.abort("cancelled", "")
+
+
+async def test_a_receiver_on_a_channel_is_cancelled() -> None:
+    async with pair() as (_, target):
+        ours, theirs, _ = await channels()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(PageReceiver(target.view, theirs).run)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        assert scope.cancelled_caught
+        ours.abort("cancelled", "")
+
+
+async def test_an_aborted_channel_ends_its_thread() -> None:
+    """By another task, while the thread is in it: the file is closed when the thread is out of it."""
+    async with pair() as (_, target):
+        ours, theirs, wire = await channels()
+        with pytest.raises(trio.BrokenResourceError):
+            async with ended_by(lambda: theirs.abort("cancelled", "")):
+                await PageReceiver(target.view, theirs).run()
+        assert wire.socket.fileno() == -1
+        ours.abort("cancelled", "")
+
+
+@asynccontextmanager
+async def ended_by(act: Callable[[], None]) -> AsyncIterator[None]:
+    """``act`` is called once everything waits. What the body raises comes out as it is."""
+    problems: list[Exception] = []
+
+    async def soon() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        act()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(soon)
+        try:
+            yield
+        except Exception as error:
+            problems.append(error)
+    if problems:
+        raise problems.pop()
+
+
+@pytest.mark.parametrize("wrong", [b"\xff\xff\xff\xff", b"\x00\x00\x00\x04oops", b"\x00\x00"])
+async def test_hostile_batches_on_a_channel(wrong: bytes) -> None:
+    async with pair() as (_, target):
+        ours, theirs, _ = await channels()
+        await ours.send_all(wrong)
+        await ours.send_eof()
+        with pytest.raises(CoreDataError):
+            await PageReceiver(target.view, theirs).run()
+        ours.abort("cancelled", "")
+        theirs.abort("cancelled", "")
 
 
 async def test_the_rate_is_kept() -> None:
