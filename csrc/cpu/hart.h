@@ -89,12 +89,13 @@ struct wh_hart {
     uint64_t pc;
     int64_t budget, slice; /* instructions left of the slice; what it began with */
     /* Of translated code (jit/backend.h). */
-    uint64_t vpage;                /* the virtual page that runs */
-    uint64_t keep[4];              /* of look-ups that several accesses share (jit/x86/memory.c) */
-    uint32_t link_site, link_page; /* the exit that was taken */
-    int leave_status;              /* of a helper that made the code leave: 0, enum wh_exit or wh_private_exit */
-    bool fp_live;                  /* the f registers are in the host's */
-    wh_mmu mmu;                    /* its first members are hot */
+    uint64_t vpage;                       /* the virtual page that runs */
+    uint64_t keep[4];                     /* of look-ups that several accesses share (jit/x86/memory.c) */
+    uint64_t returns_base, returns_limit; /* host addresses: the stack of returns (jit/x86/returns.c) */
+    uint32_t link_site, link_page;        /* the exit that was taken */
+    int leave_status;                     /* of a helper that made the code leave: 0, enum wh_exit or wh_private_exit */
+    bool fp_live;                         /* the f registers are in the host's */
+    wh_mmu mmu;                           /* its first members are hot */
     uint64_t f[32];
     uint32_t fp_state; /* enum wh_fp_state */
     bool fs_on, fs_dirty;

@@ -29,7 +29,7 @@ typedef struct wh_jit_arena {
     uint32_t size, code, records; /* code: end of what is written; records: start of the cache's records */
     uint32_t thunks;              /* end of what survives a reset */
     enum wh_leave (*enter)(wh_hart *h, const void *code);
-    uint32_t thunk[25], site[2]; /* the back end's own */
+    uint32_t thunk[26], site[2]; /* the back end's own */
 } wh_jit_arena;
 
 typedef struct wh_jit_code {

@@ -32,7 +32,7 @@ from protocol.messages import MigrationParams
 from protocol.migration.events import RoundDone
 
 PAGE: Final = 4096
-RATE_SAMPLE: Final = 256 << 10  # a round of fewer bytes says little about the rate
+RATE_SAMPLE: Final = 256 << 10  # a round of fewer bytes says only what the rate is at least
 SMALL_MS: Final = 5.0  # of predicted blackout: below it another round is not worth its time
 SHRINKS: Final = 0.75  # a round that leaves more of the one before it than this does not make the next one small
 NO_GAIN_ROUNDS: Final = 2  # so many rounds in a row that do not shrink are a stall
@@ -150,6 +150,7 @@ class Plan:
         self.ahead: Forecast | None = None  # the same, after the last one
         self._dirty = 0  # pages that the round before left
         self._no_gain = 0
+        self._sampled = False  # some round was large enough to tell the rate
 
     @property
     def share(self) -> float:
@@ -182,7 +183,7 @@ class Plan:
         smaller = not self._dirty or dirty < SHRINKS * self._dirty
         self._no_gain = 0 if smaller else self._no_gain + 1
         self._dirty = dirty
-        enough = self.predicted_ms <= self.params.max_blackout_ms
+        enough = self.predicted_ms <= self.params.max_blackout_ms or self._is_tiny(dirty)
         worth = self.predicted_ms > SMALL_MS and smaller and self.rounds < self.params.max_rounds
         self.ahead = ahead = self._forecast(dirty, self.share)
         if self.first is None:
@@ -204,8 +205,11 @@ class Plan:
 
     def _learn(self, done: RoundDone) -> None:
         self.rounds += 1
-        if done.bytes >= RATE_SAMPLE or not self.rate:
-            self.rate = done.bytes / max(done.seconds, 1e-6)
+        rate = done.bytes / max(done.seconds, 1e-6)
+        if done.bytes >= RATE_SAMPLE:
+            self.rate, self._sampled = rate, True
+        elif not self._sampled:
+            self.rate = max(self.rate, rate)
         sent = done.pages + done.zero_pages
         if self.rounds > 1 and done.bytes >= RATE_SAMPLE and sent:
             self.cost = min(done.bytes / sent, float(PAGE))  # of pages that are written again; the first round's differ
@@ -213,6 +217,11 @@ class Plan:
         self.curve = Curve((t * self.share, pages) for t, pages in points)
         remaining = done.dirty_pages * self.cost
         self.predicted_ms = 1000.0 * remaining / self.rate if self.rate else (60_000.0 if remaining else 0.0)
+
+    def _is_tiny(self, dirty: int) -> bool:
+        """So small a guest that no round told the rate, and no further one will: what a round takes is then nearly all
+        waiting for each other, which throttling does not shorten."""
+        return not self._sampled and self._no_gain >= NO_GAIN_ROUNDS and dirty * self.cost <= RATE_SAMPLE
 
     def _forecast(self, dirty: int, share: float) -> Forecast:
         return forecast(

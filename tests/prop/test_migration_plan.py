@@ -168,3 +168,17 @@ def test_streams_that_share_a_bucket_keep_its_rate(rate: int, asked: list[tuple[
 
 def test_a_bucket_without_a_rate_lets_all_through() -> None:
     assert TokenBucket(0).take(1 << 30, 5.0) == 5.0
+
+
+@given(st.integers(1, 40), st.floats(0.05, 2.0), st.integers(1, 30))
+def test_a_guest_too_small_to_tell_the_rate_moves_however_long_a_round_waits(
+    pages: int, wait: float, dirty: int
+) -> None:
+    plan, rounds = Plan(MigrationParams(max_blackout_ms=30)), 0
+    choice = plan.after(RoundDone(pages, 0, pages * 512, wait, dirty, ()), 60.0)
+    while isinstance(choice, Again | Throttle):
+        rounds += 1
+        if isinstance(choice, Throttle):
+            plan.resting(choice.percent)
+        choice = plan.after(RoundDone(dirty, 0, dirty * 512, wait, dirty, ()), 60.0 - rounds * wait)
+    assert choice == Switch() and rounds <= 10

@@ -285,11 +285,15 @@ static inline void x_jcc_to(wh_asm *a, unsigned cc, const uint8_t *target)
 {
     x_bind(a, x_jcc(a, cc), target);
 }
-static inline void x_call_to(wh_asm *a, const uint8_t *target)
+static inline uint8_t *x_call(wh_asm *a)
 {
     x_byte(a, 0xe8);
     x_imm32(a, 0);
-    x_bind(a, a->p - 4, target);
+    return a->p - 4;
+}
+static inline void x_call_to(wh_asm *a, const uint8_t *target)
+{
+    x_bind(a, x_call(a), target);
 }
 /* A short jump over what follows; x_bind_short ends it. */
 static inline uint8_t *x_jcc_short(wh_asm *a, unsigned cc)

@@ -1,9 +1,8 @@
 /* flow: jumps of every kind, and how control leaves a block. */
 #include "jit/x86/x86.h"
 
-/* The jump cache (mmu.h): an entry is for one virtual pc in one fetch context. Clobbers rcx and rdx. In line each time:
- * a jump of one's own is one that the host predicts. */
-static void look_and_jump(wh_x86 *e)
+/* The jump cache (mmu.h): an entry is for one virtual pc in one fetch context. */
+void wh_x86_look(wh_x86 *e)
 {
     wh_asm *a = &e->a;
     x_rr(a, X_MOV, false, RCX, RAX);
@@ -20,33 +19,50 @@ static void look_and_jump(wh_x86 *e)
     x_rm(a, X_MOV, false, RCX, x_at(RDX, offsetof(wh_jump, code)));
     x_alu_ri(a, X_AND, true, RAX, -(int32_t)WH_PAGE_SIZE);
     x_rm(a, X_MOV_STORE, true, RAX, H(vpage));
-    x_jmp_reg(a, RCX);
 }
 
+void wh_x86_look_beyond(wh_x86 *e, int32_t target)
+{
+    x_rm(&e->a, X_MOV, true, RAX, H(vpage));
+    x_alu_ri(&e->a, X_ADD, true, RAX, target);
+    wh_x86_look(e);
+}
+
+/* In line each time: a jump of one's own is one that the host predicts. */
 void wh_x86_jump_in_rax(wh_x86 *e)
 {
     wh_x86_to_usual(e);
-    look_and_jump(e);
+    wh_x86_look(e);
+    x_jmp_reg(&e->a, RCX);
 }
 
-/* A target in this page: a jump that begins by falling into the stub behind it and is linked when its target has been
- * translated. Its displacement is aligned, so that linking is one atomic store. */
-void wh_x86_exit_to(wh_x86 *e, int32_t target)
+void wh_x86_ask_for_link(wh_x86 *e, const uint8_t *site, int32_t target)
 {
     wh_asm *a = &e->a;
-    wh_x86_to_usual(e);
-    if (target < 0 || target >= (int32_t)WH_PAGE_SIZE) {
-        x_rm(a, X_MOV, true, RAX, H(vpage));
-        x_alu_ri(a, X_ADD, true, RAX, target);
-        look_and_jump(e);
-        return;
-    }
-    x_align(a, 4, 1);
-    uint8_t *site = x_jmp(a);
     x_mov_ri(a, RAX, (uint64_t)(site - e->arena->rw));
     x_mov_ri(a, RCX, (uint64_t)target);
     x_mov_ri(a, RDX, e->page_ref);
     x_jmp_to(a, wh_x86_thunk_at(e, THUNK_LINK));
+}
+
+/* A target in this page: a jump that begins by falling into the stub behind it and is linked when its target has been
+ * translated. Its displacement is aligned, so that linking is one atomic store. */
+void wh_x86_go_to(wh_x86 *e, int32_t target)
+{
+    wh_asm *a = &e->a;
+    if (target < 0 || target >= (int32_t)WH_PAGE_SIZE) {
+        wh_x86_look_beyond(e, target);
+        x_jmp_reg(a, RCX);
+        return;
+    }
+    x_align(a, 4, 1);
+    wh_x86_ask_for_link(e, x_jmp(a), target);
+}
+
+void wh_x86_exit_to(wh_x86 *e, int32_t target)
+{
+    wh_x86_to_usual(e);
+    wh_x86_go_to(e, target);
 }
 
 void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l)
@@ -156,6 +172,7 @@ static unsigned compare(wh_x86 *e, unsigned left, unsigned right, unsigned cc)
     return cc;
 }
 
+/* The return address, to where o wants it, and if it is a call onto the stack of returns. */
 static void put_link(wh_x86 *e, const wh_jit_op *o)
 {
     if (o->in.a == WH_SINK)
@@ -164,15 +181,40 @@ static void put_link(wh_x86 *e, const wh_jit_op *o)
     x_rm(&e->a, X_MOV, true, d, H(vpage));
     x_alu_ri(&e->a, X_ADD, true, d, o->at + o->length);
     wh_x86_put(e, o->in.a, d);
+    if (wh_x86_is_call(o))
+        wh_x86_push_return(e, o, d);
+}
+
+static void give_back(wh_x86 *e, const wh_jit_op *o)
+{
+    wh_x86_adjust_budget(e, wh_x86_charge(e, o) - 1);
 }
 
 static void emit_jalr(wh_x86 *e, const wh_jit_op *o)
 {
     wh_x86_address(e, o->in.b, o->in.imm);
+    if (wh_x86_is_return(o)) {
+        give_back(e, o);
+        wh_x86_return_to_rax(e, o);
+        return;
+    }
     x_alu_ri(&e->a, X_AND, true, RAX, -2);
     put_link(e, o);
-    wh_x86_adjust_budget(e, wh_x86_charge(e, o) - 1);
-    wh_x86_jump_in_rax(e);
+    give_back(e, o);
+    if (wh_x86_is_call(o))
+        wh_x86_call_rax(e, o);
+    else
+        wh_x86_jump_in_rax(e);
+}
+
+static void emit_jal_far(wh_x86 *e, const wh_jit_op *o)
+{
+    put_link(e, o);
+    give_back(e, o);
+    if (wh_x86_is_call(o))
+        wh_x86_call_to(e, o, o->target);
+    else
+        wh_x86_exit_to(e, o->target);
 }
 
 bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o)
@@ -205,11 +247,11 @@ bool wh_x86_emit_flow(wh_x86 *e, const wh_jit_op *o)
         break;
     case WH_OP_JAL_NEAR: /* the target is the next op of the block, or the block's end says how to get there */
         put_link(e, o);
+        if (wh_x86_is_call(o) && o->end != WH_JIT_END_FALL)
+            wh_x86_call_within(e, o);
         return true;
     case WH_OP_JAL_FAR:
-        put_link(e, o);
-        wh_x86_adjust_budget(e, wh_x86_charge(e, o) - 1);
-        wh_x86_exit_to(e, o->target);
+        emit_jal_far(e, o);
         return true;
     case WH_OP_JALR:
         emit_jalr(e, o);

@@ -37,6 +37,7 @@ static void move_f(wh_asm *a, bool out)
 
 static void epilogue(wh_asm *a)
 {
+    wh_x86_close_returns(a);
     x_alu_ri(a, X_ADD, true, RSP, 8);
     for (unsigned i = WH_ARRAY_LEN(saved); i-- > 0;)
         x_pop(a, saved[i]);
@@ -50,13 +51,15 @@ static void load_sites(wh_asm *a)
 }
 
 /* enum wh_leave enter(wh_hart *h, const void *code) */
-static void emit_enter(wh_asm *a)
+static void emit_enter(wh_x86 *e)
 {
+    wh_asm *a = &e->a;
     for (unsigned i = 0; i < WH_ARRAY_LEN(saved); i++)
         x_push(a, saved[i]);
     x_alu_ri(a, X_SUB, true, RSP, 8);
     x_rm(a, X_LEA, true, HART, x_at(RDI, WH_X86_BIAS));
     x_mov_rr(a, RAX, RSI);
+    wh_x86_open_returns(e);
     x_rm(a, X_MOV, true, BUDGET, H(budget));
     move_x(a, false);
     load_sites(a);
@@ -72,8 +75,8 @@ static void emit_leave(wh_asm *a) /* eax: reason */
     epilogue(a);
 }
 
-/* rax, ecx: the helper's second and third argument */
-static void emit_call(wh_x86 *e, uint64_t helper)
+/* rax, ecx: the helper's second and third argument; fences: it may change what an address leads to */
+static void emit_call(wh_x86 *e, uint64_t helper, bool fences)
 {
     wh_asm *a = &e->a;
     x_alu_ri(a, X_SUB, true, RSP, 8);
@@ -91,15 +94,21 @@ static void emit_call(wh_x86 *e, uint64_t helper)
     move_f(a, false);
     load_sites(a);
     x_alu_ri(a, X_ADD, true, RSP, 8);
-    x_ret(a);
+    if (fences) {
+        x_pop(a, RCX);
+        x_rm(a, X_MOV, true, RSP, H(returns_base));
+        x_jmp_reg(a, RCX);
+    } else {
+        x_ret(a);
+    }
     x_bind(a, out, a->p);
     x_mov_mi8(a, H(fp_live), 0);
-    x_rm(a, X_LEA, true, RSP, x_at(RSP, 16));
     x_alu_ri(a, X_CMP, false, RAX, 2);
     uint8_t *jump = x_jcc(a, CC_E);
     x_mov_ri(a, RAX, WH_LEAVE_HELPER);
     epilogue(a);
     x_bind(a, jump, a->p);
+    x_rm(a, X_MOV, true, RSP, H(returns_base));
     move_x(a, false);
     load_sites(a);
     x_rm(a, X_MOV, true, BUDGET, H(budget));
@@ -143,19 +152,24 @@ void wh_backend_start(wh_jit_arena *arena)
 {
     wh_x86 e = {.arena = arena, .a = {.p = arena->rw, .limit = arena->rw + arena->records}};
     arena->site[0] = arena->site[1] = 0;
-    emit_enter(&e.a);
     emit_leaves(&e);
+    begin(&e, THUNK_EMPTY);
+    x_rm(&e.a, X_MOV, true, RSP, H(returns_base));
+    x_alu_ri(&e.a, X_AND, true, RAX, -2);
     begin(&e, THUNK_JUMP);
     wh_x86_jump_in_rax(&e);
     begin(&e, THUNK_MEMORY);
-    emit_call(&e, (uintptr_t)wh_jit_help_memory);
+    emit_call(&e, (uintptr_t)wh_jit_help_memory, false);
     begin(&e, THUNK_ONE);
-    emit_call(&e, (uintptr_t)wh_jit_help_one);
+    emit_call(&e, (uintptr_t)wh_jit_help_one, true);
     begin(&e, THUNK_FP);
-    emit_call(&e, (uintptr_t)wh_jit_help_fp);
+    emit_call(&e, (uintptr_t)wh_jit_help_fp, false);
     begin(&e, THUNK_SPLIT);
-    emit_call(&e, (uintptr_t)wh_jit_help_split);
+    emit_call(&e, (uintptr_t)wh_jit_help_split, false);
     wh_x86_site_thunks(&e);
+    x_align(&e.a, 16, 0);
+    const uint8_t *enter = arena->rx + (e.a.p - arena->rw);
+    emit_enter(&e);
     arena->thunks = arena->code = (uint32_t)(e.a.p - arena->rw);
-    __extension__ arena->enter = (enum wh_leave (*)(wh_hart *, const void *))(void *)arena->rx;
+    __extension__ arena->enter = (enum wh_leave (*)(wh_hart *, const void *))(void *)(uintptr_t)enter;
 }

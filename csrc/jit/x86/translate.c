@@ -123,7 +123,10 @@ static void emit_block(wh_x86 *e)
             wh_x86_internal_jump(e, i, (unsigned)o->to);
         } else if (o->end == WH_JIT_END_FALL) {
             give_back(e, o);
-            wh_x86_exit_to(e, o->to);
+            if (wh_x86_is_call(o))
+                wh_x86_call_to(e, o, o->to);
+            else
+                wh_x86_exit_to(e, o->to);
         }
     }
     for (unsigned i = 0; i < e->lates && !e->a.full; i++) { /* a stub may defer another one */

@@ -30,6 +30,7 @@ enum { HART = RBP, BUDGET = R15, SITES = R14 };
 enum wh_x86_thunk {
     THUNK_LEAVE,
     THUNK_LOOKUP,
+    THUNK_EMPTY, /* rax: pc, its lowest bit not cleared; the stack of returns had nothing (returns.c) */
     THUNK_LINK,
     THUNK_BUDGET,
     THUNK_MEMORY,
@@ -206,11 +207,33 @@ void wh_x86_end_groups(wh_x86 *e);      /* nothing is known of translations here
 void wh_x86_access_done(wh_x86 *e, wh_x86_access access);
 
 /* flow.c */
-void wh_x86_jump_in_rax(wh_x86 *e);                               /* go on at the guest address in rax */
-void wh_x86_exit_to(wh_x86 *e, int32_t target);                   /* go on at this offset of the page, or beyond it */
+void wh_x86_jump_in_rax(wh_x86 *e);             /* go on at the guest address in rax */
+void wh_x86_exit_to(wh_x86 *e, int32_t target); /* go on at this offset of the page, or beyond it */
+void wh_x86_go_to(wh_x86 *e, int32_t target);   /* the same, where the mapping is the usual one */
+/* In the usual mapping: rcx is the code for the guest address in rax, whose page is h->vpage from now on; if it is not
+ * in the jump cache, control leaves. Clobbers rax and rdx. look_beyond: for an offset from the page. */
+void wh_x86_look(wh_x86 *e);
+void wh_x86_look_beyond(wh_x86 *e, int32_t target);
+/* Leave, and have the displacement at `site` of a jump or call linked to this offset of the page. */
+void wh_x86_ask_for_link(wh_x86 *e, const uint8_t *site, int32_t target);
 void wh_x86_adjust_budget(wh_x86 *e, unsigned back);              /* give back so much */
 void wh_x86_internal_jump(wh_x86 *e, unsigned from, unsigned to); /* op[from] is done: op[to] is next */
 void wh_x86_budget_stub(wh_x86 *e, const wh_x86_late *l); /* v[0]: give back, v[1]: offset of the next instruction, back
                                                              NULL: at the head, before swaps */
+
+/* returns.c */
+enum { WH_X86_RETURNS = 128 }; /* entries there is room for */
+bool wh_x86_is_call(const wh_jit_op *o);
+bool wh_x86_is_return(const wh_jit_op *o);
+void wh_x86_push_return(wh_x86 *e, const wh_jit_op *o, int link); /* link: host register with the return address */
+/* The call itself, behind push_return: to the op that stands next in the block; to an offset of the page or beyond it;
+ * to the guest address in rax. */
+void wh_x86_call_within(wh_x86 *e, const wh_jit_op *o);
+void wh_x86_call_to(wh_x86 *e, const wh_jit_op *o, int32_t target);
+void wh_x86_call_rax(wh_x86 *e, const wh_jit_op *o);
+void wh_x86_return_to_rax(wh_x86 *e, const wh_jit_op *o);
+/* Of the thunks: with rsp where C left it, and back there from wherever it is. */
+void wh_x86_open_returns(wh_x86 *e);
+void wh_x86_close_returns(wh_asm *a);
 
 #endif
