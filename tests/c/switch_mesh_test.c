@@ -84,6 +84,53 @@ static void worn_key(void)
     nic_close(&a);
 }
 
+static void set_counter(struct node *n, uint64_t counter)
+{
+    wh_switch_lock(n->sw);
+    struct wh_peer *p = wh_idmap_get(&n->sw->peers, 2);
+    p->tx.counter = counter;
+    wh_switch_unlock(n->sw);
+}
+
+/* A peer that goes on with a counter of long ago (its host was put back to an earlier state) is refused, frame by frame
+ * and by name, until it has a new key; one whose counter leaps ahead goes on, and what it sealed before the leap is
+ * too late. */
+static void skewed_counters(void)
+{
+    struct node n1, n2;
+    struct nic a, b;
+    node_open(&n1, 1), node_open(&n2, 2);
+    join(&n1, &n2, 0);
+    nic_open(&a, 1), nic_open(&b, 2);
+    CHECK(nic_plug(&a, n1.sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, n2.sw, 1, b.mac, 1) == WH_OK);
+    CHECK(wh_switch_mac_set(n1.sw, VNI, b.mac, 2, NULL) == WH_OK);
+    set_counter(&n1, 100000);
+    nic_send(&a, b.mac, 1);
+    CHECK(nic_take(&b, NULL, NULL) == 1);
+    set_counter(&n1, 50000);
+    for (uint32_t i = 0; i < 50; i++)
+        nic_send(&a, b.mac, 100 + i);
+    WAIT_FOR(peer_counters(n1.sw, 2).tx_frames == 51);
+    WAIT_FOR(peer_counters(n2.sw, 1).drop_replay >= 1); /* small frames of a turn share a datagram */
+    accept_epoch(&n2, &n1, 2, 0);
+    use_epoch(&n1, &n2, 2, 0);
+    nic_send(&a, b.mac, 2);
+    CHECK(nic_take(&b, NULL, NULL) == 2); /* and none of the fifty */
+    set_counter(&n1, WH_KEY_DATAGRAMS - 100);
+    nic_send(&a, b.mac, 3);
+    CHECK(nic_take(&b, NULL, NULL) == 3);
+    uint64_t before = peer_counters(n2.sw, 1).drop_replay;
+    set_counter(&n1, WH_KEY_DATAGRAMS - 100 - 5000); /* beyond the window behind the leap */
+    nic_send(&a, b.mac, 4);
+    WAIT_FOR(peer_counters(n2.sw, 1).drop_replay > before);
+    set_counter(&n1, WH_KEY_DATAGRAMS - 50);
+    nic_send(&a, b.mac, 5);
+    CHECK(nic_take(&b, NULL, NULL) == 5);
+    CHECK(peer_counters(n2.sw, 1).rx_frames == 4 && peer_counters(n2.sw, 1).drop_auth == 0);
+    wh_switch_free(n1.sw), wh_switch_free(n2.sw);
+    nic_close(&a), nic_close(&b);
+}
+
 /* Two copies of one guest on one node: the higher generation owns the MAC, the other is mute. */
 static void generations(void)
 {
@@ -239,6 +286,7 @@ int main(void)
     over_the_tunnel(1);
     rotation_loses_nothing();
     worn_key();
+    skewed_counters();
     generations();
     incoming_guest();
     idle_costs_nothing();
