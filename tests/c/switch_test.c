@@ -181,6 +181,34 @@ static void sender_waits(void)
     nic_close(&a);
 }
 
+/* The agent is killed while a guest waits for room: the next one finds the ring, empties it and rings. */
+static void sender_outlives_the_agent(void)
+{
+    struct nic a;
+    wh_switch *sw;
+    wh_ring *killed;
+    uint32_t sent = 0;
+    uint8_t frame[64] = {0};
+    bool kick;
+    wh_switch_config config = {.node_id = 1, .udp_fd = -1};
+    nic_open(&a, 1);
+    memcpy(frame, everybody, 6), memcpy(frame + 6, a.mac, 6);
+    CHECK(wh_ring_map(a.file, 0, false, &killed, NULL) == WH_OK);
+    wh_ring_attend(killed, true);
+    while (wh_ring_put(a.tx, frame, sizeof(frame), &kick) == WH_OK)
+        sent++;
+    CHECK(wh_ring_await_room(a.tx, sizeof(frame)));
+    wh_ring_unmap(killed);
+    CHECK(wh_ring_await_room(a.tx, sizeof(frame))); /* it may come back */
+    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK);
+    CHECK(bell_rings(&a));
+    CHECK(wh_ring_put(a.tx, frame, sizeof(frame), &kick) == WH_OK);
+    WAIT_FOR(port_counters(sw, 1).rx_frames >= sent);
+    wh_switch_free(sw);
+    nic_close(&a);
+}
+
 static void learned_cap_and_age(void)
 {
     struct nic a;
@@ -282,6 +310,7 @@ int main(void)
     lying_consumer();
     full_ring();
     sender_waits();
+    sender_outlives_the_agent();
     learned_cap_and_age();
     bad_calls();
     return finish("switch");
