@@ -78,6 +78,13 @@ class Cluster:
         while self.leases.state(node) != "lost":
             await self._lease_changed.wait()
 
+    async def wait_known(self) -> None:
+        """Until each node is there or lost: right behind our own start nobody is, but most are on their way. Bounded by
+        the time after which a silent node is lost."""
+        with trio.move_on_after(self.leases.silence):
+            while self.leases.doubtful():
+                await self._lease_changed.wait()
+
     async def doubt(self, guest: str) -> None:
         """Write down that nobody knows how a guest is, if its owner is lost."""
 

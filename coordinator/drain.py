@@ -7,7 +7,7 @@ nothing but busy nodes is left the guest waits. What cannot be moved is named in
 stays cordoned. Stopped guests hold nothing there and are left alone.
 
 After a restart the batch is made again from the store: guests that have gone are not there any more, and one whose
-migration is under way is waited for.
+migration is under way is waited for. The others go on once the nodes are back, or known to be lost.
 """
 
 from __future__ import annotations
@@ -203,6 +203,7 @@ class Drains:
     async def _start(self, batch: _Batch, guest: Guest, task: Task) -> Operation:
         """The migration, to a node that has room for one more; waits while only busy nodes fit."""
         while True:
+            await self._cluster.wait_known()  # a node that is on its way back is not to be taken for one without room
             counts = await self._cluster.db.run(migrations.busy_nodes)
             busy = {node: "it takes part in enough migrations" for node, n in counts.items() if n >= PER_NODE}
             busy.pop(batch.node, None)

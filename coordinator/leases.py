@@ -84,6 +84,11 @@ class Leases:
         lease = self._table.get(node)
         return lease is not None and lease.state == "alive" and lease.link_down is None
 
+    def doubtful(self) -> bool:
+        """Is there a node that may be back in a moment, or be given up?"""
+        known = [lease for lease in self._table.values() if lease.state != "lost"]
+        return any(lease.state == "expected" or lease.link_down is not None for lease in known)
+
     def next_deadline(self) -> float | None:
         """When a :class:`Tick` would next change something."""
         return min((self._deadline(lease) for lease in self._table.values() if lease.state != "lost"), default=None)
