@@ -517,8 +517,8 @@ class SourceDriver(Driver):
         self.feed(Pulled())
         await self._noted.wait()
 
-    def _persist(self, record: Record) -> None:
-        super()._persist(record)
+    async def _persist(self, record: Record) -> None:
+        await super()._persist(record)
         if self.machine.pulled:
             self._noted.set()
 
