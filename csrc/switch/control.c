@@ -61,7 +61,7 @@ static int port_add(wh_switch *s, struct wh_port *p, uint32_t vni, wh_error *err
 int wh_switch_port_ring(wh_switch *s, uint32_t port, uint32_t vni, int ring_fd, int to_switch_event, int to_guest_event,
                         const uint8_t locked_mac[6], uint64_t generation, wh_error *err)
 {
-    struct wh_port *p;
+    struct wh_port *p = NULL;
     struct wh_port_ring_spec spec = {ring_fd, to_switch_event, to_guest_event, locked_mac, generation};
     int status = wh_port_new_ring(port, &spec, &p, err);
     return status ? status : port_add(s, p, vni, err);
@@ -69,7 +69,7 @@ int wh_switch_port_ring(wh_switch *s, uint32_t port, uint32_t vni, int ring_fd, 
 
 int wh_switch_port_tap(wh_switch *s, uint32_t port, uint32_t vni, int tap_fd, wh_error *err)
 {
-    struct wh_port *p;
+    struct wh_port *p = NULL;
     int status = wh_port_new_tap(port, tap_fd, &p, err);
     return status ? status : port_add(s, p, vni, err);
 }
@@ -78,7 +78,7 @@ int wh_switch_port_dgram(wh_switch *s, uint32_t port, uint32_t vni, int fd, cons
                          wh_error *err)
 {
     struct wh_dgram *d;
-    struct wh_port *p;
+    struct wh_port *p = NULL;
     int status = wh_dgram_new(fd, remote, remote_len, &d, err);
     if (status)
         return status;

@@ -5,7 +5,7 @@
 
 int wh_switch_network_add(wh_switch *s, uint32_t vni, uint32_t mtu, wh_error *err)
 {
-    struct wh_network *n;
+    struct wh_network *n = NULL;
     int status = wh_network_new(s, vni, mtu, &n, err);
     if (status)
         return status;
