@@ -181,4 +181,5 @@ def test_a_guest_too_small_to_tell_the_rate_moves_however_long_a_round_waits(
         if isinstance(choice, Throttle):
             plan.resting(choice.percent)
         choice = plan.after(RoundDone(dirty, 0, dirty * 512, wait, dirty, ()), 60.0 - rounds * wait)
-    assert choice == Switch() and rounds <= 10
+    assert choice == Switch()
+    assert rounds <= 10
