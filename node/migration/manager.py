@@ -11,6 +11,7 @@ import trio
 
 from node.guestcopy import Guest
 from node.host import Host
+from node.links import SOFTWARE
 from node.migration.driver import Driver, record_of
 from node.migration.estimate import estimate, swallow
 from node.migration.source import SourceDriver
@@ -37,7 +38,7 @@ from protocol.messages import (
     MigrationWarm,
     Settle,
 )
-from protocol.migration import CancelAsked, Source, SourcePhase, Start, StoreAnswered, Target, TargetPhase
+from protocol.migration import CancelAsked, Source, SourcePhase, Start, StoreAnswered, Target, TargetPhase, skew
 from protocol.migration.modes import refusal
 from protocol.transport import Handlers, Link, LinkStream
 
@@ -215,6 +216,11 @@ class Migrations:
     async def _prepare(self, link: Link, request: MigrationPrepare) -> Message:
         if request.source != link.peer.node:
             raise Refused("forbidden", f"node {link.peer.node} speaks for node {request.source}", field="source")
+        other = skew.refusal(
+            request.state_version, skew.OLDEST_STATE, skew.STATE_VERSION, source=link.peer.software, target=SOFTWARE
+        )
+        if other:
+            raise Refused("unsupported", other, field="state_version")
         if request.migration not in self._targets:
             await self._cleared(request.spec.guest, request.migration)
         driver = self._targets.get(request.migration)

@@ -19,6 +19,7 @@ from node.core import CoreError, CoreStateError
 from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.host import Host
+from node.links import SOFTWARE
 from node.migration.bucket import TokenBucket
 from node.migration.channel import Channel
 from node.migration.driver import Driver
@@ -80,6 +81,7 @@ from protocol.migration import (
     TargetLost,
     TargetPrepared,
     TargetReady,
+    skew,
 )
 from protocol.transport import Link, LinkStream
 
@@ -245,9 +247,20 @@ class SourceDriver(Driver):
                     spec=guest.record.spec,
                     generation=self.machine.generation,
                     source=self.host.identity.node,
+                    state_version=skew.STATE_VERSION,
                 ),
                 timeout=PREPARE_TIMEOUT,
             )
+            other = skew.refusal(
+                skew.STATE_VERSION,
+                prepared.state_oldest,
+                prepared.state_version,
+                source=SOFTWARE,
+                target=link.peer.software,
+            )
+            if other:
+                self.feed(TargetLost(other))
+                return
             if not prepared.postcopy and (
                 self.params.mode in ("postcopy", "hybrid") or self.params.on_stall == "postcopy"
             ):

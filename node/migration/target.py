@@ -60,12 +60,12 @@ from protocol.migration import (
     StateLoaded,
     StepFailed,
     Target,
+    skew,
 )
 from protocol.transport import Link, LinkStream
 
 log = logging.getLogger("wherry.node.migration")
 
-STATE_VERSION = 1
 WARM_MS = 250
 LINK_TIMEOUT = 1.0  # then the one who dials is told to hurry again
 
@@ -158,7 +158,8 @@ class TargetDriver(Driver):
 
         ticket = self.host.tickets.give(take)
         return Prepared(
-            state_version=STATE_VERSION,
+            state_version=skew.STATE_VERSION,
+            state_oldest=skew.OLDEST_STATE,
             postcopy=True,
             squeezed=True,
             fills=True,

@@ -101,10 +101,12 @@ class MigrationPrepare(Request, frozen=True, kw_only=True):
     spec: GuestSpec
     generation: Generation  # the present one; after COMMIT it is this + 1
     source: NodeId
+    state_version: int = 1  # of the machine state that will come
 
 
 class Prepared(Message, frozen=True, kw_only=True):
-    state_version: int
+    state_version: int  # the newest machine state that it reads
+    state_oldest: int = 1
     postcopy: bool = False  # it can pull pages after the switch
     squeezed: bool = False  # it understands batches that are squeezed, and changes of pages (SPEC 11.4)
     fills: bool = False  # it understands pages of one word (SPEC 11.4)

@@ -1,4 +1,4 @@
-"""A node is emptied while the coordinator dies in the middle: the batch goes on when it is back, and leaves no orphans."""
+"""A node is emptied and the coordinator dies in the middle: the batch goes on when it is back and leaves no orphans."""
 
 from __future__ import annotations
 
