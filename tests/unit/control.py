@@ -30,6 +30,21 @@ def config(folder: Path, **changes: Any) -> Config:
     return replace(base, **changes)
 
 
+class Silent:
+    """A node's answer to a request: none, ever."""
+
+    def __init__(self) -> None:
+        self._asked = trio.Event()
+
+    async def __call__(self, request: Any) -> Any:
+        self._asked.set()
+        await trio.sleep_forever()
+
+    async def asked_for(self) -> None:
+        with trio.fail_after(5):
+            await self._asked.wait()
+
+
 class Control:
     """People's side of a running coordinator."""
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-import trio
 
 from protocol import messages as m
 from protocol.errors import Refused
-from tests.unit.control import MIB, running
+from tests.unit.control import MIB, Silent, running
 
 
 async def test_a_guest_runs_stops_starts_and_goes(tmp_path: Path) -> None:
@@ -163,17 +162,10 @@ async def test_a_lost_answer_is_asked_for_again_over_the_next_session(tmp_path: 
     async with running(tmp_path) as c:
         await c.image()
         n1 = await c.node("n1")
-        asked = trio.Event()
-
-        async def silent(request: Any) -> Any:
-            asked.set()
-            await trio.sleep_forever()
-
-        n1.hooks[m.GuestRun] = silent
+        silent = n1.hooks[m.GuestRun] = Silent()
         async with n1.connected():
             operation = await c.run("web")
-            with trio.fail_after(5):
-                await asked.wait()
+            await silent.asked_for()
         n1.hooks.clear()
         async with n1.connected():
             await c.done(operation)
@@ -186,17 +178,10 @@ async def test_an_operation_survives_the_coordinator(tmp_path: Path) -> None:
     async with running(tmp_path) as c:
         await c.image()
         n1 = await c.node("n1")
-        asked = trio.Event()
-
-        async def silent(request: Any) -> Any:
-            asked.set()
-            await trio.sleep_forever()
-
-        n1.hooks[m.GuestRun] = silent
+        silent = n1.hooks[m.GuestRun] = Silent()
         async with n1.connected():
             operation = await c.run("web")
-            with trio.fail_after(5):
-                await asked.wait()
+            await silent.asked_for()
             busy = await c.http.post("/v1/guests/web/start")
             assert busy.status_code == 409
             assert operation["id"] in busy.json()["error"]["message"]
@@ -212,17 +197,10 @@ async def test_removing_a_guest_that_does_not_come_up_gives_up_starting_it(tmp_p
     async with running(tmp_path) as c:
         await c.image()
         n1 = await c.node("n1")
-        asked = trio.Event()
-
-        async def silent(request: Any) -> Any:
-            asked.set()
-            await trio.sleep_forever()
-
-        n1.hooks[m.GuestRun] = silent
+        silent = n1.hooks[m.GuestRun] = Silent()
         async with n1.connected():
             run = await c.run("web")
-            with trio.fail_after(5):
-                await asked.wait()
+            await silent.asked_for()
             await c.done(await c.delete("/v1/guests/web", status=202))
             assert (await c.ended(run))["state"] == "cancelled"
             assert (await c.get("/v1/guests"))["guests"] == []
@@ -324,18 +302,11 @@ async def test_a_start_whose_end_nobody_knows_is_not_repeated_elsewhere(tmp_path
     async with running(tmp_path, link_grace_s=0.1) as c:
         await c.image()
         n1, n2 = await c.node("n1"), await c.node("n2")
-        asked = trio.Event()
-
-        async def silent(request: Any) -> Any:
-            asked.set()
-            await trio.sleep_forever()
-
-        n1.hooks[m.GuestRun] = silent
+        silent = n1.hooks[m.GuestRun] = Silent()
         async with n2.connected():
             async with n1.connected():
                 operation = await c.run("web", on="n1")
-                with trio.fail_after(5):
-                    await asked.wait()
+                await silent.asked_for()
             ended = await c.ended(operation)
             assert (ended["state"], ended["error"]["code"]) == ("failed", "unavailable")
             assert (await c.guest("web"))["state"] == "unknown"
