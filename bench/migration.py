@@ -1,8 +1,9 @@
 """``make bench-migration``: live migration of a Debian guest against QEMU, both driven the same way.
 
 Rows CASE.total_ms, CASE.pause_ms, CASE.gap_udp_ms, CASE.gap_tcp_ms, CASE.wire_mb, of ours CASE.wire_ratio and
-CASE.final_kb, and stream_mb_s. Options: ``--rounds N`` (5), ``--only CASE,...`` (or ``stream``),
-``--publish`` (README's table, docs/bench-migration.svg). Needs root (TAP, traffic control).
+CASE.final_kb, of a post-copy CASE.fault_us and CASE.fault_max_us (from the guest's wish for a page until it has it),
+and stream_mb_s. Options: ``--rounds N`` (5), ``--only CASE,...`` (or ``stream``), ``--publish`` (README's table,
+docs/bench-migration.svg). Needs root (TAP, traffic control).
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Bench:
                 row.peer = next((name for name in migration_rows.PEERS[case] if name in row.rivals), None)
                 row.theirs = row.rivals.get(row.peer or "", [])
                 rows.append(row)
-            for figure, of in migration_rows.OWN_FIGURES.items():
+            for figure, of in migration_rows.own_figures(case).items():
                 row = migration_rows.TARGETS.new_row(f"{case}.{figure}")
                 row.ours = [of(move) for move in by.get("wherry", [])]
                 rows.append(row)

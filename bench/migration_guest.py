@@ -43,7 +43,8 @@ class Case:
 @dataclass(frozen=True)
 class Move:
     """One migration: milliseconds and bytes. ``gap``: longest time without an answer to the client. Of ours only:
-    ``final_bytes``, sent in the pause; ``resident``, of the guest's different pages that are not zero."""
+    ``final_bytes``, sent in the pause; ``resident``, of the guest's different pages that are not zero; ``fault``: how
+    long it waits for a page of a post-copy, median and longest: us, 0 where it waited for none."""
 
     total_ms: float
     pause_ms: float
@@ -52,6 +53,8 @@ class Move:
     wire_bytes: int
     final_bytes: int = 0
     resident: int = 0
+    fault_us: float = 0.0
+    fault_max_us: float = 0.0
 
 
 class NoFigure(Exception):

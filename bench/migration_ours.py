@@ -63,6 +63,8 @@ class Ours:
             int(result["bytes_sent"]),
             int(result["final_bytes"]),
             resident,
+            float(result["fault_us"]),
+            float(result["fault_max_us"]),
         )
 
 

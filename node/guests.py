@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -31,6 +32,7 @@ from protocol.messages import GuestSpec, GuestState, GuestStatus, ImageFile
 
 log = logging.getLogger("wherry.node.guests")
 
+_FIGURES_S = 2.0  # to wait for a process's figures
 _KILL_AFTER = 5.0  # seconds that a guest process has to leave by itself
 _PROBE_FIRST, _PROBE_LAST = 0.5, 2.0
 _ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
@@ -95,10 +97,11 @@ class Guests:
         """Take the figures of the running guests anew, for a report. Not of migrating ones: their pause is short."""
         for guest in self:
             if guest.handle is not None and guest.state == "running" and (guest.pulling or not guest.migration):
-                try:
+                answer: dict[str, Any] | None = None
+                with contextlib.suppress(GuestGone, CoreError), trio.move_on_after(_FIGURES_S):
                     answer = await guest.handle.call("status")
-                except (GuestGone, CoreError):
-                    continue
+                if answer is None or guest.handle is None:
+                    continue  # it is about to end, or stands still for lack of a page
                 guest.counters = {name: int(value) for name, value in answer["stats"].items()}
                 guest.sampled = time.monotonic()
                 guest.instructions = guest.counters["instructions"]

@@ -337,6 +337,7 @@ void wh_machine_get_stats(wh_machine *m, wh_machine_stats *out)
     wh_ram_door_stats(&m->ram, &door);
     out->pages_restored = door.named;
     out->fault_wait_ns = door.wait_ns;
+    out->fault_wait_median_ns = door.wait_median_ns;
     out->fault_wait_max_ns = door.wait_max_ns;
     out->pages_faulted = door.faulted;
     out->pages_absent = door.absent;

@@ -9,11 +9,14 @@
  * This file knows no thread's work: run.c, io.c and icount.c, which have it, stand above. */
 #include "board/machine.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#define PAGE_WAIT_S 1 /* that a pause waits for a hart that waits for the other process */
 
 int wh_run_init(wh_machine *m, wh_error *err)
 {
@@ -171,18 +174,35 @@ static void settle_nics(wh_machine *m)
     pthread_mutex_unlock(&m->lock);
 }
 
+/* Until all are at rest; false: a hart waits for a page that the other process does not bring, and may for ever. */
+static bool come_to_rest(wh_machine *m)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until); /* the condition's clock */
+    until.tv_sec += PAGE_WAIT_S;
+    while (m->run_state == WH_PAUSED && !wh_run_at_rest(m)) {
+        bool absent = atomic_load(&m->ram.share->absent_pages) != 0 && wh_ram_is_remote(&m->ram);
+        if (!absent)
+            pthread_cond_wait(&m->parked_changed, &m->run_lock);
+        else if (pthread_cond_timedwait(&m->parked_changed, &m->run_lock, &until) == ETIMEDOUT)
+            return wh_run_at_rest(m);
+    }
+    return true;
+}
+
 int wh_machine_pause(wh_machine *m, uint64_t *when_ns)
 {
     pthread_mutex_lock(&m->run_lock);
-    bool now = m->run_state == WH_RUNNING;
+    bool now = m->run_state == WH_RUNNING, late = false;
     if (now) {
         wh_run_set_state(m, WH_PAUSED);
         wh_run_make_all_look(m, false);
-        while (m->run_state == WH_PAUSED && !wh_run_at_rest(m))
-            pthread_cond_wait(&m->parked_changed, &m->run_lock);
-        wh_clock_freeze(m);
+        late = !come_to_rest(m);
+        wh_clock_freeze(m); /* also then: who sets it going takes up from here */
+        if (late)
+            wh_run_set_state(m, WH_RUNNING);
     }
-    int status = m->run_state == WH_PAUSED ? WH_OK : WH_E_STATE;
+    int status = late ? WH_E_TIMEOUT : m->run_state == WH_PAUSED ? WH_OK : WH_E_STATE;
     if (when_ns)
         *when_ns = wh_now_ns();
     pthread_mutex_unlock(&m->run_lock);

@@ -19,11 +19,15 @@
 
 enum { CANCELLED = 2 }; /* of wh_share.wanted, beside 0 and 1 */
 
+/* How long waits were: four buckets an octave, so that a median is right to an eighth. */
+#define WAITS 160u
+
 struct wh_door {
     wh_page_source source;
     int bell; /* the other process brings the pages, and watches this; -1: the source does */
     uint64_t pages, named;
     _Atomic uint64_t faulted, wait_ns, wait_max_ns;
+    _Atomic uint32_t waits[WAITS];
     atomic_bool losing;                                /* a fill failed, and the owner is being told */
     _Alignas(WH_CACHE_LINE) _Atomic uint32_t finished; /* futex; fills that ended, well or not */
     _Atomic uint32_t waiters;
@@ -125,6 +129,26 @@ static int wait_for_other(const wh_ram *ram, uint64_t pfn)
     }
 }
 
+static unsigned wait_bucket(uint64_t ns)
+{
+    unsigned octave = ns < 4 ? 2 : 63 - (unsigned)__builtin_clzll(ns), at = octave * 4 + (ns >> (octave - 2) & 3);
+    return at < WAITS ? at : WAITS - 1;
+}
+
+/* The middle of the bucket that has the median in it; 0: there was no wait. */
+static uint64_t median_wait(const wh_door *d)
+{
+    uint64_t all = 0, below = 0;
+    for (unsigned i = 0; i < WAITS; i++)
+        all += atomic_load_explicit(&d->waits[i], memory_order_relaxed);
+    for (unsigned i = 0; i < WAITS && all; i++) {
+        below += atomic_load_explicit(&d->waits[i], memory_order_relaxed);
+        if (2 * below >= all) /* [4 + i % 4, 5 + i % 4) quarters of the octave */
+            return (9 + 2 * (i % 4)) * (1ull << i / 4) / 8;
+    }
+    return 0;
+}
+
 static int bring_from_other(const wh_ram *ram, uint64_t pfn)
 {
     wh_door *d = ram->door;
@@ -135,6 +159,7 @@ static int bring_from_other(const wh_ram *ram, uint64_t pfn)
     int status = wait_for_other(ram, pfn);
     uint64_t took = wh_now_ns() - began, most = atomic_load_explicit(&d->wait_max_ns, memory_order_relaxed);
     atomic_fetch_add_explicit(&d->wait_ns, took, memory_order_relaxed);
+    atomic_fetch_add_explicit(&d->waits[wait_bucket(took)], 1, memory_order_relaxed);
     while (took > most && !atomic_compare_exchange_weak(&d->wait_max_ns, &most, took))
         ;
     return status;
@@ -280,6 +305,7 @@ void wh_ram_door_stats(const wh_ram *ram, wh_door_stats *out)
         out->named = d->named;
         out->faulted = atomic_load_explicit(&d->faulted, memory_order_relaxed);
         out->wait_ns = atomic_load_explicit(&d->wait_ns, memory_order_relaxed);
+        out->wait_median_ns = median_wait(d);
         out->wait_max_ns = atomic_load_explicit(&d->wait_max_ns, memory_order_relaxed);
     }
 }

@@ -143,7 +143,7 @@ void wh_ram_fill_cancel(const wh_ram *ram);
 /* Pages that were absent first; that a toucher had to wait for; that are absent now. */
 typedef struct wh_door_stats {
     uint64_t named, faulted, absent;
-    uint64_t wait_ns, wait_max_ns; /* of those that waited for the other process: together, the longest */
+    uint64_t wait_ns, wait_median_ns, wait_max_ns; /* of those that waited for the other process: together ... */
 } wh_door_stats;
 void wh_ram_door_stats(const wh_ram *ram, wh_door_stats *out);
 

@@ -26,7 +26,7 @@ from node.migration.pages import limiter
 from node.migration.pull import PullStream
 from node.migration.squeeze import Squeezer, Unsqueezer
 from node.ramview import PAGE, RamView
-from protocol.errors import LinkError, RemoteError
+from protocol.errors import LinkError, Refused
 
 log = logging.getLogger("wherry.node.migration")
 
@@ -38,6 +38,16 @@ _PAGES = 256
 _BUFFER = 5 + _PAGES * (PAGE + 22)
 _ROUND_TIMEOUT_MS = 2000
 _COPY = 64 << 20
+
+FAILURES = (
+    LinkError,
+    Refused,
+    CoreError,
+    GuestGone,
+    OSError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+)
 
 Connect = Callable[[], Awaitable[PullStream]]
 
@@ -74,15 +84,14 @@ class Protector:
                 finally:
                     with trio.CancelScope(shield=True):
                         await stream.aclose()
-            except (LinkError, RemoteError, CoreError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            except FAILURES as error:
                 log.info("%s is not protected for the moment: %s", self._guest.tag, error)
-            except GuestGone:
-                return
             await trio.sleep(RETRY_S)
 
     async def _epoch(self, stream: PullStream) -> None:
         """What the source does not take over is owed to the next one."""
-        frames, state, owed = await self._capture()
+        with trio.CancelScope(shield=True):  # whoever stops this must not leave the guest standing still
+            frames, state, owed = await self._capture()
         try:
             for frame in frames:
                 await stream.send_all(len(frame).to_bytes(4, "big") + frame)
@@ -106,8 +115,7 @@ class Protector:
                 batches.append(bytes(memoryview(self._buffer)[: batch.size]))
             state: bytes = (await live.call("save"))["state"]
         finally:
-            with trio.CancelScope(shield=True):
-                await live.call("resume")
+            await live.call("resume")
         return [bytes(self._squeezer.squeeze(memoryview(batch))) for batch in batches], state, owed
 
 

@@ -51,7 +51,8 @@ class SilentSource(Exception):
 
 class Puller:
     """``connect`` opens the stream (raises LinkError, RemoteError), ``give_up`` makes the next one use a new link,
-    ``trouble`` is told why pages do not come, and "" when they do again. ``bell`` is borrowed."""
+    ``trouble`` is told why pages do not come and whether they are lost, "" when they do again. ``figures`` go with the
+    last word: waits, their median and the longest in us. ``bell`` is borrowed."""
 
     def __init__(
         self,
@@ -60,13 +61,15 @@ class Puller:
         connect: Connect,
         *,
         give_up: Callable[[], None] = lambda: None,
-        trouble: Callable[[str], None] = lambda text: None,
+        trouble: Callable[[str, bool], None] = lambda text, lost: None,
+        figures: Callable[[], Awaitable[list[int]]] | None = None,
     ) -> None:
         self._view = view
         self._bell = bell
         self._connect = connect
         self._give_up = give_up
         self._tell = trouble
+        self._figures = figures
         self._text = ""
         self._sending = trio.Lock()
         self._connection = trio.CancelScope()
@@ -94,10 +97,10 @@ class Puller:
     def _needless(self) -> bool:
         return self._needless_until is not None
 
-    def _trouble(self, text: str) -> None:
+    def _trouble(self, text: str, *, lost: bool = False) -> None:
         if text != self._text:
             self._text = text
-            self._tell(text)
+            self._tell(text, lost)
 
     async def run(self) -> None:
         """Until every page is here and the source knows it, or has forgotten the migration since."""
@@ -115,7 +118,7 @@ class Puller:
                     return
                 if error.code == "not_found":
                     pause = LOST_RETRY_S
-                    self._trouble(f"{self._view.absent} pages are lost: the source has them no more")
+                    self._trouble(f"{self._view.absent} pages are lost: the source has them no more", lost=True)
                 elif error.code != "conflict":
                     self._trouble(f"{self._view.absent} pages are missing, the source refuses: {error.message}")
             except SilentSource:
@@ -160,7 +163,7 @@ class Puller:
     async def _take_all(self, stream: PullStream, absent: int) -> None:
         if absent:
             await self._receive(stream)
-        await self._say(stream, "done")
+        await self._say(stream, "done", *([await self._figures()] if self._figures is not None else []))
         self._waiting, self._asked_at = True, trio.current_time()  # for its word that it knows
         while await stream.receive_some():
             pass

@@ -112,8 +112,8 @@ class ServeStream(Protocol):
 
 class PageServer:
     """``push()``: may pages go that nobody asked for? ``tell(pages, zero_pages, bytes, left)`` comes now and then,
-    ``pulled()`` once the target says that it has all; it is answered when this returns. ``bucket`` limits what nobody
-    waits for."""
+    ``pulled(waits, median_us, longest_us)`` once the target says that it has all; it is answered when this returns.
+    ``bucket`` limits what nobody waits for."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class PageServer:
         *,
         push: Callable[[], bool],
         tell: Callable[[int, int, int, int], None],
-        pulled: Callable[[], Awaitable[None]],
+        pulled: Callable[[int, int, int], Awaitable[None]],
         bucket: TokenBucket | None = None,
     ) -> None:
         self._view = view
@@ -191,7 +191,7 @@ class PageServer:
             kind, value = await _message(reader)
             if kind == "done":
                 self._report()  # before: the result is to have these figures
-                await self._pulled()
+                await self._pulled(*_figures(value))
                 return
             if kind == "got" and isinstance(value, int) and value >= 0:
                 self._window.got(value, trio.current_time())
@@ -254,6 +254,13 @@ class PageServer:
         self._tell(self._pages, self._zero, self._bytes, self._left)
         self._pages = self._zero = self._bytes = 0
         self._told = trio.current_time()
+
+
+def _figures(value: object) -> tuple[int, int, int]:
+    """What a target says with its last word, believed as far as it is three numbers."""
+    numbers = value if isinstance(value, list) and len(value) == 3 else [0, 0, 0]
+    waits, median, longest = (min(max(n, 0), 1 << 53) if type(n) is int else 0 for n in numbers)
+    return waits, median, longest
 
 
 async def _message(reader: FrameReader) -> tuple[str, object]:

@@ -525,9 +525,9 @@ class SourceDriver(Driver):
             bucket=TokenBucket(self.params.bandwidth),
         )
 
-    async def _all_pulled(self) -> None:
+    async def _all_pulled(self, *figures: int) -> None:
         """The target has everything and says so once: it hears that we know when we will know it after a crash too."""
-        self.feed(Pulled())
+        self.feed(Pulled(*figures))
         await self._noted.wait()
 
     async def _persist(self, record: Record) -> None:

@@ -14,6 +14,7 @@ import time
 import trio
 
 from node.core import CoreError
+from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.host import Host
 from node.migration.channel import Channel, new_keys
@@ -27,6 +28,7 @@ from protocol.errors import Refused
 from protocol.messages import (
     Finished,
     GuestSpec,
+    GuestState,
     Message,
     MigrationFinish,
     MigrationProtect,
@@ -359,6 +361,8 @@ class TargetDriver(Driver):
             self._expecting.set()
         else:  # after a restart
             guest.pulling = True
+            if (await guest.live.call("status"))["state"] == "paused":  # by the agent before: for lack of pages
+                await guest.live.call("resume")
             self.host.nursery.start_soon(self._watch_guest, guest)
         await self.hold("pull")
         bell = os.dup(guest.live.fds["wanted"])  # ours: the guest's end closes that of its handle
@@ -367,7 +371,8 @@ class TargetDriver(Driver):
             bell,
             self._open_pull,
             give_up=self._give_up_link,
-            trouble=lambda text: self._trouble(guest, text),
+            trouble=lambda text, lost: self._trouble(guest, text, lost),
+            figures=lambda: _waits(guest),
         )
         began = trio.current_time()
         try:
@@ -380,7 +385,7 @@ class TargetDriver(Driver):
             trio.current_time() - began,
             puller.connections,
         )
-        self._trouble(guest, "")
+        self._trouble(guest, "", False)
         self.feed(PullDone())
 
     async def _open_pull(self) -> LinkStream:
@@ -414,9 +419,27 @@ class TargetDriver(Driver):
         if link is not None:
             self.host.nursery.start_soon(link.aclose)
 
-    def _trouble(self, guest: Guest, text: str) -> None:
-        if guest.handle is not None and guest.state == "running":
-            self.host.guests.changed(guest, "running", f"degraded: {text}" if text else "")
+    def _trouble(self, guest: Guest, text: str, lost: bool) -> None:
+        """Pages that may come make the guest wait where it needs them. Those that are lost make it stand still: what it
+        has is kept, and what is to become of it is its owner's choice."""
+        if guest.handle is None or guest.state not in ("running", "paused"):
+            return
+        if lost:
+            text = (
+                f"{text}; all else is here. They come if that node's copy comes back; else `wherry stop --force` and"
+                f" `wherry start` boot {guest.record.spec.name} anew, `wherry rm --force` removes it"
+            )
+        state: GuestState = "paused" if lost else "running"
+        if state != guest.state:
+            self._nursery.start_soon(self._stand_still, guest, lost)
+        self.host.guests.changed(guest, state, text if lost or not text else f"degraded: {text}")
+
+    async def _stand_still(self, guest: Guest, still: bool) -> None:
+        """Refused where a hart is in the middle of an instruction that needs a lost page: that one waits anyway."""
+        try:
+            await guest.live.call("pause" if still else "resume")
+        except (CoreError, GuestGone, Refused) as error:
+            log.info("%s does not %s: %s", guest.tag, "stand still" if still else "go on", error)
 
     async def _destroy(self) -> None:
         self._given_up = True
@@ -429,3 +452,13 @@ class TargetDriver(Driver):
             return  # never reserved, or not this migration's copy
         async with guest.lock:
             await self.host.guests.discard(guest)
+
+
+async def _waits(guest: Guest) -> list[int]:
+    """How often somebody waited for a page, the median and the longest: us. Zeros when nobody can tell."""
+    try:
+        stats = (await guest.live.call("status"))["stats"]
+    except (CoreError, GuestGone, Refused):
+        return [0, 0, 0]
+    median, longest = stats["fault_wait_median_ns"], stats["fault_wait_max_ns"]
+    return [int(stats["pages_faulted"]), int(median) // 1000, int(longest) // 1000]

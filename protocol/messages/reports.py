@@ -120,6 +120,9 @@ class MigrationResult(Notice, frozen=True, kw_only=True):
     blackout_error_ms: float = 0.0
     postcopy: bool = False  # pages were left to be pulled after the switch
     pull_ms: float = 0.0  # from COMMIT until the target had the last of them
+    faults: Annotated[int, Meta(ge=0)] = 0  # that the target's guest waited for a page; how long, median and longest
+    fault_us: Annotated[int, Meta(ge=0)] = 0
+    fault_max_us: Annotated[int, Meta(ge=0)] = 0
     verify_ms: float = 0.0
     source_checksum: Text = ""
     target_checksum: Text = ""

@@ -152,7 +152,11 @@ class Served:
 @dataclass(frozen=True, slots=True)
 class Pulled:
     """S. The target has all pages. It is answered once what the machine notes of it is durable: it does not say so
-    twice."""
+    twice. How often somebody there waited for a page, the median and the longest in us."""
+
+    faults: int = 0
+    fault_us: int = 0
+    fault_max_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Source:
         self.postcopy = False  # pages stay here at the switch
         self.left = 0  # how many the target lacks
         self.pulled = False  # it has all
+        self._faults = ev.Pulled()
         self._switched = 0.0
         self._pull_ms = 0.0
         self._cut = False  # the deadline came in the middle of a round, and pages may be left
@@ -330,6 +331,7 @@ class Source:
         """Before COMMIT it says nothing about who may run; it is remembered, beyond a restart too: the target does not
         say it again."""
         self.pulled = True
+        self._faults = event
         if self.phase in (_P.SWITCH, _P.COMMIT):
             return [self._persist("switch")]
         ends = self._all_pulled(now) if self.phase is _P.SERVE else []
@@ -475,6 +477,9 @@ class Source:
             target_checksum=self._checksums[1],
             postcopy=self.postcopy,
             pull_ms=self._pull_ms,
+            faults=self._faults.faults,
+            fault_us=self._faults.fault_us,
+            fault_max_us=self._faults.fault_max_us,
             mode=self.mode,
             throttle=self.plan.throttle_most,
             prepare_ms=1000 * max(self._copy_began - self._started, 0.0),

@@ -264,6 +264,8 @@ static void test_storm(void)
     wh_door_stats s;
     wh_ram_door_stats(&e.to, &s);
     CHECK(s.named == e.named && s.absent == 0 && s.faulted > 0 && s.wait_ns >= s.wait_max_ns && s.wait_max_ns > 0);
+    CHECK(s.wait_median_ns > 0 && s.wait_median_ns <= s.wait_max_ns + s.wait_max_ns / 4 &&
+          s.wait_median_ns <= 3 * s.wait_ns / s.faulted);
     wh_ram_remote_cancel(&e.to);
     CHECK(!wh_ram_lost(&e.to)); /* nothing was missing */
     end(&e);

@@ -151,11 +151,16 @@ async def test_the_source_dies_with_pages_missing(tmp_path: Path) -> None:
         await repair(cluster, "source agent")
 
         async def told() -> bool:
-            reason = str((await cluster.guest("t"))["reason"])
-            return "degraded" in reason and "lost" in reason
+            now = await cluster.guest("t")
+            return now["state"] == "paused" and "lost" in now["reason"] and "wherry start" in now["reason"]
 
         await cluster.until("the loss is told", told)
-        assert (await cluster.copies(ident)) == {TARGET: "running"}
+        assert set(cluster.processes(ident)) == {TARGET}
+        stopped = await cluster.finish(await cluster.api.post("/v1/guests/t/stop", json={"force": True}))
+        assert stopped["state"] == "succeeded", stopped
+        again = await cluster.finish(await cluster.api.post("/v1/guests/t/start", json={}))
+        assert again["state"] == "succeeded", again
+        assert await check_one_running_copy(cluster, ident, "t") in (SOURCE, TARGET)
         await remove(cluster, ident, "t")
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from node.core import CoreDataError, CoreStateError
+from node.core import CoreDataError, CoreStateError, CoreTimeout
 from node.machine import CH_UART, Machine
 from node.ramview import EVERYTHING, NEEDED, PAGE, RamView
 from tests.guest.guest import MIB, Guest
@@ -86,6 +86,7 @@ def test_a_guest_goes_on_with_pages_that_come_when_they_are_wanted(rest: bool) -
         stats = other.machine.stats()
         assert stats["pages_restored"] == pump.absent
         assert stats["fault_wait_ns"] >= stats["fault_wait_max_ns"] > 0
+        assert 0 < stats["fault_wait_median_ns"] < 1.25 * stats["fault_wait_max_ns"]
         assert rest or stats["pages_faulted"] > 1000
 
 
@@ -109,6 +110,24 @@ def test_a_guest_that_waits_for_a_page_can_be_ended(how: str) -> None:
         if how == "stop":
             other.machine.stop()
             assert other.machine.stats()["pages_absent"] == pump.absent
+
+
+def test_a_guest_that_waits_for_a_page_does_not_keep_a_pause_waiting() -> None:
+    """It is refused, and the guest goes on where it was; once the page is there it can stand still."""
+    guest = Guest(ram=32 * MIB).boot(build("ticker"))
+    guest.read_until(b"t 5\n")
+    with switched(guest) as (other, pump), other:
+        other.machine.start()
+        assert select.select([other.machine.wanted_fd], [], [], 30)[0], "somebody waits"
+        with pytest.raises(CoreTimeout):
+            other.machine.pause()
+        pump.finish()
+        other.machine.pause()
+        other.machine.resume()
+        other.write(b"c")
+        while b"whole" not in other.output:
+            other._take_events()
+        assert b"bad" not in other.output
 
 
 def test_what_is_touched_of_late_is_known_while_it_runs() -> None:

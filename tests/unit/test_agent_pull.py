@@ -74,7 +74,12 @@ class Pair:
         self.source.close()
         self.target.close()
 
-    async def _all_pulled(self) -> None:
+    def _trouble(self, text: str, lost: bool) -> None:
+        assert lost == ("lost" in text)
+        self.troubles.append(text)
+
+    async def _all_pulled(self, *figures: int) -> None:
+        self.figures = figures
         self.pulled.set()
 
     async def pull(self) -> None:
@@ -95,7 +100,12 @@ class Pair:
                 self._connections += 1
                 return ours
 
-            puller = Puller(self.target.view, self.target.machine.wanted_fd, connect, trouble=self.troubles.append)
+            async def figures() -> list[int]:
+                return [3, 250, 900]
+
+            puller = Puller(
+                self.target.view, self.target.machine.wanted_fd, connect, trouble=self._trouble, figures=figures
+            )
             await puller.run()
             nursery.cancel_scope.cancel()
         assert self.target.view.absent == 0
@@ -112,6 +122,7 @@ def pair() -> Any:
 async def test_everything_arrives_and_the_source_knows(pair: Pair) -> None:
     await pair.pull()
     assert pair.pulled.is_set()
+    assert pair.figures == (3, 250, 900)
     pages, zero, size, left = (sum(column) for column in zip(*pair.served, strict=True))
     assert pages + zero == PAGES // 2
     assert size > pages * PAGE

@@ -131,6 +131,9 @@ def _show_copy(bar: ui.Bar, name: str, progress: dict[str, Any]) -> None:
     bar.update(100.0 * sent / total if total else 0.0, 100.0, ", ".join(parts))
 
 
+ZERO_IS_NOTHING = ("throttle", "pull_ms", "faults", "fault_us", "fault_max_us")
+
+
 def summary(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     """A migration's result as rows, with what was predicted after its first round. What it lacks is left out."""
     predicted = result.get("predicted") or {}
@@ -146,9 +149,12 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("blackout_ms", "blackout_ms", "blackout", "{:.1f} ms"),
         ("blackout_error_ms", "", "blackout error", "± {:.1f} ms"),
         ("pull_ms", "", "pulled after the switch for", "{:.0f} ms"),
+        ("faults", "", "waits for a page", "{}"),
+        ("fault_us", "", "of these the median", "{} us"),
+        ("fault_max_us", "", "and the longest", "{} us"),
         ("pages_missing", "", "pages not pulled yet", "{}"),
     ):
-        if key not in result or (key in ("throttle", "pull_ms") and not result[key]):
+        if key not in result or (key in ZERO_IS_NOTHING and not result[key]):
             continue
         value, other = (
             "" if v is None else units.size(v) if form == "size" else form.format(v)
