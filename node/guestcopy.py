@@ -51,6 +51,7 @@ class Guest:
         self.migration = record.migration
         self.pulling = False  # it runs here, and pages of it are at its migration's source
         self.ended = trio.Event()
+        self.ending = False  # its process is to end: nobody wonders when it has
         self._agent: GuestAgent | None = None
 
     @property

@@ -271,7 +271,7 @@ class Guests:
 
     def _hold(self, guest: Guest, handle: GuestHandle) -> None:
         guest.handle = handle
-        guest.ended = trio.Event()
+        guest.ended, guest.ending = trio.Event(), False
         self._nursery.start_soon(self._watch, guest, handle)
         self._ports.attach(guest, enabled=False)
 
@@ -285,7 +285,7 @@ class Guests:
         handle = guest.handle
         if handle is None:
             return
-        ended = guest.ended
+        ended, guest.ending = guest.ended, True
         with trio.move_on_after(_KILL_AFTER):
             with contextlib.suppress(GuestGone, CoreError):
                 await handle.call("stop", reason=reason)

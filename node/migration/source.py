@@ -162,7 +162,7 @@ class SourceDriver(Driver):
             await guest.ended.wait()
             if self._taking:
                 return
-            if self._serving and guest.state == "crashed":
+            if self._serving and not guest.ending:
                 log.warning("%s the paused process has died: its memory is mapped here, and served on", self.tag)
                 return
             self.feed(StepFailed("guest", f"the guest has ended: {guest.reason}"))
