@@ -154,6 +154,13 @@ class SourceDriver(Driver):
                     await self._image.close()
             if self._view is not None:
                 self._view.close()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Drivers are kept for questions that come late; their buffers and compressors, megabytes each, are not."""
+        self._link = self._stream = self._view = self._sender = None
+        self._hot = self._server = self._image = None
+        self._state = self._absent = b""
 
     async def _watch_guest(self) -> None:
         """A guest that ends by itself ends its migration."""

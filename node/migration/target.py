@@ -131,6 +131,8 @@ class TargetDriver(Driver):
                 view.close()
             if self._protector is not None:
                 self._protector.close()
+            self._puller = self._protector = None  # this driver is kept for questions that come late
+            self._state = self._absent = b""
 
     async def _end_pages(self) -> None:
         """The page stream's handler may be in a thread that writes to RAM: wait until it is out of it."""

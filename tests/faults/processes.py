@@ -47,6 +47,11 @@ class Daemon:
         assert line.startswith("ready ")
         self.ready = json.loads(line[6:])
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def kill(self) -> None:
         """kill -9."""
         await self._end(signal.SIGKILL)
