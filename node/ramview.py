@@ -81,6 +81,15 @@ class RamView:
         """Pages of one word go by that word: the other end knows it."""
         check(self._lib.wh_ramview_fills(self._v, on))
 
+    def files(self, fds: Sequence[int]) -> None:
+        """Files that both ends have, in the same order; dup'd."""
+        check(self._lib.wh_ramview_files(self._v, ffi.new("int[]", list(fds)), len(fds)))
+
+    def find(self) -> int:
+        """How many pages stand in those files; they are named from now on, not sent. The guest may run."""
+        check(self._lib.wh_ramview_find(self._v, self._count))
+        return int(self._count[0])
+
     def round(self, timeout_ms: int = 1000) -> int:
         """Begin a round; pages in its set. Raises CoreTimeout when a hart did not answer (the set is kept)."""
         check(self._lib.wh_ramview_round(self._v, timeout_ms, self._count))

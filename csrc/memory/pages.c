@@ -2,8 +2,9 @@
  *
  * A batch is a msgpack array of [first_pfn, count, nil] for runs of zero pages, [first_pfn, count, word] for runs of
  * pages that are one 64-bit word over and over (what Linux leaves of its initial RAM disk is), [pfn, 1, bin(4096)] for
- * one page of data and [pfn, 1, bin(delta)] for what changed in a page that was sent before (delta.h). The array's
- * header always takes five bytes (array 32), so that its count is filled in at the end. */
+ * one page of data, [pfn, 1, [file, offset, check]] for one that stands in a file (files.c) and [pfn, 1, bin(delta)]
+ * for what changed in a page that was sent before (delta.h). The array's header always takes five bytes (array 32), so
+ * that its count is filled in at the end. */
 #include "memory/extent.h"
 #include "memory/view.h"
 #include "state/state.h"
@@ -166,6 +167,18 @@ static bool put_page(wh_ramview *v, wh_writer *w, uint64_t pfn)
         if (len)
             put_bytes(w, pfn, len == SIZE_MAX ? now : delta, len == SIZE_MAX ? WH_PAGE_SIZE : len);
         return len != 0;
+    }
+    if (v->found && v->found[pfn]) {
+        uint8_t now[WH_PAGE_SIZE];
+        memcpy(now, page, sizeof now);
+        if (wh_files_name(v, w, pfn, now)) {
+            if (marks && v->may_keep) {
+                v->may_keep--;
+                v->known[pfn / 64] |= bit;
+                wh_delta_mark(&v->key, now, marks);
+            }
+            return true;
+        }
     }
     put_bytes(w, pfn, page, WH_PAGE_SIZE);
     if (marks && v->may_keep && !w->status) {

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -17,7 +18,7 @@
 /* Pages in a row that are not there yet and have not been written. */
 struct run {
     uint64_t first;
-    int count;
+    int count, bounced; /* pages of the view's bounce buffer that are in it */
     struct iovec page[RUN_MOST];
 };
 
@@ -25,7 +26,7 @@ static int write_run(const wh_ramview *v, struct run *run)
 {
     ssize_t bytes = (ssize_t)run->count << WH_PAGE_SHIFT;
     int count = run->count;
-    run->count = 0;
+    run->count = run->bounced = 0;
     if (count && pwritev(v->ram_fd, run->page, count, (off_t)(run->first << WH_PAGE_SHIFT)) != bytes)
         return WH_E_IO;
     return WH_OK;
@@ -59,6 +60,26 @@ static int put_fill(wh_ramview *v, wh_extent *x, struct run *run, const wh_page_
     return status ? status : write_run(v, run);
 }
 
+static int put_from_file(wh_ramview *v, wh_extent *x, struct run *run, const wh_page_entry *e)
+{
+    if (!v->bounce && !(v->bounce = malloc((size_t)RUN_MOST * WH_PAGE_SIZE)))
+        return WH_E_NOMEM;
+    int status = run->bounced == RUN_MOST ? write_run(v, run) : WH_OK;
+    uint8_t *page = v->bounce + (size_t)run->bounced * WH_PAGE_SIZE;
+    if (!status)
+        status = wh_files_read(v, e, page);
+    if (status)
+        return status;
+    bool waits = wh_extent_hole(x, v->ram_fd, v->pages, e->pfn);
+    if (waits && run->count && (run->count == RUN_MOST || run->first + (uint64_t)run->count != e->pfn)) {
+        status = write_run(v, run); /* which gives all of the buffer back but this page: it moves to its front */
+        memmove(v->bounce, page, WH_PAGE_SIZE);
+        page = v->bounce;
+    }
+    run->bounced += waits;
+    return status ? status : put_data(v, x, run, e->pfn, page);
+}
+
 int wh_page_put_zero(wh_ramview *v, uint64_t pfn, uint64_t count)
 {
     uint64_t end = pfn + count, first, stop;
@@ -84,12 +105,24 @@ int wh_batch_get(const wh_ramview *v, wh_reader *r, wh_page_entry *e)
         e->fill = wh_get_uint(r);
         filled = true;
     }
-    if (!filled)
+    e->from_file = !filled && r->p < r->end && *r->p == 0x93;
+    if (e->from_file) {
+        (void)wh_get_array(r);
+        e->file = wh_get_uint(r);
+        e->offset = wh_get_uint(r);
+        e->check = wh_get_uint(r);
+        if (e->file >= v->file_count || v->files[e->file].bytes < WH_PAGE_SIZE ||
+            e->offset > v->files[e->file].bytes - WH_PAGE_SIZE)
+            return WH_E_FORMAT;
+    } else if (!filled) {
         e->page = wh_get_bin(r, &e->len);
+    }
     if (r->status || !e->count || e->pfn >= v->pages || e->count > v->pages - e->pfn)
         return WH_E_FORMAT;
     if (filled)
         return WH_OK;
+    if (e->from_file)
+        return e->count == 1 ? WH_OK : WH_E_FORMAT;
     return e->count == 1 && (e->len == WH_PAGE_SIZE || wh_delta_valid(e->page, e->len)) ? WH_OK : WH_E_FORMAT;
 }
 
@@ -97,6 +130,8 @@ static int apply(wh_ramview *v, wh_extent *x, struct run *run, const wh_page_ent
 {
     if (e->page && e->len == WH_PAGE_SIZE)
         return put_data(v, x, run, e->pfn, e->page);
+    if (e->from_file)
+        return put_from_file(v, x, run, e);
     if (!e->page && e->fill)
         return put_fill(v, x, run, e);
     int status = write_run(v, run);
@@ -116,7 +151,7 @@ static int walk(wh_ramview *v, const uint8_t *buf, size_t len, bool applies, wh_
     out->bytes = len;
     wh_extent x = {0, 0, 0};
     struct run run;
-    run.count = 0;
+    run.count = run.bounced = 0;
     wh_reader r;
     wh_reader_init(&r, buf, len);
     uint32_t entries = wh_get_array(&r);
@@ -126,7 +161,7 @@ static int walk(wh_ramview *v, const uint8_t *buf, size_t len, bool applies, wh_
         status = wh_batch_get(v, &r, &e);
         if (status)
             break;
-        *(e.page ? &out->data_pages : &out->zero_pages) += e.count;
+        *(e.page || e.from_file ? &out->data_pages : &out->zero_pages) += e.count;
         if (applies)
             status = apply(v, &x, &run, &e);
     }
@@ -145,7 +180,9 @@ int wh_ramview_unpack(wh_ramview *v, const uint8_t *buf, size_t len, wh_batch_in
         return WH_OK;
     int e = errno;
     memset(out, 0, sizeof *out);
-    if (status == WH_E_IO)
+    if (status == WH_E_IO || status == WH_E_NOMEM)
         return wh_fail(err, status, "pages", "the host refused: %s", strerror(e));
+    if (status == WH_E_STATE)
+        return wh_fail(err, WH_E_FORMAT, "pages", "a file of the image has another content here");
     return wh_fail(err, WH_E_FORMAT, "pages", "damaged batch of %zu bytes", len);
 }

@@ -107,6 +107,7 @@ void wh_ramview_close(wh_ramview *v)
     if (v->ram_fd >= 0)
         close(v->ram_fd);
     (void)wh_ramview_remember(v, 0);
+    wh_files_close(v);
     free(v->set);
     free(v->asked);
     for (unsigned i = 0; i < WH_FIRSTS; i++)

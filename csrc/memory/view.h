@@ -10,6 +10,7 @@
 #define WH_SHARE_VERSION 3u
 
 #define WH_FIRSTS 3u
+#define WH_FILES  8u
 
 struct wh_ramview {
     int ram_fd; /* our own dup: SEEK_DATA and punching holes need the file */
@@ -31,6 +32,13 @@ struct wh_ramview {
     uint64_t may_keep;
     wh_delta_key key; /* of the marks */
     bool fills;       /* the other end knows fills */
+    struct wh_view_file {
+        int fd;
+        uint64_t bytes;
+    } files[WH_FILES]; /* wh_ramview_files: where content may come from */
+    uint32_t file_count;
+    uint64_t *found;  /* source: of each page where it stands in a file, WH_FOUND; 0: nowhere; NULL: nobody looked */
+    uint8_t *bounce;  /* target: pages of files on their way */
     wh_extent extent; /* what pack knows of the file in this round: a hole that is filled later is dirty */
 };
 
@@ -44,10 +52,16 @@ typedef struct wh_page_entry {
     const uint8_t *page; /* NULL: `fill` over and over */
     size_t len;          /* of it; less than a page: a delta (delta.h) */
     uint64_t fill;
+    bool from_file; /* the page stands at `offset` of `file`, and has this check (files.c) */
+    uint64_t file, offset, check;
 } wh_page_entry;
 void wh_batch_put(struct wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page); /* NULL: zeros */
 void wh_batch_put_count(uint8_t *header, uint32_t entries);
 int wh_batch_get(const wh_ramview *v, struct wh_reader *r, wh_page_entry *e); /* WH_E_FORMAT: no entry of this RAM */
+/* files.c: pages that stand in a file which both ends have. */
+bool wh_files_name(wh_ramview *v, struct wh_writer *w, uint64_t pfn, const uint8_t *page); /* false: it does not */
+int wh_files_read(const wh_ramview *v, const wh_page_entry *e, uint8_t page[WH_PAGE_SIZE]);
+void wh_files_close(wh_ramview *v);
 int wh_page_put_zero(wh_ramview *v, uint64_t pfn, uint64_t count);
 uint64_t wh_view_next_set(const wh_ramview *v, uint64_t pfn); /* first page at or after pfn in the set, or `pages` */
 

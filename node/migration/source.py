@@ -20,6 +20,7 @@ from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.host import Host
 from node.links import SOFTWARE
+from node.migration import imagefiles
 from node.migration.bucket import TokenBucket
 from node.migration.channel import Channel
 from node.migration.driver import Driver
@@ -248,6 +249,9 @@ class SourceDriver(Driver):
             if (await guest.live.call("status")).get("debugger"):
                 raise CoreStateError(-4, "debugger", "a debugger is attached to the guest: detach it first")
             link = self._link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
+            self._view = guest.live.open_view()
+            found = trio.Event()
+            self._nursery.start_soon(self._find_pages, self._view, found)
             prepared: Prepared = await link.call(
                 MigrationPrepare(
                     migration=self.machine.migration,
@@ -277,7 +281,9 @@ class SourceDriver(Driver):
                 self.feed(TargetLost("the target node's software cannot protect a post-copy"))
                 return
             self._stream = await self._open_stream(link, prepared)
-            self._view = guest.live.open_view()
+            await found.wait()
+            if not prepared.files:
+                self._view.files(())
             self._view.track(True)
             self._view.fills(prepared.fills)
             self._sender = PageSender(
@@ -298,6 +304,13 @@ class SourceDriver(Driver):
         self._carry_bulk(True)
         await self.hold("copy")
         self.feed(TargetPrepared())
+
+    async def _find_pages(self, view: RamView, found: trio.Event) -> None:
+        """While the target makes the guest's process."""
+        try:
+            await imagefiles.find(view, self.guest.record)
+        finally:
+            found.set()
 
     async def _open_stream(self, link: Link, prepared: Prepared) -> LinkStream | Channel:
         """A channel where the target can be dialled, else a stream of the link."""

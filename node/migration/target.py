@@ -17,6 +17,7 @@ from node.core import CoreError
 from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.host import Host
+from node.migration import imagefiles
 from node.migration.channel import Channel, new_keys
 from node.migration.driver import Driver
 from node.migration.pages import PageReceiver, limiter
@@ -167,6 +168,7 @@ class TargetDriver(Driver):
             postcopy=True,
             squeezed=True,
             fills=True,
+            files=self._view is not None and imagefiles.offer(self._view, self.guest.record),
             protect=True,
             ticket=ticket,
             key_there=there,

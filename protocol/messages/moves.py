@@ -110,6 +110,7 @@ class Prepared(Message, frozen=True, kw_only=True):
     postcopy: bool = False  # it can pull pages after the switch
     squeezed: bool = False  # it understands batches that are squeezed, and changes of pages (SPEC 11.4)
     fills: bool = False  # it understands pages of one word (SPEC 11.4)
+    files: bool = False  # it has the image's kernel and initrd, and understands pages that stand in them (SPEC 11.4)
     protect: bool = False  # it can stream back what the guest writes while pages are missing (SPEC 11.7)
     ticket: Annotated[bytes, Meta(max_length=32)] = b""  # for a channel (SPEC 9.3) in place of MigrationPages; "": none
     key_there: Annotated[bytes, Meta(max_length=32)] = b""  # seals what the source sends on it

@@ -5,6 +5,8 @@
 #include "switch_check.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define PAGES 100u
 
@@ -233,11 +235,67 @@ static void test_order(void)
     drop(&to);
 }
 
+/* Pages that stand in a file go by name, unless they are written; what the target has is compared. */
+static void test_files(void)
+{
+    static uint8_t content[3 * (1 << 20) + 100];
+    struct side from = make(), to = make();
+    uint64_t pages, found;
+    for (size_t i = 0; i < sizeof content; i++)
+        content[i] = (uint8_t)draw(256);
+    memcpy(content, "070701", 6); /* an archive: pages at multiples of four */
+    int fd = memfd_create("file", 0), other = memfd_create("other", 0), short_file = memfd_create("short", 0);
+    CHECK(write(fd, content, sizeof content) == sizeof content && write(other, content, 5000) == 5000);
+    CHECK(!ftruncate(other, sizeof content) && !ftruncate(short_file, 100));
+    static const size_t at[] = {0, 4, 4096, (1 << 20) - 2048, (2 << 20) + 8, sizeof content - WH_PAGE_SIZE};
+    for (unsigned i = 0; i < 6; i++)
+        for (unsigned w = 0; w < WH_PAGE_SIZE; w += 8) {
+            uint64_t value;
+            memcpy(&value, content + at[i] + w, 8);
+            put(&from, 10 + i, w, value), put(&from, 80 - 2 * i, w, value);
+        }
+    const int both[] = {short_file, fd};
+    CHECK(!wh_ramview_files(from.view, both, 2) && !wh_ramview_files(to.view, both, 2));
+    CHECK(!wh_ramview_find(from.view, &found) && found == 12);
+    CHECK(!wh_ramview_track(from.view, 1) && !wh_ramview_remember(from.view, 100));
+    put(&from, 11, 0, 1); /* since it was found */
+    CHECK(round_trip(&from, &to, &pages) < WH_PAGE_SIZE + 12 * 30 && pages == 12);
+    put(&from, 12, 8, 2);
+    CHECK(round_trip(&from, &to, &pages) <= 64 && pages == 1); /* a change in a named page */
+
+    static uint8_t batch[64 << 10];
+    const int wrong[] = {short_file, other};
+    wh_batch_info info;
+    wh_error err;
+    uint64_t dirty;
+    struct side third = make();
+    CHECK(!wh_ramview_find(from.view, &found) && found == 10 && !wh_ramview_track(from.view, 1));
+    CHECK(!wh_ramview_round(from.view, 0, &dirty) && !wh_ramview_pack(from.view, batch, sizeof batch, &info));
+    size_t len = info.bytes;
+    CHECK(wh_ramview_unpack(third.view, batch, len, &info, &err) == WH_E_FORMAT); /* knows no files */
+    CHECK(!wh_ramview_files(third.view, both, 1));
+    CHECK(wh_ramview_unpack(third.view, batch, len, &info, &err) == WH_E_FORMAT); /* nor this one */
+    CHECK(!wh_ramview_files(third.view, wrong, 2));
+    CHECK(wh_ramview_unpack(third.view, batch, len, &info, &err) == WH_E_FORMAT); /* another content */
+    CHECK(!wh_ramview_files(third.view, both, 2) && !wh_ramview_unpack(third.view, batch, len, &info, &err));
+    CHECK(!memcmp(wh_ram_at(&from.ram, WH_RAM_BASE, from.ram.bytes), wh_ram_at(&third.ram, WH_RAM_BASE, from.ram.bytes),
+                  from.ram.bytes));
+    const int many[9] = {fd, fd, fd, fd, fd, fd, fd, fd, fd};
+    CHECK(wh_ramview_files(from.view, many, 9) == WH_E_INVAL);
+    drop(&from);
+    drop(&to);
+    drop(&third);
+    close(fd);
+    close(other);
+    close(short_file);
+}
+
 int main(void)
 {
     CHECK(!wh_delta_key_draw(&key));
     test_fills();
     test_order();
+    test_files();
     test_random_changes();
     test_edges();
     test_damaged();

@@ -6,6 +6,7 @@ import mmap
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -127,6 +128,30 @@ async def test_all_pages_arrive_by_a_channel(pages: int, rate: int) -> None:
         assert stats.pages == pages
         assert (again.pages, again.size) == (0, 0)
         assert target.bytes[:] == source.bytes[:]
+
+
+async def test_pages_that_stand_in_a_file_of_both_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "kernel"
+    file.write_bytes(random.Random(9).randbytes(300 * PAGE))
+    async with pair() as (source, target):
+        source.fill(1, 100)
+        source.bytes[: 300 * PAGE] = file.read_bytes()
+        source.bytes[5 * PAGE] ^= 1
+        with file.open("rb") as open_file:
+            source.view.files([open_file.fileno()])
+            target.view.files([open_file.fileno()])
+        assert source.view.find() == 299
+        ours, theirs, _ = await channels()
+        source.view.track(True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(PageReceiver(target.view, theirs).run)
+            sender = PageSender(source.view, ours, TokenBucket(0), Squeezer(FASTEST))
+            stats = await sender.send_round()
+            await sender.send_round(last=True)
+        ours.abort("cancelled", "")
+        theirs.abort("cancelled", "")
+        assert target.bytes[:] == source.bytes[:]
+        assert stats.size < 105 * PAGE + 299 * 30
 
 
 async def test_a_round_on_a_channel_that_nobody_reads_is_cancelled() -> None:
