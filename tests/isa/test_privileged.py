@@ -48,7 +48,19 @@ DIFFERENCES: dict[str, Difference] = {
             or {k for k in a if a[k] != b[k]} <= {"leaf", "pointer"}
         )
     ),
+    # Privileged spec, 3.7.1.3: an access may be made in several parts, each of which PMP checks, and a fault tells the
+    # part. Ours at the end of a page is two; QEMU holds PMP against all of its bytes as if they followed the first ones
+    # in physical memory, too.
+    "access across pages": lambda case, a, b: (
+        across_pages(case) and ({5, 7} & {b["mcause"], b["scause"]} != set() and case.a0 in {b["mtval"], b["stval"]})
+    ),
 }
+
+
+def across_pages(case: p.Case) -> bool:
+    """A plain load or store whose offset is 0, as the generator makes them."""
+    size = 1 << (case.code >> 12 & 3)
+    return case.code & 0x7F in {0x03, 0x23} and case.a0 % 4096 + size > 4096
 
 
 @pytest.fixture(scope="session")
