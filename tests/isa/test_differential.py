@@ -75,13 +75,17 @@ def compare_engines(core: Path, seed: int, bare: Path, reference: bytes) -> None
 
 @pytest.mark.skipif(QEMU is None, reason="qemu-riscv64 (Debian package qemu-user or qemu-user-static) is not installed")
 @pytest.mark.parametrize("first", range(FIRST, FIRST + PROGRAMS, BATCH))
-def test_random_programs(first: int, core: Path, tmp_path: Path) -> None:
+def test_random_programs(first: int, core: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Where Debian's QEMU differs a newer one decides: 7.2 counts zeros of words in all 64 bits now and then."""
     for seed in range(first, min(first + BATCH, FIRST + PROGRAMS)):
         bare, linux = tmp_path / f"bare-{seed}.elf", tmp_path / f"linux-{seed}.elf"
         bare.write_bytes(generate.build(seed, bare=True))
         linux.write_bytes(generate.build(seed, bare=False))
         linux.chmod(0o755)
-        compare_engines(core, seed, bare, run_reference(linux))
+        reference = run_reference(linux)
+        if differences(run_ours(core, bare), reference):
+            reference = run_reference(linux, request.getfixturevalue("newer"), NEWER_CPU)
+        compare_engines(core, seed, bare, reference)
 
 
 @pytest.fixture(scope="session")
