@@ -19,7 +19,15 @@ from pathlib import Path
 
 import trio
 
-from bench import cluster_runs, migration_guest, migration_ours, migration_rows, migration_stream, peers
+from bench import (
+    cluster_runs,
+    migration_faults,
+    migration_guest,
+    migration_ours,
+    migration_rows,
+    migration_stream,
+    peers,
+)
 from bench.harness import ROOT, Row, machine, write_json
 from bench.migration_guest import Case, Move, NoFigure
 from bench.migration_qemu import WAYS, Qemu
@@ -56,6 +64,7 @@ CASES = {
     )
 }
 
+FAULT_ROUNDS = 3
 STREAM = "stream"  # in place of a case
 
 
@@ -200,6 +209,9 @@ def main() -> int:
     for fault in bench.faults:
         print(f"not measured: {fault}")
     print(f"\n{METHOD}\nraw figures: {path}")
+    if arguments.only == parser.get_default("only"):
+        print(f"\nFaults, {FAULT_ROUNDS} rounds:")
+        migration_faults.show(migration_faults.take(list(migration_faults.FAULTS), FAULT_ROUNDS))
     PICTURE.write(path, path.with_suffix(".svg"))
     if arguments.publish:
         publish(path)
