@@ -22,8 +22,8 @@ from node.core import CoreError
 from node.guest import GuestGone, GuestHandle, adopt
 from tests.faults.cluster import Cluster, running
 
-METHOD = """Method. Two agents and a coordinator on this host, real processes, links through proxies that are cut or fall
-silent; a guest of 32 MiB that wakes every 20 ms. outage_ms: the longest time in which no copy of it executed an
+METHOD = """Method. Two agents and a coordinator on this host, real processes, links through proxies that are cut or
+fall silent; a guest of 32 MiB that wakes every 20 ms. outage_ms: the longest time in which no copy of it executed an
 instruction, as both copies' processes tell it, asked every 5 ms: 20 ms and the looks between are always in it.
 after_mend_ms: from the return of what was broken to the first instruction behind it. A cut between the nodes
 may be healed by a link that the coordinator relays. The fault strikes when the migration is in the named phase;
