@@ -131,6 +131,7 @@ class SourceDriver(Driver):
         self._image: Image | None = None
         self._taking = False  # back: the paused process makes room for a new one
         self._taken = trio.Event()
+        self._freeing = False  # nothing of the guest stays here
         self._pushing = False  # pages that nobody asked for may go: the target runs, or will at once
         self._noted = trio.Event()  # that the target has all pages
         self._gone = False  # the ports of this copy are the target's
@@ -607,6 +608,8 @@ class SourceDriver(Driver):
             raise Refused("not_found", f"nothing of guest {guest.record.spec.name} was streamed back to this node")
         if generation != self.machine.generation + 2:
             raise Refused("fenced", f"generation {generation} is not the one behind the target's")
+        if self._freeing:
+            raise Refused("conflict", "the target had all of the guest's memory: what is left here is being removed")
         self._taking = True
         if self._server is not None:
             await self._server.close()
@@ -651,6 +654,11 @@ class SourceDriver(Driver):
             guest = self.guest
         except Refused:
             return
+        if self._taking:
+            await self._taken.wait()
+        if guest.record.generation > self.machine.generation:
+            return  # the target had the last page and died: the guest is this node's again
+        self._freeing = True
         await self._give_ports(guest)
         if self._server is not None:
             await self._server.close()
