@@ -69,13 +69,19 @@ class Bench:
         for emulator in [*players[turn:], *players[:turn]]:
             self._programs(emulator)
             self._machine(emulator)
+        if self.native:
+            self._host()
+
+    def _host(self) -> None:
+        """The same programs without an emulator: what the host gives."""
         guest = [spec.name for spec in core_rows.GUEST if spec.name in self.wanted]
-        if self.native and guest:
-            found = core_guest.measure_host(self._words(guest), self._patience(len(guest)))
-            for name in found.values:
-                value = self._figure(name, found)
-                if value is not None and not (self.processor_time and name in SEVERAL_PROCESSES):
-                    self.rows[name].native.append(value)
+        found = core_guest.measure_host(self._words(guest), self._patience(len(guest))) if guest else Figures()
+        if "smp2" in self.wanted:
+            found.values |= core_guest.measure_host(f"smp2 ms={self.ms}", self._patience(3)).values
+        for name in found.values:
+            value = self._figure(name, found)
+            if value is not None and not (self.processor_time and name in SEVERAL_PROCESSES):
+                self.rows[name].native.append(value)
 
     def _words(self, names: list[str]) -> str:
         return f"rows={','.join(names)} ms={self.ms} busybox={core_guest.BUSYBOX}"
