@@ -22,6 +22,8 @@ BASE_PACKAGES = ("linux-image-riscv64", "busybox-static", "qemu-guest-agent", "i
 MODULES = ["virtio_mmio", "virtio_net", "virtio_blk", "virtio_rng"]
 CMDLINE = "console=ttyS0"
 SUITE = "trixie"
+# Of Debian's kernel, apart from what the guest's user space is made of. Up to trixie one package holds it all.
+KERNEL_PACKAGES = ("linux-image-", "linux-binary-", "linux-modules-", "linux-base-")
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,12 @@ def build(library: Library, cache: Path, options: Options, step: Step) -> Image:
 
 def _assemble(library: Library, debs: Sequence[Path], scratch: Path, options: Options, step: Step) -> Image:
     step("unpack", 0)
-    kernel_debs = [deb for deb in debs if deb.name.startswith("linux-image-")]
+    kernel_debs = [deb for deb in debs if deb.name.startswith(KERNEL_PACKAGES)]
     apt.unpack([deb for deb in debs if deb not in kernel_debs], scratch / "user")
     step("unpack", 50)
     apt.unpack(kernel_debs, scratch / "kernel")
     step("unpack", 100)
-    kernel = _kernel(scratch / "kernel")
-    version = kernel.name.split("-", 1)[1]
+    kernel, version = find_kernel(scratch / "kernel")
     tree = next((p for p in (scratch / "kernel").rglob(version) if p.parent.name == "modules"), None)
     if tree is None:
         raise ImageError(f"the kernel package has no modules for {version}")
@@ -79,15 +80,18 @@ def _assemble(library: Library, debs: Sequence[Path], scratch: Path, options: Op
     return image
 
 
-def _kernel(root: Path) -> Path:
-    found = sorted((root / "boot").glob("vmlinu[xz]-*"))
+def find_kernel(root: Path) -> tuple[Path, str]:
+    """The kernel, unpacked where it was compressed, and its version. Raises ImageError."""
+    found = [(kernel, kernel.name.split("-", 1)[1]) for kernel in sorted((root / "boot").glob("vmlinu[xz]-*"))]
+    found += [(kernel, kernel.parent.name) for kernel in sorted((root / "usr/lib/modules").glob("*/vmlinu[xz]"))]
     if not found:
-        raise ImageError("the kernel package has no boot/vmlinux-*")
-    kernel = found[-1]
-    if kernel.read_bytes()[:2] == b"\x1f\x8b":
-        plain = kernel.with_name(kernel.name.replace("vmlinuz", "vmlinux"))
-        with plain.with_suffix(".tmp").open("wb") as out:
+        raise ImageError("the kernel packages have no boot/vmlinux-* and no usr/lib/modules/*/vmlinuz")
+    kernel, version = found[-1]
+    with kernel.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    if compressed:
+        plain = kernel.with_name(kernel.name + ".plain")
+        with plain.open("wb") as out:
             subprocess.run(["gzip", "-dc", str(kernel)], stdout=out, check=True)
-        plain.with_suffix(".tmp").rename(plain)
         kernel = plain
-    return kernel
+    return kernel, version
