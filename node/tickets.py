@@ -1,4 +1,4 @@
-"""Connections that are no links: each shows a ticket that was given to its sender over a link (SPEC.md, 8.10 and 9).
+"""Connections that are no links: each shows a ticket that was given to its sender over a link (SPEC.md, 8.10 and 11.6).
 
 They arrive where links are accepted. What a stranger can do: connect, and be dropped for want of a ticket. Who steals
 one from the wire and is quicker gets a connection on which nothing is taken that is not sealed.

@@ -1,4 +1,4 @@
-"""A channel: a TCP connection of its own for the pages of one migration, sealed (protocol/SPEC.md, 9.3).
+"""A channel: a TCP connection of its own for the pages of one migration, sealed (protocol/SPEC.md, 11.6).
 
 A link carries everything else between two agents and shares its flow control; pages would fill it, and TLS of an event
 loop is slower than the wire. So the target gives a ticket and two keys over the link, and the source connects to where

@@ -13,6 +13,15 @@ class Readable(Protocol):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
 
 
+class PageStream(Readable, Protocol):
+    """What pages go over: a stream of a link, or a channel. ``send_eof``: nothing more comes from this end;
+    ``aclose``: what was not ended is broken for the other one."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
+    async def send_eof(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
 class FrameReader:
     """Frames of a stream, each of at most ``most`` bytes."""
 

@@ -243,20 +243,10 @@ class Migrations:
         return await self._target(link, request.migration).finish(request)
 
     async def _pull(self, link: Link, opening: MigrationPull, stream: LinkStream) -> None:
-        driver = self._sources.get(opening.migration)
-        if driver is None or driver.finished.is_set():
-            raise Refused("not_found", f"migration {opening.migration} is not known here")
-        if driver.machine.target != link.peer.node:
-            raise Refused("forbidden", f"migration {opening.migration} is another node's")
-        await driver.pull(opening, stream)
+        await self._source(link, opening.migration).pull(opening, stream)
 
     async def _protect(self, link: Link, opening: MigrationProtect, stream: LinkStream) -> None:
-        driver = self._sources.get(opening.migration)
-        if driver is None or driver.finished.is_set():
-            raise Refused("not_found", f"migration {opening.migration} is not known here")
-        if driver.machine.target != link.peer.node:
-            raise Refused("forbidden", f"migration {opening.migration} is another node's")
-        await driver.protect(stream)
+        await self._source(link, opening.migration).protect(stream)
 
     async def take_back(self, guest: str, generation: int) -> GuestStatus:
         """The coordinator's order: the target's copy is no more. Raises Refused."""
@@ -273,6 +263,14 @@ class Migrations:
 
     async def _probe(self, link: Link, opening: MigrationProbe, stream: LinkStream) -> None:
         await swallow(stream)
+
+    def _source(self, link: Link, migration: str) -> SourceDriver:
+        driver = self._sources.get(migration)
+        if driver is None or driver.finished.is_set():
+            raise Refused("not_found", f"migration {migration} is not known here")
+        if driver.machine.target != link.peer.node:
+            raise Refused("forbidden", f"migration {migration} is another node's")
+        return driver
 
     def _target(self, link: Link, migration: str) -> TargetDriver:
         driver = self._targets.get(migration)

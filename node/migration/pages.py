@@ -18,13 +18,14 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import trio
 
 from node.core import CoreDataError, CoreError
 from node.migration.bucket import SLICE, TokenBucket
 from node.migration.channel import Channel, sealed_size
+from node.migration.frames import PageStream
 from node.migration.squeeze import MAGIC, Squeezer, Unsqueezer
 from node.ramview import PAGE, Batch, RamView
 
@@ -37,14 +38,6 @@ FIRST_SHARE = 16  # ... but of a small guest not more than this part of its memo
 _ROUND_TIMEOUT_MS = 2000
 
 limiter = trio.CapacityLimiter(4)
-
-
-class PageStream(Protocol):
-    """A stream of a link, or a channel."""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
-    async def send_eof(self) -> None: ...
 
 
 class RoundStats(NamedTuple):

@@ -21,9 +21,8 @@ import trio
 from node.core import CoreDataError, CoreError
 from node.guest import GuestGone
 from node.guestcopy import Guest
-from node.migration.frames import FrameReader
+from node.migration.frames import FrameReader, PageStream
 from node.migration.pages import limiter
-from node.migration.pull import PullStream
 from node.migration.squeeze import Squeezer, Unsqueezer
 from node.ramview import PAGE, RamView
 from protocol.errors import LinkError, Refused
@@ -49,7 +48,7 @@ FAILURES = (
     trio.ClosedResourceError,
 )
 
-Connect = Callable[[], Awaitable[PullStream]]
+Connect = Callable[[], Awaitable[PageStream]]
 
 
 class Protector:
@@ -88,7 +87,7 @@ class Protector:
                 log.info("%s is not protected for the moment: %s", self._guest.tag, error)
             await trio.sleep(RETRY_S)
 
-    async def _epoch(self, stream: PullStream) -> None:
+    async def _epoch(self, stream: PageStream) -> None:
         """What the source does not take over is owed to the next one."""
         with trio.CancelScope(shield=True):  # whoever stops this must not leave the guest standing still
             frames, state, owed = await self._capture()
@@ -145,7 +144,7 @@ class Image:
         self._view.close()
         os.close(self.memory)
 
-    async def take(self, stream: PullStream) -> None:
+    async def take(self, stream: PageStream) -> None:
         """One connection, to its end. A newer one ends it. Raises CoreDataError for what no target sends,
         trio.BrokenResourceError."""
         await self.stop()

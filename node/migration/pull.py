@@ -13,14 +13,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import msgpack
 import trio
 
 from node.core import CoreError
 from node.migration.first import first_to_end
-from node.migration.frames import FrameReader, framed
+from node.migration.frames import FrameReader, PageStream, framed
 from node.migration.squeeze import Unsqueezer
 from node.ramview import WANTED_MOST, RamView
 from protocol.errors import LinkError, RemoteError
@@ -34,15 +33,7 @@ SILENCE_S = 1.5
 RELEASE_S = 30.0  # a source that was not reached for so long is told by the coordinator
 
 
-class PullStream(Protocol):
-    """A stream of a link, or a channel."""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
-    async def aclose(self) -> None: ...
-
-
-Connect = Callable[[], Awaitable[PullStream]]
+Connect = Callable[[], Awaitable[PageStream]]
 
 
 class SilentSource(Exception):
@@ -74,12 +65,12 @@ class Puller:
         self._sending = trio.Lock()
         self._connection = trio.CancelScope()
         self._needless_until: float | None = None
-        self._better: tuple[PullStream, trio.Event] | None = None
+        self._better: tuple[PageStream, trio.Event] | None = None
         self._went_over = False
         self._unsqueezer = Unsqueezer(MOST_BATCH)
         self.connections = 0
 
-    async def go_over(self, stream: PullStream) -> None:
+    async def go_over(self, stream: PageStream) -> None:
         """A better stream than the present one is there; it is this object's from now on. Returns when it has ended."""
         if self._better is not None:
             await stream.aclose()
@@ -149,7 +140,7 @@ class Puller:
             self._better = None
             ended.set()
 
-    async def _pull(self, stream: PullStream) -> None:
+    async def _pull(self, stream: PageStream) -> None:
         self.connections += 1
         lacks, absent = self._view.pull_begin()
         if self._needless:
@@ -160,7 +151,7 @@ class Puller:
         await self._say(stream, "absent", lacks)
         await first_to_end(lambda: self._ask(stream), self._watch, lambda: self._take_all(stream, absent))
 
-    async def _take_all(self, stream: PullStream, absent: int) -> None:
+    async def _take_all(self, stream: PageStream, absent: int) -> None:
         if absent:
             await self._receive(stream)
         await self._say(stream, "done", *([await self._figures()] if self._figures is not None else []))
@@ -168,7 +159,7 @@ class Puller:
         while await stream.receive_some():
             pass
 
-    async def _receive(self, stream: PullStream) -> None:
+    async def _receive(self, stream: PageStream) -> None:
         reader = FrameReader(stream, MOST_BATCH)
         placed = 0
         while True:
@@ -185,7 +176,7 @@ class Puller:
                 await self._say(stream, "got", placed)
                 placed = 0
 
-    async def _ask(self, stream: PullStream) -> None:
+    async def _ask(self, stream: PageStream) -> None:
         while True:
             wanted = self._view.wanted()
             if wanted:
@@ -202,7 +193,7 @@ class Puller:
             if self._waiting and trio.current_time() - self._asked_at > SILENCE_S:
                 raise SilentSource
 
-    async def _say(self, stream: PullStream, *message: object) -> None:
+    async def _say(self, stream: PageStream, *message: object) -> None:
         async with self._sending:
             await stream.send_all(framed(msgpack.packb(message)))
 
@@ -211,6 +202,6 @@ class Puller:
             os.eventfd_read(self._bell)
 
 
-async def _close(stream: PullStream) -> None:
+async def _close(stream: PageStream) -> None:
     with trio.CancelScope(shield=True), contextlib.suppress(trio.BrokenResourceError):
         await stream.aclose()

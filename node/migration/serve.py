@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import msgpack
 import trio
@@ -24,17 +23,15 @@ import trio
 from node.core import CoreDataError
 from node.migration.bucket import TokenBucket
 from node.migration.first import first_to_end
-from node.migration.frames import FrameReader
+from node.migration.frames import FrameReader, PageStream
 from node.migration.pages import framed
 from node.migration.squeeze import Squeezer
 from node.ramview import EVERYTHING, LATER, RamView
 
 AHEAD = 64 << 10
 CALM_S = 0.03  # for so long behind a page that was waited for the rest goes in single pieces
-AROUND, MOST_AROUND = (
-    8,
-    64,
-)  # data pages that go behind one that is waited for: at first, and of a guest that goes on there
+AROUND = 8  # data pages that go behind one that is waited for, at first ...
+MOST_AROUND = 64  # ... and of a guest that goes on there
 RUNS = 8  # places at which a guest may be going through memory
 ASKED = 8  # pages that are waited for in one batch
 PIECE = 8  # data pages pushed at a time
@@ -102,14 +99,6 @@ class Ahead:
         return count
 
 
-class ServeStream(Protocol):
-    """A stream of a link, or a channel."""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
-    async def send_eof(self) -> None: ...
-
-
 class PageServer:
     """``push()``: may pages go that nobody asked for? ``tell(pages, zero_pages, bytes, left)`` comes now and then,
     ``pulled(waits, median_us, longest_us)`` once the target says that it has all; it is answered when this returns.
@@ -149,7 +138,7 @@ class PageServer:
             self._connection.cancel()
         await self._idle.wait()
 
-    async def serve(self, stream: ServeStream, *, squeezed: bool = False) -> None:
+    async def serve(self, stream: PageStream, *, squeezed: bool = False) -> None:
         """One connection, to its end; an older one ends when this one's first message is there. ``squeezed``: the
         target understands frames. Raises CoreDataError for what no target sends, trio.BrokenResourceError."""
         self._made += 1
@@ -172,7 +161,7 @@ class PageServer:
             self._connection = None
             self._idle.set()
 
-    async def _serve(self, stream: ServeStream, reader: FrameReader, lacks: bytes, squeezer: Squeezer | None) -> None:
+    async def _serve(self, stream: PageStream, reader: FrameReader, lacks: bytes, squeezer: Squeezer | None) -> None:
         self._view.owe(lacks)
         self._left = int.from_bytes(lacks, "little").bit_count()
         self._window, self._ahead, self._squeezer = Window(), Ahead(), squeezer
@@ -203,7 +192,7 @@ class PageServer:
                 raise CoreDataError(-5, "pull", f"{kind!r} makes no sense here")
             self._work.set()
 
-    async def _send(self, stream: ServeStream) -> None:
+    async def _send(self, stream: PageStream) -> None:
         more = likely = True  # there are pages; those that are needed soon go even before the commit
         while True:
             now = trio.current_time()
@@ -231,7 +220,7 @@ class PageServer:
         return self._window.open
 
     async def _send_batch(
-        self, stream: ServeStream, wanted: tuple[int, ...] | list[int], most: int, kinds: int = EVERYTHING
+        self, stream: PageStream, wanted: tuple[int, ...] | list[int], most: int, kinds: int = EVERYTHING
     ) -> bool:
         """False: nothing is left."""
         batch = self._view.serve(self._buffer, 4, wanted, most, kinds=kinds)

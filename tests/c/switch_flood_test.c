@@ -139,11 +139,7 @@ static void offered_in_vain(void)
 {
     struct node n1, n2;
     struct nic a, b;
-    node_open(&n1, 1), node_open(&n2, 2);
-    join(&n1, &n2, 0);
-    nic_open(&a, 1), nic_open(&b, 2);
-    CHECK(nic_plug(&a, n1.sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, n2.sw, 1, b.mac, 1) == WH_OK);
-    CHECK(wh_switch_mac_set(n1.sw, VNI, b.mac, 2, NULL) == WH_OK);
+    pair_open(&n1, &n2, &a, &b);
     for (uint32_t i = 0; i < 200 && !failures; i++) {
         nic_send(&a, b.mac, i);
         CHECK(nic_take(&b, NULL, NULL) == i);
@@ -153,8 +149,7 @@ static void offered_in_vain(void)
     }
     wh_counters c = peer_counters(n2.sw, 1);
     CHECK(c.rx_frames == 200 && c.drop_auth == 0);
-    wh_switch_free(n1.sw), wh_switch_free(n2.sw);
-    nic_close(&a), nic_close(&b);
+    pair_close(&n1, &n2, &a, &b);
 }
 
 /* A link that goes and comes a thousand times: each time frames go on at once, and each change is told. */
@@ -162,11 +157,7 @@ static void flapping(void)
 {
     struct node n1, n2;
     struct nic a, b;
-    node_open(&n1, 1), node_open(&n2, 2);
-    join(&n1, &n2, 0);
-    nic_open(&a, 1), nic_open(&b, 2);
-    CHECK(nic_plug(&a, n1.sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, n2.sw, 1, b.mac, 1) == WH_OK);
-    CHECK(wh_switch_mac_set(n1.sw, VNI, b.mac, 2, NULL) == WH_OK);
+    pair_open(&n1, &n2, &a, &b);
     for (uint32_t i = 0; i < 1000 && !failures; i++) {
         CHECK(event_of(n1.sw, WH_SW_PEER_UP).node == 2);
         nic_send(&a, b.mac, i);
@@ -176,8 +167,7 @@ static void flapping(void)
         CHECK(wh_switch_peer_set(n1.sw, 2, 2, &n2.addr, sizeof(n2.addr), NULL) == WH_OK);
     }
     CHECK(peer_counters(n2.sw, 1).rx_frames == 1000 && all_counters(n1.sw).events_lost == 0);
-    wh_switch_free(n1.sw), wh_switch_free(n2.sw);
-    nic_close(&a), nic_close(&b);
+    pair_close(&n1, &n2, &a, &b);
 }
 
 int main(void)

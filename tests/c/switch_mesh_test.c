@@ -99,11 +99,7 @@ static void skewed_counters(void)
 {
     struct node n1, n2;
     struct nic a, b;
-    node_open(&n1, 1), node_open(&n2, 2);
-    join(&n1, &n2, 0);
-    nic_open(&a, 1), nic_open(&b, 2);
-    CHECK(nic_plug(&a, n1.sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, n2.sw, 1, b.mac, 1) == WH_OK);
-    CHECK(wh_switch_mac_set(n1.sw, VNI, b.mac, 2, NULL) == WH_OK);
+    pair_open(&n1, &n2, &a, &b);
     set_counter(&n1, 100000);
     nic_send(&a, b.mac, 1);
     CHECK(nic_take(&b, NULL, NULL) == 1);
@@ -127,8 +123,7 @@ static void skewed_counters(void)
     nic_send(&a, b.mac, 5);
     CHECK(nic_take(&b, NULL, NULL) == 5);
     CHECK(peer_counters(n2.sw, 1).rx_frames == 4 && peer_counters(n2.sw, 1).drop_auth == 0);
-    wh_switch_free(n1.sw), wh_switch_free(n2.sw);
-    nic_close(&a), nic_close(&b);
+    pair_close(&n1, &n2, &a, &b);
 }
 
 /* Two copies of one guest on one node: the higher generation owns the MAC, the other is mute. */

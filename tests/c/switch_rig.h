@@ -168,6 +168,22 @@ static inline void join(struct node *a, struct node *b, int cipher)
     use_epoch(b, a, 1, cipher);
 }
 
+/* A guest's port on each of two nodes; the first node knows where the second guest is. */
+static inline void pair_open(struct node *n1, struct node *n2, struct nic *a, struct nic *b)
+{
+    node_open(n1, 1), node_open(n2, 2);
+    join(n1, n2, 0);
+    nic_open(a, 1), nic_open(b, 2);
+    CHECK(nic_plug(a, n1->sw, 1, a->mac, 1) == WH_OK && nic_plug(b, n2->sw, 1, b->mac, 1) == WH_OK);
+    CHECK(wh_switch_mac_set(n1->sw, VNI, b->mac, 2, NULL) == WH_OK);
+}
+
+static inline void pair_close(struct node *n1, struct node *n2, struct nic *a, struct nic *b)
+{
+    wh_switch_free(n1->sw), wh_switch_free(n2->sw);
+    nic_close(a), nic_close(b);
+}
+
 static inline wh_counters port_counters(wh_switch *sw, uint32_t port)
 {
     wh_counters c = {0};
