@@ -26,6 +26,8 @@ import trio
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from node import tickets
+
 KEY_BYTES: Final = 32
 RECORD: Final = 256 << 10
 GREETING: Final = b"wherry-1"
@@ -35,6 +37,7 @@ _AHEAD: Final = 4096  # bytes of the next record that may be received with one
 _BUFFER: Final = 4 << 20  # asked of the kernel for each way: a target that is busy placing must not stop the wire
 _threads = trio.CapacityLimiter(64)  # each is there as long as a round or a copy lasts, and mostly waits
 T = TypeVar("T")
+DIAL_TIMEOUT: Final = 3.0
 
 
 def new_keys() -> tuple[bytes, bytes]:
@@ -250,3 +253,15 @@ class Channel:
     async def aclose(self) -> None:
         """Close without a word: what was not ended is broken for the other end."""
         await trio.aclose_forcefully(self._raw)
+
+
+async def dial(address: str, ticket: bytes, *, seal: bytes, open: bytes) -> Channel:
+    """Connect to who gave the ticket. Raises OSError, ValueError (the address), trio.BrokenResourceError."""
+    raw = await tickets.show(address, ticket)
+    try:
+        channel = Channel(raw, seal=seal, open=open)
+        await channel.greet(first=False)
+    except BaseException:
+        await trio.aclose_forcefully(raw)
+        raise
+    return channel

@@ -139,6 +139,10 @@ class Driver:
 
         self._nursery.start_soon(task)
 
+    def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """A task that ends with the driver; it handles its own failures."""
+        self._nursery.start_soon(work, *args)
+
     async def effect(self, effect: Effect) -> None:
         raise NotImplementedError
 

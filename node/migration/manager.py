@@ -243,10 +243,10 @@ class Migrations:
         return await self._target(link, request.migration).finish(request)
 
     async def _pull(self, link: Link, opening: MigrationPull, stream: LinkStream) -> None:
-        await self._source(link, opening.migration).pull(opening, stream)
+        await self._source(link, opening.migration).paused.pull(opening, stream)
 
     async def _protect(self, link: Link, opening: MigrationProtect, stream: LinkStream) -> None:
-        await self._source(link, opening.migration).protect(stream)
+        await self._source(link, opening.migration).paused.protect(stream)
 
     async def take_back(self, guest: str, generation: int) -> GuestStatus:
         """The coordinator's order: the target's copy is no more. Raises Refused."""
@@ -255,7 +255,7 @@ class Migrations:
             return found.status()
         for driver in reversed(self._sources.values()):
             if driver.machine.guest == guest and not driver.finished.is_set():
-                return await driver.take_back(generation)
+                return await driver.paused.take_back(generation)
         raise Refused("not_found", f"nothing of guest {guest} was streamed back to this node")
 
     async def _pages(self, link: Link, opening: MigrationPages, stream: LinkStream) -> None:

@@ -9,37 +9,31 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 
 import trio
 
-from node import tickets
 from node.core import CoreError, CoreStateError
 from node.guest import GuestGone
-from node.guestcopy import Guest
 from node.host import Host
 from node.links import SOFTWARE
 from node.migration import imagefiles
 from node.migration.bucket import TokenBucket
-from node.migration.channel import Channel
+from node.migration.channel import DIAL_TIMEOUT, Channel, dial
 from node.migration.driver import Driver
 from node.migration.hot import WATCH_S, HotPages
 from node.migration.pages import PageSender, RoundStats, limiter
-from node.migration.protect import Image, copy_memory
-from node.migration.serve import PageServer
+from node.migration.paused import PausedCopy
 from node.migration.squeeze import FASTEST, Squeezer
 from node.migration.throttle import Throttle
 from node.ramview import LATER, NEEDED, RamView
-from protocol.errors import LinkError, Refused, RemoteError
+from protocol.errors import LinkError, RemoteError
 from protocol.messages import (
     Finished,
-    GuestStatus,
     MigrationFinish,
     MigrationPages,
     MigrationParams,
     MigrationPrepare,
-    MigrationPull,
     MigrationResult,
     MigrationState,
     MigrationWarm,
@@ -60,7 +54,6 @@ from protocol.migration import (
     Paused,
     PauseGuest,
     PrepareTarget,
-    Pulled,
     Record,
     ReportProgress,
     ResumeGuest,
@@ -69,7 +62,6 @@ from protocol.migration import (
     SendLastRound,
     SendRound,
     SendState,
-    Served,
     ServePages,
     SetThrottle,
     Source,
@@ -77,7 +69,6 @@ from protocol.migration import (
     StateSaved,
     StepFailed,
     StopCopy,
-    TakenBack,
     TargetFinished,
     TargetLost,
     TargetPrepared,
@@ -90,12 +81,10 @@ log = logging.getLogger("wherry.node.migration")
 
 LINK_TIMEOUT = 10.0
 REMEMBERED = 1 << 18  # pages of which marks are kept (1 KiB each), so that what changes in them goes alone
-DIAL_TIMEOUT = 3.0
 PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
 STATE_TIMEOUT = 30.0
 FINISH_TIMEOUT = 10.0
 WARM_TIMEOUT = 1.0
-HURRY_S = 1.0
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, 0.25  # between two looks at a round under way
 MOST_LOOKS = 200  # at one round: its curve says no more by then
 SHORTEST_HOT = 8  # bytes: a shorter list names no block
@@ -121,20 +110,11 @@ class SourceDriver(Driver):
         self._throttle = Throttle()
         self._bulk = False  # the link carries rounds of a running guest, which may wait
         self._warmed = False
-        self._telling = False
-        self._told = trio.Event()  # the target has answered FinishTarget, or will not
         self._state = b""
         self._absent = b""
         self._paused_at = 0.0
         self._hot: HotPages | None = None
-        self._server: PageServer | None = None
-        self._image: Image | None = None
-        self._taking = False  # back: the paused process makes room for a new one
-        self._taken = trio.Event()
-        self._freeing = False  # nothing of the guest stays here
-        self._pushing = False  # pages that nobody asked for may go: the target runs, or will at once
-        self._noted = trio.Event()  # that the target has all pages
-        self._gone = False  # the ports of this copy are the target's
+        self.paused = PausedCopy(self, machine, bandwidth=params.bandwidth, address=address)
 
     async def run(self) -> None:
         try:
@@ -148,12 +128,7 @@ class SourceDriver(Driver):
             self._carry_bulk(False)
             if self._stream is not None:
                 self._stream.abort("cancelled", "the migration is over")
-            if self._server is not None:
-                with trio.CancelScope(shield=True):
-                    await self._server.close()
-            if self._image is not None:
-                with trio.CancelScope(shield=True):
-                    await self._image.close()
+            await self.paused.close()
             if self._view is not None:
                 self._view.close()
             self._let_go()
@@ -161,7 +136,7 @@ class SourceDriver(Driver):
     def _let_go(self) -> None:
         """Drivers are kept for questions that come late; their buffers and compressors, megabytes each, are not."""
         self._link = self._stream = self._view = self._sender = None
-        self._hot = self._server = self._image = None
+        self._hot = None
         self._state = self._absent = b""
 
     async def _watch_guest(self) -> None:
@@ -169,16 +144,9 @@ class SourceDriver(Driver):
         guest = self.guest
         if guest.handle is not None:
             await guest.ended.wait()
-            if self._taking:
-                return
-            if self._serving and not guest.ending:
-                log.warning("%s the paused process has died: its memory is mapped here, and served on", self.tag)
+            if self.paused.outlives_process():
                 return
             self.feed(StepFailed("guest", f"the guest has ended: {guest.reason}"))
-
-    @property
-    def _serving(self) -> bool:
-        return self._server is not None and self.machine.phase in (SourcePhase.FINISH, SourcePhase.SERVE)
 
     async def effect(self, effect: Effect) -> None:
         match effect:
@@ -208,14 +176,14 @@ class SourceDriver(Driver):
             case FinishTarget("aborted"):
                 self.host.nursery.start_soon(self._finish, effect)  # nobody waits for it, this driver may be done
             case FinishTarget():
-                self._telling = True
+                self.paused.expect_told()
                 self.start(self._finish, effect)
             case ResumeGuest():
                 await self._resume()
             case ServePages():
                 self.start(self._serve_pages, effect)
             case FreeGuest():
-                await self._free()
+                await self.paused.free()
             case ReportProgress(progress):
                 await self.host.coordinator.notify(progress)
             case _:
@@ -318,7 +286,7 @@ class SourceDriver(Driver):
         if prepared.ticket and self._address:
             try:
                 with trio.fail_after(DIAL_TIMEOUT):
-                    return await _dial(self._address, prepared.ticket, seal=prepared.key_there, open=prepared.key_back)
+                    return await dial(self._address, prepared.ticket, seal=prepared.key_there, open=prepared.key_back)
             except (OSError, ValueError, trio.BrokenResourceError, trio.TooSlowError) as error:
                 why = error or "it takes too long"
                 log.info("%s no channel to %s, the link carries the pages: %s", self.tag, self._address, why)
@@ -440,7 +408,7 @@ class SourceDriver(Driver):
         stats = await self._sender.send_round(last=True, limited=False, kinds=NEEDED)
         self._absent = self._view.left()
         left = int.from_bytes(self._absent, "little").bit_count()
-        self._server = self._page_server(self._view)
+        self.paused.open(self._view)
         self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size, left))
 
     async def _save(self, effect: SaveState) -> None:
@@ -501,13 +469,13 @@ class SourceDriver(Driver):
                 sample = TargetFinished(answer.resumed_at, answer.clock, sent_at, time.time())
                 if sample.received_at - sample.sent_at < best.received_at - best.sent_at:
                     best = sample
-                self._told.set()
+                self.paused.told()
         except LinkError as error:
             if best.received_at == math.inf:
                 self.feed(TargetLost(str(error)))
                 return
         finally:
-            self._told.set()
+            self.paused.told()
         self.feed(best)
 
     async def _resume(self) -> None:
@@ -525,154 +493,12 @@ class SourceDriver(Driver):
         self.host.guests.changed(guest, "running")
         self.host.guests.probe(guest)
 
-    async def _give_ports(self, guest: Guest) -> None:
-        """Its ports are the target's from now on."""
-        if self._gone:
-            return
-        self._gone = True
-        if self._telling:
-            with trio.move_on_after(FINISH_TIMEOUT):  # frames that waited are to find it running, and its port open
-                await self._told.wait()
-        self.host.guests.ports.moved(guest, self.machine.target, self.machine.generation + 1)
+    # -- the paused copy
 
-    # -- post-copy
-
-    def _page_server(self, view: RamView) -> PageServer:
-        return PageServer(
-            view,
-            push=lambda: self._pushing,
-            tell=lambda *figures: self.feed(Served(*figures)),
-            pulled=self._all_pulled,
-            bucket=TokenBucket(self.params.bandwidth),
-        )
-
-    async def _all_pulled(self, *figures: int) -> None:
-        """The target has everything and says so once: it hears that we know when we will know it after a crash too."""
-        self.feed(Pulled(*figures))
-        await self._noted.wait()
+    async def _serve_pages(self, effect: ServePages) -> None:
+        await self.paused.serve_pages()
 
     async def _persist(self, record: Record) -> None:
         await super()._persist(record)
         if self.machine.pulled:
-            self._noted.set()
-
-    async def pull(self, opening: MigrationPull, stream: LinkStream) -> None:
-        """Handler of the target's pull stream: ends with it. Memory that may still change is not given out."""
-        if self.machine.phase not in (SourcePhase.SWITCH, SourcePhase.COMMIT, SourcePhase.FINISH, SourcePhase.SERVE):
-            raise Refused("not_found", f"migration {self.machine.migration} is {self.machine.phase.value} here")
-        guest = self.guest
-        if guest.handle is None and self._server is None:
-            raise Refused("not_found", "the guest's process has ended")
-        if self._server is None:  # after a restart
-            if (await guest.live.call("status"))["state"] != "paused":
-                raise Refused("conflict", "the guest is not paused here")
-            self._view = self._view or guest.live.open_view()
-            self._server = self._server or self._page_server(self._view)
-        if opening.ticket:
-            self._nursery.start_soon(self._serve_channel, self._server, opening)
-        await self._server.serve(stream, squeezed=opening.squeezed)
-
-    async def _serve_channel(self, server: PageServer, opening: MigrationPull) -> None:
-        """The same pull on a connection of its own, where the target can be dialled; the link carries it until then."""
-        known = self.host.peers.nodes().get(self.machine.target)
-        address = self._address or (known.link if known is not None else "")
-        try:
-            with trio.fail_after(DIAL_TIMEOUT):
-                channel = await _dial(address, opening.ticket, seal=opening.key_back, open=opening.key_there)
-        except (OSError, ValueError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            log.info("%s no channel to %s, the link carries the pull: %s", self.tag, address, error or "too slow")
-            return
-        try:
-            await server.serve(channel, squeezed=opening.squeezed)
-        except (CoreError, trio.BrokenResourceError) as error:
-            log.info("%s the pull's channel ended: %s", self.tag, error)
-        finally:
-            channel.abort("cancelled", "the pull is over")
-
-    async def protect(self, stream: LinkStream) -> None:
-        """Handler of the target's epochs: ends with them."""
-        if self.machine.phase not in (SourcePhase.COMMIT, SourcePhase.FINISH, SourcePhase.SERVE) or self._taking:
-            raise Refused("conflict", f"migration {self.machine.migration} is {self.machine.phase.value} here")
-        if self._image is None:
-            self._image = Image(self.guest.live.open_view(), os.dup(self.guest.live.fds["ram"]))
-        await self._image.take(stream)
-
-    async def take_back(self, generation: int) -> GuestStatus:
-        """Run the guest here again as it was at the end of the last epoch. The store has given it to this node, under
-        this generation, knowing that the target's copy is no more."""
-        guest, image = self.guest, self._image
-        if self._taking:  # the order came twice
-            await self._taken.wait()
-            return guest.status()
-        if image is None or not image.state:
-            raise Refused("not_found", f"nothing of guest {guest.record.spec.name} was streamed back to this node")
-        if generation != self.machine.generation + 2:
-            raise Refused("fenced", f"generation {generation} is not the one behind the target's")
-        if self._freeing:
-            raise Refused("conflict", "the target had all of the guest's memory: what is left here is being removed")
-        self._taking = True
-        if self._server is not None:
-            await self._server.close()
-        log.warning("%s is taken back, as it was %.3f s ago", self.tag, trio.current_time() - image.at)
-        try:
-            await image.stop()
-            state = image.state
-
-            async def fill(made: Guest) -> None:
-                await trio.to_thread.run_sync(copy_memory, image.memory, made.live.fds["ram"], limiter=limiter)
-                await made.live.call("load", state=state)
-
-            await self.host.guests.revive(guest, generation, fill)
-        finally:
-            self._taken.set()
-            self.feed(TakenBack())
-        return guest.status()
-
-    async def _keep_linked(self) -> None:
-        """While the target lacks pages the link to it comes back as soon as it can."""
-        while True:
-            if self.machine.target not in self.host.peers.links():
-                self.host.peers.hurry(self.machine.target)
-            await trio.sleep(HURRY_S)
-
-    async def _serve_pages(self, effect: ServePages) -> None:
-        guest = self.guest
-        if guest.handle is None and self._server is None:
-            self.feed(StepFailed("guest", "the guest's process has ended"))
-            return
-        self._nursery.start_soon(self._keep_linked)
-        await self.hold("serve")
-        self._pushing = True
-        if self._server is not None:
-            self._server.poke()
-        await self._give_ports(guest)
-        self.host.guests.ports.detach(guest)
-        self.host.guests.changed(guest, "migrating", f"node {self.machine.target} pulls its memory")
-
-    async def _free(self) -> None:
-        try:
-            guest = self.guest
-        except Refused:
-            return
-        if self._taking:
-            await self._taken.wait()
-        if guest.record.generation > self.machine.generation:
-            return  # the target had the last page and died: the guest is this node's again
-        self._freeing = True
-        await self._give_ports(guest)
-        if self._server is not None:
-            await self._server.close()
-        async with guest.lock:
-            await self.host.guests.discard(guest)
-
-
-async def _dial(address: str, ticket: bytes, *, seal: bytes, open: bytes) -> Channel:
-    """Raises OSError, ValueError (the address), trio.BrokenResourceError."""
-    raw = await tickets.show(address, ticket)
-    try:
-        channel = Channel(raw, seal=seal, open=open)
-        await channel.greet(first=False)
-    except BaseException:
-        await trio.aclose_forcefully(raw)
-        raise
-    return channel
+            self.paused.note_pulled()
