@@ -133,7 +133,7 @@ class Lifecycle:
             if guest.state not in STOPPED:
                 raise Conflict(f"guest {name} is {guest.state}, not stopped", field="name")
             # What a disk guest wrote lies on its node and nowhere else; others go where it fits if need be.
-            tries = [guest.node] if guest.spec.image.kind == "disk" else [guest.node, None]
+            tries = [guest.node] if guest.spec.image.disk is not None else [guest.node, None]
             for on in tries:
                 demand = Demand(guest.spec.memory, guest.spec.cpus, on=on, previous=guest.node)
                 placement = self._cluster.place(tx, demand, without=guest.id)

@@ -26,7 +26,7 @@ from node.core import CoreHostError, error_for
 from node.ramview import RamView
 
 _MAX_ANSWER = 16 << 20
-_MAX_FDS = 3 + 3 * 8
+_MAX_FDS = 3 + 3 * 8 + 1
 _SPAWN_TIMEOUT = 60.0
 
 

@@ -6,7 +6,6 @@ A copy is changed by node/guests.py and by the migration drivers, under its lock
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Protocol
 
@@ -130,17 +129,3 @@ def resident(ram_fd: int) -> int:
         return os.fstat(ram_fd).st_blocks * 512
     except OSError:
         return 0
-
-
-def own_disk(blob: Path, disk: Path) -> Path:
-    """The guest's own copy of an image's disk; an existing one is kept (a restart)."""
-    if not disk.exists():
-        part = disk.with_suffix(".part")
-        try:
-            shutil.copyfile(blob, part)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        part.chmod(0o600)
-        part.rename(disk)
-    return disk

@@ -85,12 +85,14 @@ class GuestProcess(Loop):
         self.flush(0.2)
 
     def op_hello(self, client: Client, request: dict[str, Any]) -> dict[str, Any]:
-        """Who this is, and the descriptors of RAM, share page and rings, in the order of the answer's ``fds``."""
+        """Who this is, and the descriptors of RAM, share pages and rings, in the order of the answer's ``fds``."""
         fds = {"ram": self.machine.ram_fd, "share": self.machine.share_fd, "wanted": self.machine.wanted_fd}
         for index in range(len(self.spec["spec"]["nics"])):
             nic = self.machine.nic_fds(index)
             fds |= {f"nic{index}.ring": nic.ring, f"nic{index}.to_switch": nic.to_switch}
             fds[f"nic{index}.to_guest"] = nic.to_guest
+        if "disk" in self.spec["files"]:
+            fds["disk0"] = self.machine.disk_share_fd(0)
         client.fds = list(fds.values())
         return {**self.op_status(client, request), "fds": list(fds)}
 

@@ -17,6 +17,7 @@ import re
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ import trio
 
 from node.channel.qga import QgaError, QgaUnavailable
 from node.core import CoreError
+from node.disks import DISK, own_disk
 from node.guest import GuestGone, GuestHandle, adopt, read_exit, spawn
-from node.guestcopy import Guest, Ports, outcome, own_disk, resident
+from node.guestcopy import Guest, Ports, outcome, resident
 from node.record import DamagedRecord, Record, keep_reserve, remove_folder, save_note
 from protocol.errors import Refused
 from protocol.messages import GuestSpec, GuestState, GuestStatus, ImageFile
@@ -227,15 +229,17 @@ class Guests:
         self.changed(guest, "migrating")
         return guest
 
-    async def make(self, guest: Guest) -> None:
-        """Fetch what is needed, write the record, start the process, attach its ports (disabled)."""
+    async def make(self, guest: Guest, *, new_disk: bool = False) -> None:
+        """Fetch what is needed, write the record, start the process, attach its ports (disabled). ``new_disk``: the
+        image's again, whatever lies here."""
         record = guest.record
         try:
             guest.folder.mkdir(mode=0o700, exist_ok=True)
             for file in record.spec.image.files:
                 path = await self._fetch(file)
                 if file.role == "disk":
-                    path = await trio.to_thread.run_sync(own_disk, path, guest.folder / "disk0.img")
+                    made = partial(own_disk, path, guest.folder / DISK, sha256=file.sha256 if new_disk else "")
+                    path = await trio.to_thread.run_sync(made)
                 record.files[file.role] = str(path)
             record.save(guest.folder)
             keep_reserve(guest.folder)

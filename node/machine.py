@@ -237,6 +237,12 @@ class Machine:
     def share_fd(self) -> int:
         return int(self._lib.wh_machine_share_fd(self._m))
 
+    def disk_share_fd(self, disk: int) -> int:
+        """What the machine writes to a disk, for node/diskview.py. Borrowed."""
+        fd = ffi.new("int *")
+        check(self._lib.wh_machine_disk_share_fd(self._m, disk, fd))
+        return int(fd[0])
+
     def nic_fds(self, nic: int) -> NicFds:
         fds = ffi.new("int[3]")
         check(self._lib.wh_machine_nic_fds(self._m, nic, fds, fds + 1, fds + 2))

@@ -267,6 +267,14 @@ int wh_machine_add_disk(wh_machine *m, int fd, int read_only, const char *serial
     return status;
 }
 
+int wh_machine_disk_share_fd(wh_machine *m, uint32_t disk, int *share_fd)
+{
+    if (disk >= m->disks)
+        return WH_E_NOTFOUND;
+    *share_fd = wh_virtio_blk_share_fd(m->disk[disk]);
+    return WH_OK;
+}
+
 static void add_device_stats(wh_machine *m, wh_machine_stats *out)
 {
     pthread_mutex_lock(&m->lock);

@@ -4,6 +4,7 @@
  * and each is complete before the board lock is let go, so that a saved state has no requests in flight. A turn serves
  * a bounded number of bytes and then rings again, so that other devices and harts get the lock. Data moves between the
  * file and guest RAM by preadv/pwritev without a copy. */
+#include "disk/share.h"
 #include "virtio/transport.h"
 
 #include <endian.h>
@@ -46,6 +47,7 @@ struct blk {
     uint64_t sectors;
     uint8_t serial[SERIAL_BYTES];
     wh_blk_stats stats;
+    wh_disktrack track; /* what was written, for who moves the guest */
     wh_chain chain;
     struct iovec iov[WH_VIRTQ_MAX];
 };
@@ -133,7 +135,9 @@ static uint8_t write_sectors(struct blk *b, uint64_t sector)
         return S_IOERR;
     int n = gather(b->iov, c->seg, c->out_count, HDR_BYTES, len);
     b->stats.writes++;
-    return transfer(b, true, b->iov, n, sector * SECTOR) ? S_OK : S_IOERR;
+    bool ok = transfer(b, true, b->iov, n, sector * SECTOR);
+    wh_disktrack_wrote(&b->track, sector * SECTOR, len); /* a failed write may have written a part */
+    return ok ? S_OK : S_IOERR;
 }
 
 static uint8_t get_id(struct blk *b, uint32_t *written)
@@ -229,6 +233,7 @@ static void blk_destroy(wh_device *d)
     struct blk *b = blk_of(d);
     if (b->fd >= 0)
         close(b->fd);
+    wh_disktrack_free(&b->track);
     if (d->poll_fd >= 0)
         close(d->poll_fd);
     free(b);
@@ -289,11 +294,13 @@ int wh_virtio_blk_new(const wh_virtio_env *env, int fd, bool read_only, const ch
     if (!b)
         return wh_fail(err, WH_E_NOMEM, "disk", "out of memory");
     b->v.device = (wh_device){&BLK_OPS, -1};
-    b->fd = -1;
+    b->fd = b->track.fd = -1;
     b->read_only = read_only;
     /* FLUSH also without writes: a driver that has it issues it, and it costs nothing. */
     wh_virtio_init(&b->v, &BLK_TYPE, env, F_SEG_MAX | F_BLK_SIZE | F_FLUSH | (read_only ? F_RO : 0));
     int status = open_disk(b, fd, err);
+    if (status == WH_OK)
+        status = wh_disktrack_new(b->sectors * SECTOR, &b->track, err);
     if (status != WH_OK) {
         blk_destroy(&b->v.device);
         return status;
@@ -311,4 +318,9 @@ int wh_virtio_blk_new(const wh_virtio_env *env, int fd, bool read_only, const ch
 void wh_virtio_blk_get_stats(wh_device *d, wh_blk_stats *out)
 {
     *out = blk_of(d)->stats;
+}
+
+int wh_virtio_blk_share_fd(wh_device *d)
+{
+    return blk_of(d)->track.fd;
 }

@@ -45,6 +45,7 @@ void wh_virtio_net_get_stats(wh_device *d, wh_net_stats *out);
 int wh_virtio_blk_new(const wh_virtio_env *env, int fd, bool read_only, const char *serial, wh_device **out,
                       wh_error *err);
 void wh_virtio_blk_get_stats(wh_device *d, wh_blk_stats *out);
+int wh_virtio_blk_share_fd(wh_device *d); /* what it writes, for another process to follow (disk/share.h); borrowed */
 /* Port 0 is a console (hvc0), port 1 is named org.qemu.guest_agent.0. */
 int wh_virtio_console_new(const wh_virtio_env *env, const wh_channel_end *console, const wh_channel_end *agent,
                           wh_device **out, wh_error *err);

@@ -56,6 +56,11 @@ class ImageRef(Message, frozen=True, kw_only=True):
     cmdline: Text = ""
     min_memory: Bytes = 0
 
+    @property
+    def disk(self) -> ImageFile | None:
+        """Of which each guest has a disk of its own."""
+        return next((file for file in self.files if file.role == "disk"), None)
+
 
 class GuestSpec(Message, frozen=True, kw_only=True):
     guest: Id

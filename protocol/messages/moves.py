@@ -63,6 +63,8 @@ class Estimate(Message, frozen=True, kw_only=True):
     zero_pages: int
     dirty_rate: float  # pages/s written first
     dirty_pages: int  # different pages written within the time of watching
+    disk_bytes: Bytes = 0  # of its disk, that differ from the image's
+    disk_rate: float = 0.0  # bytes/s of it written
     bytes_per_s: float
     rate_from: Literal["migrations", "probe"]
 
@@ -102,6 +104,7 @@ class MigrationPrepare(Request, frozen=True, kw_only=True):
     generation: Generation  # the present one; after COMMIT it is this + 1
     source: NodeId
     state_version: int = 1  # of the machine state that will come
+    disk_bytes: Bytes = 0  # that the guest's disk has content for, at the source; 0: it has no disk
 
 
 class Prepared(Message, frozen=True, kw_only=True):
@@ -115,6 +118,10 @@ class Prepared(Message, frozen=True, kw_only=True):
     ticket: Annotated[bytes, Meta(max_length=32)] = b""  # for a channel (SPEC 9.3) in place of MigrationPages; "": none
     key_there: Annotated[bytes, Meta(max_length=32)] = b""  # seals what the source sends on it
     key_back: Annotated[bytes, Meta(max_length=32)] = b""
+    disks: bool = False  # it takes the guest's disk (SPEC 11.8); a source must not begin with one that does not
+    disk_ticket: Annotated[bytes, Meta(max_length=32)] = b""  # for a channel in place of MigrationDisk; "": none
+    disk_key_there: Annotated[bytes, Meta(max_length=32)] = b""
+    disk_key_back: Annotated[bytes, Meta(max_length=32)] = b""
 
     def __repr__(self) -> str:  # who has the keys may take the guest's memory
         return f"Prepared(state_version={self.state_version}, postcopy={self.postcopy}, ...)"
@@ -130,6 +137,16 @@ class MigrationPages(StreamOpen, frozen=True, kw_only=True):
     leave out pages: ``migration.state`` names what is missing."""
 
     method: ClassVar[str] = "migration.pages"
+    migration: Id
+
+
+class MigrationDisk(StreamOpen, frozen=True, kw_only=True):
+    """Blocks of the guest's disk (SPEC 11.8): batches (api.cdef wh_diskview_pack), maybe squeezed, each behind a
+    big-endian u32 length. An empty one ends a round; it is answered by an empty frame once everything before it is on
+    the target's disk and synced, and at any time by a frame with a text: why the target takes no more. The last round
+    ends with the stream's end; ``migration.state`` is answered when it is synced too."""
+
+    method: ClassVar[str] = "migration.disk"
     migration: Id
 
 

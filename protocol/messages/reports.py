@@ -91,6 +91,8 @@ class MigrationProgress(Notice, frozen=True, kw_only=True):
     dirty_rate: float = 0.0  # pages/s that it writes first in a round
     elapsed_ms: float = 0.0  # since the source was told
     predicted_ms: float = 0.0  # the same, of the pause to come; 0: not known yet
+    disk_sent: Bytes = 0  # of bytes_sent
+    disk_left: Bytes = 0  # of the guest's disk, still to be sent or looked at
 
 
 class Predicted(Message, frozen=True, kw_only=True):
@@ -131,6 +133,7 @@ class MigrationResult(Notice, frozen=True, kw_only=True):
     prepare_ms: float = 0.0
     copy_ms: float = 0.0
     predicted: Predicted | None = None  # after the first round
+    disk_bytes: Bytes = 0  # of bytes_sent: blocks of the guest's disk
     final_bytes: Bytes = 0  # of bytes_sent: while the guest stood still, the state document left out
 
 

@@ -29,12 +29,25 @@ copy stays, paused for ever, until the target has everything (SERVE, PULL):
         │ ◄─ result ──────────────── │ ◄═══════════════════════ done ═════════ │ all pages are there
         │                            │ free                                    │
 
+A guest with a disk: the disk goes first, while the guest runs, and what is written to it since goes with each round:
+
+        │                            │ ══ disk: what differs from the image ═► │ COPY: written beside its record, synced
+        │                            │ ══ disk: what was written since ══════► │ ... until that does not become less
+        │                            │ ══ round n: disk, then pages ═════════► │
+        │                            │ pause                                   │
+        │                            │ ══ last blocks, last pages ═══════════► │ syncs, loads: only then TargetReady
+        │   ... COMMIT as above ...  │ ── migration.finish, until answered ──► │ run
+        │                            │ free: only now is its disk removed      │
+
 The rule. Only the source asks for "commit", only after TargetReady, only while its guest is paused. Source, target and
 coordinator may ask for "abort" at any time. The store keeps the first of the two for ever. Hence:
 
 - Until the source has asked for "commit" nobody can have committed: it may resume its guest at once, on any failure.
 - After it has asked, it stays paused and asks again until the store answers, whatever happens.
 - The target runs its copy only after it has heard "committed", from the source, by ``settle`` or by asking.
+- Until COMMIT the source's disk is the guest's, after it the target's. The target has synced all of it before it says
+  TargetReady, so whatever the guest was told is durable is so there; the source removes its own when the target has
+  said that it runs. A target whose loaded copy dies after COMMIT keeps the disk: the guest can be started with it.
 - A source that has left pages frees them only when the target has said that it has all, or when nobody needs them any
   more (the guest was deleted, has ended or has gone on: the coordinator says so). A target that lacks pages and cannot
   reach the source asks again for ever: its guest waits where it needs a page, and is lost only with that page.
@@ -64,6 +77,8 @@ from protocol.migration.effects import (
     FinishTarget,
     Forget,
     FreeGuest,
+    KeepDisks,
+    KeepIncoming,
     LeavePages,
     LoadState,
     PauseGuest,
@@ -77,6 +92,7 @@ from protocol.migration.effects import (
     Reserve,
     ResumeGuest,
     SaveState,
+    SendDisks,
     SendLastRound,
     SendRound,
     SendState,
@@ -91,6 +107,7 @@ from protocol.migration.events import (
     CoordinatorLost,
     CoordinatorRestored,
     Copying,
+    DisksDone,
     Event,
     FinishAsked,
     GuestStarted,
@@ -134,6 +151,7 @@ __all__ = [
     "CoordinatorRestored",
     "Copying",
     "DestroyIncoming",
+    "DisksDone",
     "Done",
     "Effect",
     "EndRound",
@@ -143,6 +161,8 @@ __all__ = [
     "Forget",
     "FreeGuest",
     "GuestStarted",
+    "KeepDisks",
+    "KeepIncoming",
     "LastRoundDone",
     "LeavePages",
     "LoadState",
@@ -163,6 +183,7 @@ __all__ = [
     "ResumeGuest",
     "RoundDone",
     "SaveState",
+    "SendDisks",
     "SendLastRound",
     "SendRound",
     "SendState",

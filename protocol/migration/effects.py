@@ -13,9 +13,9 @@ from protocol.messages import MigrationProgress, MigrationResult
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What survives an agent's restart. ``phase`` is "copy", "switch", "serve" or "committed" for a source, "incoming",
-    "committed" or "pull" for a target. ``postcopy``: pages are, or may be, left to be pulled after the
-    switch."""
+    """What survives an agent's restart. ``phase`` is "copy", "switch", "serve", "handed" or "committed" for a source,
+    "incoming", "committed" or "pull" for a target. ``postcopy``: pages are, or may be, left to be pulled after the
+    switch. ``disks``: the guest has a disk, which goes with it."""
 
     role: Literal["source", "target"]
     migration: str
@@ -24,6 +24,7 @@ class Record:
     peer: int  # node id of the other end
     phase: str
     postcopy: bool = False
+    disks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,16 @@ class PrepareTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class SendDisks:
+    """S → DisksDone | TargetLost. Blocks of the disks alone, at most at the wanted bandwidth: what differs from the
+    image, which the target has, then what was written since. Done when the target has synced them."""
+
+
+@dataclass(frozen=True, slots=True)
 class SendRound:
     """S → RoundDone | TargetLost. ``number`` 1 sends every present page, at most at the wanted bandwidth. ``likely``:
-    only what the guest will need first, which is post-copy's short first pass."""
+    only what the guest will need first, which is post-copy's short first pass. With disks what was written to them
+    goes first."""
 
     number: int
     likely: bool = False
@@ -97,13 +105,14 @@ class PauseGuest:
 @dataclass(frozen=True, slots=True)
 class SendLastRound:
     """S → LastRoundDone | TargetLost. At full speed; the guest is paused. Runs beside SaveState and ComputeChecksum.
-    Done when the pages are on their way: a target that answers SendState has them."""
+    Done when the pages, and what was written to the disks, are on their way: a target that answers SendState has them,
+    and has synced the disks."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeavePages:
     """S → LastRoundDone. Post-copy, in place of SendLastRound: end the page stream, and name with the state what the
-    target lacks. From here on its pulls are answered."""
+    target lacks. From here on its pulls are answered. Of the disks nothing is left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +147,12 @@ class ResumeGuest:
 class ServePages:
     """S → Served ..., Pulled. The guest lives elsewhere: take its ports from this copy, which stays paused for ever,
     and keep its memory for the target's pulls."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepDisks:
+    """S. The guest lives elsewhere: take its ports from this copy, which stays paused; its disks are kept until the
+    target has said that it runs with its own. Ends as StepFailed(step="guest") when this copy is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +229,14 @@ class RefuseSource:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepIncoming:
+    """T. This copy is the guest's, under ``generation``, but its memory is lost: keep it as one that has ended, with
+    its disks, so that it can be started."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class DestroyIncoming:
     """T. Kill the incoming guest process, remove every trace of it."""
 
@@ -224,6 +247,7 @@ Effect = (
     | AskStore
     | Done
     | PrepareTarget
+    | SendDisks
     | SendRound
     | StopCopy
     | EndRound
@@ -237,6 +261,7 @@ Effect = (
     | FinishTarget
     | ResumeGuest
     | ServePages
+    | KeepDisks
     | FreeGuest
     | ReportProgress
     | Reserve
@@ -248,5 +273,6 @@ Effect = (
     | StartGuest
     | AnswerFinished
     | RefuseSource
+    | KeepIncoming
     | DestroyIncoming
 )

@@ -65,15 +65,19 @@ class TargetPrepared:
 
 @dataclass(frozen=True, slots=True)
 class TargetLost:
-    """S. The target refused, answered with an error, or its link is gone."""
+    """S. The target refused, answered with an error, or its link is gone. ``over``: it answered, and this migration has
+    ended for it."""
 
     reason: str
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RoundDone:
     """S. All pages of a round lie in the target's RAM. ``seconds`` from SendRound until then; ``dirty_pages`` is the
-    number of pages dirty at its end. ``curve``: (seconds since SendRound, pages dirty then), as often as was looked."""
+    number of pages dirty at its end. ``curve``: (seconds since SendRound, pages dirty then), as often as was looked.
+    ``disk_bytes``: sent for the disks, ``bytes`` without them; ``disk_left``: what was written to them since will take
+    so many on the wire."""
 
     pages: int
     zero_pages: int
@@ -81,14 +85,29 @@ class RoundDone:
     seconds: float
     dirty_pages: int
     curve: tuple[tuple[float, int], ...] = ()
+    disk_bytes: int = 0
+    disk_left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DisksDone:
+    """S. A round of the disks alone is synced at the target: bytes on the wire, seconds since SendDisks, and what was
+    written meanwhile will take so many bytes."""
+
+    bytes: int
+    seconds: float
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """S. While pages go out, several times a second: bytes of the migration so far, and pages dirty now."""
+    """S. While pages go out, several times a second: bytes of the migration so far, and pages dirty now. ``disk_left``:
+    bytes of the disks that are to be sent, or looked at; ``disk_bytes``: how many of ``bytes`` were for them."""
 
     bytes: int
     dirty_pages: int
+    disk_left: int = 0
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +125,7 @@ class LastRoundDone:
     zero_pages: int
     bytes: int
     left: int = 0
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +245,7 @@ SourceEvent = (
     | TargetPrepared
     | TargetLost
     | RoundDone
+    | DisksDone
     | Copying
     | Paused
     | LastRoundDone

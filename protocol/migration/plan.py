@@ -16,6 +16,11 @@ The choice after a round (:meth:`Plan.after`):
   the least share of rest that is predicted to converge in time, and at least a step more each time it has to be asked;
 - the rounds are used up, or a guest that rests nearly always still writes too fast: give up, with the figures.
 
+Disks are mirrored first (:meth:`Plan.after_disks`): rounds of their own until what the guest writes to them meanwhile
+does not become less. From then on each round carries what was written to them before it, and the sums below are of
+pages and disks together. Nothing of a disk is left to be pulled, so post-copy too waits until its disks alone would
+keep the guest no longer than it may.
+
 The source adds the deadline and the watch over bytes that do not move. So a copy always ends: rounds are counted, and
 each has its time.
 """
@@ -29,7 +34,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.messages import MigrationParams
-from protocol.migration.events import RoundDone
+from protocol.migration.events import DisksDone, RoundDone
 
 PAGE: Final = 4096
 RATE_SAMPLE: Final = 256 << 10  # a round of fewer bytes says only what the rate is at least
@@ -82,28 +87,45 @@ class Forecast:
 
 
 def forecast(
-    curve: Curve, dirty: float, *, rate: float, cost: float, max_blackout_ms: float, max_rounds: int, share: float = 1.0
+    curve: Curve,
+    dirty: float,
+    *,
+    rate: float,
+    cost: float,
+    max_blackout_ms: float,
+    max_rounds: int,
+    share: float = 1.0,
+    disk: Curve | None = None,
+    disk_left: float = 0.0,
 ) -> Forecast:
     """``dirty``: pages that wait now. ``rate``: bytes/s. ``cost``: bytes of a page on the wire. ``share``: of its time
-    that the guest runs."""
+    that the guest runs. ``disk``: bytes that what it writes to its disks within t takes; ``disk_left``: those that wait
+    now."""
     if rate <= 0:
-        return Forecast(0, 0, 0.0, 0.0 if not dirty else math.inf, not dirty)
+        nothing = not dirty and not disk_left
+        return Forecast(0, 0, 0.0, 0.0 if nothing else math.inf, nothing)
+    waits = dirty * cost + disk_left
     sent = seconds = 0.0
     rounds = 0
     while True:
-        takes = dirty * cost / rate
-        left = curve.at(takes * share)
+        takes = waits / rate
+        left = curve.at(takes * share) * cost + (disk.at(takes * share) if disk is not None else 0.0)
         enough = 1000 * takes <= max_blackout_ms
-        worth = left < SHRINKS * dirty and 1000 * takes > SMALL_MS
-        stuck = not enough and left > 0.98 * dirty
+        worth = left < SHRINKS * waits and 1000 * takes > SMALL_MS
+        stuck = not enough and left > 0.98 * waits
         if (enough and not worth) or stuck or rounds >= max_rounds:
-            return Forecast(rounds, int(sent + dirty * cost), seconds, 1000 * takes, enough)
-        rounds, seconds, sent, dirty = rounds + 1, seconds + takes, sent + dirty * cost, left
+            return Forecast(rounds, int(sent + waits), seconds, 1000 * takes, enough)
+        rounds, seconds, sent, waits = rounds + 1, seconds + takes, sent + waits, left
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
     """Another round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A round of the disks alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +152,7 @@ class GiveUp:
     reason: str
 
 
-Choice = Again | Switch | Throttle | GoPostcopy | GiveUp
+Choice = Again | Mirror | Switch | Throttle | GoPostcopy | GiveUp
 
 
 class Plan:
@@ -148,7 +170,11 @@ class Plan:
         self.curve = Curve(())
         self.first: Forecast | None = None  # of what is left, made after the first round
         self.ahead: Forecast | None = None  # the same, after the last one
-        self._dirty = 0  # pages that the round before left
+        self.disk = Curve(())  # bytes that what is written to the disks within t takes on the wire
+        self.disk_ms = 0.0  # of predicted_ms: for the disks
+        self._disk_left = 0
+        self._mirrored = 0  # rounds of the disks alone
+        self._waits = 0.0  # what the round before left, in pages
         self._no_gain = 0
         self._sampled = False  # some round was large enough to tell the rate
 
@@ -162,11 +188,61 @@ class Plan:
         """Pages that the guest writes first in a second, as throttled now."""
         return self.curve.rate * self.share
 
-    def begin(self) -> Choice:
+    def begin(self, *, disks: bool = False) -> Choice:
         """When the target is ready."""
-        if self.params.mode == "stop-and-copy":
-            return Switch()
-        return Again()
+        if disks:
+            return Mirror()
+        return self._pages()
+
+    def _pages(self) -> Choice:
+        return Switch() if self.params.mode == "stop-and-copy" else Again()
+
+    def after_disks(self, done: DisksDone, time_left: float) -> Choice:
+        """``time_left``: seconds until the deadline. Goes on with the pages as soon as another round would gain little:
+        what is written to the disks then is theirs to judge with the rest; but where nothing else will follow that
+        could catch up with it, it has to be little."""
+        self._mirrored += 1
+        self._learn_rate(done.bytes, done.seconds)
+        before, self._disk_left = self._disk_left, done.left
+        self.disk = Curve([(done.seconds * self.share, done.left)])
+        self._predict_disks()
+        if time_left <= 0:
+            return GiveUp("the disks were not copied by the deadline")
+        smaller = self._mirrored == 1 or done.left < SHRINKS * before
+        if self.disk_ms <= min(SMALL_MS, self.params.max_blackout_ms):
+            return self._pages()
+        last = self.params.mode in ("postcopy", "stop-and-copy")
+        if self._mirrored < self.params.max_rounds and (smaller or (last and not self._disks_short)):
+            self._no_gain = 0 if smaller else self._no_gain + 1
+            if self._no_gain < NO_GAIN_ROUNDS:
+                return Mirror()
+            return self._disks_stall(time_left)
+        if last and not self._disks_short:
+            return self._disks_stall(time_left)
+        self._no_gain = 0
+        return self._pages()
+
+    @property
+    def _disks_short(self) -> bool:
+        return self.disk_ms <= self.params.max_blackout_ms
+
+    def _predict_disks(self) -> None:
+        left = self._disk_left
+        self.disk_ms = 1000.0 * left / self.rate if self.rate else (60_000.0 if left else 0.0)
+
+    def _disks_stall(self, time_left: float) -> Choice:
+        """The guest writes to its disks as fast as they are copied. Nothing of them can be left for later."""
+        if self.params.on_stall == "throttle" and self.throttle < THROTTLE_MOST:
+            least = self.throttle + (THROTTLE_MORE if self.throttle else THROTTLE_STEP)
+            for percent in range(least, THROTTLE_MOST, THROTTLE_STEP):
+                ahead = self._forecast(0, 1 - percent / 100)
+                if ahead.converges and ahead.rounds <= _FEW_ROUNDS and ahead.seconds <= _MARGIN * time_left:
+                    return Throttle(percent)
+            return Throttle(THROTTLE_MOST)
+        return GiveUp(
+            f"does not converge: the guest writes {self.disk.rate * self.share / 1e6:.1f} MB/s to its disks, "
+            f"{self.rate / 1e6:.1f} MB/s are sent"
+        )
 
     def resting(self, percent: int) -> None:
         """The guest rests so much of its time from now on; 0: not throttled."""
@@ -178,50 +254,60 @@ class Plan:
         """``time_left``: seconds until the deadline."""
         self._learn(done)
         if self.params.mode == "postcopy":
-            return GoPostcopy()
+            return self._leave(time_left)
         dirty = done.dirty_pages
-        smaller = not self._dirty or dirty < SHRINKS * self._dirty
+        waits = dirty + done.disk_left / PAGE
+        smaller = not self._waits or waits < SHRINKS * self._waits
         self._no_gain = 0 if smaller else self._no_gain + 1
-        self._dirty = dirty
+        self._waits = waits
         enough = self.predicted_ms <= self.params.max_blackout_ms or self._is_tiny(dirty)
         worth = self.predicted_ms > SMALL_MS and smaller and self.rounds < self.params.max_rounds
         self.ahead = ahead = self._forecast(dirty, self.share)
         if self.first is None:
             self.first = ahead
         if self.leaves and time_left <= 0:
-            return GoPostcopy()
+            return self._leave(time_left)
         if enough and not worth:
             return Switch()
         if self.rounds >= self.params.max_rounds:
-            return self._last_resort(f"after {self.rounds} rounds")
+            return self._last_resort(f"after {self.rounds} rounds", time_left)
         if self.params.mode == "hybrid" and not smaller:
-            return GoPostcopy()
+            return self._leave(time_left)
         if enough or not self._stalls(ahead, time_left):
             return Again()
         if self.params.on_stall == "throttle" and not self.leaves:
             percent = self._needed(dirty, time_left)
-            return Throttle(percent) if percent else self._last_resort(f"although it rests {self.throttle} %")
-        return self._last_resort(f"after {self.rounds} rounds")
+            if percent:
+                return Throttle(percent)
+            return self._last_resort(f"although it rests {self.throttle} %", time_left)
+        return self._last_resort(f"after {self.rounds} rounds", time_left)
 
-    def _learn(self, done: RoundDone) -> None:
-        self.rounds += 1
-        rate = done.bytes / max(done.seconds, 1e-6)
-        if done.bytes >= RATE_SAMPLE:
+    def _learn_rate(self, size: int, seconds: float) -> None:
+        rate = size / max(seconds, 1e-6)
+        if size >= RATE_SAMPLE:
             self.rate, self._sampled = rate, True
         elif not self._sampled:
             self.rate = max(self.rate, rate)
+
+    def _learn(self, done: RoundDone) -> None:
+        self.rounds += 1
+        self._learn_rate(done.bytes + done.disk_bytes, done.seconds)
         sent = done.pages + done.zero_pages
         if self.rounds > 1 and done.bytes >= RATE_SAMPLE and sent:
             self.cost = min(done.bytes / sent, float(PAGE))  # of pages that are written again; the first round's differ
         points = (*done.curve, (done.seconds, done.dirty_pages))
         self.curve = Curve((t * self.share, pages) for t, pages in points)
-        remaining = done.dirty_pages * self.cost
+        self._disk_left = done.disk_left
+        self.disk = Curve([(done.seconds * self.share, done.disk_left)])
+        self._predict_disks()
+        remaining = done.dirty_pages * self.cost + done.disk_left
         self.predicted_ms = 1000.0 * remaining / self.rate if self.rate else (60_000.0 if remaining else 0.0)
 
     def _is_tiny(self, dirty: int) -> bool:
         """So small a guest that no round told the rate, and no further one will: what a round takes is then nearly all
         waiting for each other, which throttling does not shorten."""
-        return not self._sampled and self._no_gain >= NO_GAIN_ROUNDS and dirty * self.cost <= RATE_SAMPLE
+        waits = dirty * self.cost + self._disk_left
+        return not self._sampled and self._no_gain >= NO_GAIN_ROUNDS and waits <= RATE_SAMPLE
 
     def _forecast(self, dirty: int, share: float) -> Forecast:
         return forecast(
@@ -232,6 +318,8 @@ class Plan:
             max_blackout_ms=self.params.max_blackout_ms,
             max_rounds=self.params.max_rounds - self.rounds,
             share=share,
+            disk=self.disk,
+            disk_left=self._disk_left,
         )
 
     def _stalls(self, ahead: Forecast, time_left: float) -> bool:
@@ -260,9 +348,15 @@ class Plan:
                 return percent
         return THROTTLE_MOST
 
-    def _last_resort(self, when: str) -> Choice:
-        if self.leaves:
+    def _leave(self, time_left: float) -> Choice:
+        """Hand over with pages left, if the disks let us."""
+        if self._disks_short or not self._disk_left:
             return GoPostcopy()
+        return self._disks_stall(time_left)
+
+    def _last_resort(self, when: str, time_left: float) -> Choice:
+        if self.leaves:
+            return self._leave(time_left)
         return GiveUp(
             f"does not converge: {when} a blackout of {self.predicted_ms:.0f} ms is predicted, "
             f"allowed are {self.params.max_blackout_ms:g} ms; the guest writes {self.dirty_rate * PAGE / 1e6:.0f} MB/s "

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.messages import MigrationMode, MigrationParams
-from protocol.migration.events import RoundDone
-from protocol.migration.plan import PAGE, Again, Choice, Curve, GiveUp, GoPostcopy, Plan, Switch, Throttle
+from protocol.migration.events import DisksDone, RoundDone
+from protocol.migration.plan import PAGE, Again, Choice, Curve, GiveUp, GoPostcopy, Mirror, Plan, Switch, Throttle
 
 _LOOKS: Final = 32  # points of a computed round's curve
 
@@ -26,27 +26,45 @@ class Rehearsal:
     reason: str = ""
 
 
-def rehearse(params: MigrationParams, curve: Curve, *, first_bytes: int, rate: float) -> Rehearsal:
+def rehearse(
+    params: MigrationParams,
+    curve: Curve,
+    *,
+    first_bytes: int,
+    rate: float,
+    disk_bytes: int | None = None,
+    disk_rate: float = 0.0,
+) -> Rehearsal:
     """``curve``: of the guest as it runs now; ``first_bytes``: of all its pages on the wire; ``rate``: bytes/s of the
-    link. The wanted bandwidth limits the rounds of a running guest."""
+    link. The wanted bandwidth limits the rounds of a running guest. ``disk_bytes``: of its disk that differ from the
+    image's, None: it has no disk; ``disk_rate``: bytes/s that it writes to it."""
     plan = Plan(params)
     held = min(rate, params.bandwidth) if params.bandwidth else rate
-    choice: Choice = plan.begin()
+    choice: Choice = plan.begin(disks=disk_bytes is not None)
     now, waiting, sent, left = 0.0, float(first_bytes), 0.0, 0
-    while isinstance(choice, Again | Throttle):
+    disk = float(disk_bytes or 0)
+    while isinstance(choice, Again | Throttle | Mirror):
         if isinstance(choice, Throttle):
             plan.resting(choice.percent)
-        takes, share = waiting / held, plan.share
-        now, sent = now + takes, sent + waiting
+        mirrors = isinstance(choice, Mirror) or (isinstance(choice, Throttle) and not plan.rounds)
+        goes = disk if mirrors else waiting + disk
+        takes, share = goes / held, plan.share
+        now, sent = now + takes, sent + goes
+        written = disk_rate * takes * share
         if now > params.deadline_s:
             choice = GiveUp(f"not finished within {params.deadline_s:g} s")
             break
+        if mirrors:
+            choice = plan.after_disks(DisksDone(int(disk), takes, int(written)), params.deadline_s - now)
+            disk = written
+            continue
         looks = (takes * (n + 1) / _LOOKS for n in range(_LOOKS))
         points = tuple((t, int(curve.at(t * share))) for t in looks)
         left = points[-1][1]
         pages = int(waiting / PAGE) or 1
-        choice = plan.after(RoundDone(pages, 0, int(waiting), takes, left, points), params.deadline_s - now)
-        waiting = left * plan.cost
+        done = RoundDone(pages, 0, int(waiting), takes, left, points, int(disk), int(written))
+        choice = plan.after(done, params.deadline_s - now)
+        waiting, disk = left * plan.cost, written
     mode: MigrationMode = "precopy" if params.mode in ("auto", "hybrid") else params.mode
     reason, blackout = "", 0.0
     match choice:
@@ -54,8 +72,9 @@ def rehearse(params: MigrationParams, curve: Curve, *, first_bytes: int, rate: f
             pass
         case GoPostcopy():
             mode = "hybrid" if plan.rounds else "postcopy"
-            now, sent = now + waiting / rate, sent + waiting
+            blackout = disk / rate
+            now, sent = now + waiting / rate + blackout, sent + waiting + disk
         case Switch():
-            blackout = waiting / (held if not plan.rounds else rate)
-            now, sent = now + blackout, sent + waiting
+            blackout = (waiting + disk) / (held if not plan.rounds else rate)
+            now, sent = now + blackout, sent + waiting + disk
     return Rehearsal(mode, plan.rounds, int(sent), now, 1000 * blackout, plan.throttle_most, reason)

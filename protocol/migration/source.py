@@ -7,6 +7,7 @@ PREPARE ──► COPY ◄──► HOLD (it could switch, but has no coordinato
    │        COMMIT  asked; in doubt until the store answers: stays paused
    │          ├── aborted ──► resumes, DONE
    │          └── committed ─► FINISH: frees, waits for the target's times ──► DONE
+   │                             ├── with disks: asks until the target runs, and frees then ──► DONE
    │                             └── post-copy: SERVE, keeps the memory until the target has it; frees ──► DONE
    └── failure ──► ABORT: guest runs, the store is told until it has noted it ──► DONE
 """
@@ -21,12 +22,13 @@ from typing import Any, Final, Literal
 from protocol.messages import MigrationMode, MigrationParams, MigrationProgress, MigrationResult, Predicted
 from protocol.migration import effects as fx
 from protocol.migration import events as ev
-from protocol.migration.plan import Again, Choice, GiveUp, GoPostcopy, Plan, Switch, Throttle
+from protocol.migration.plan import Again, Choice, GiveUp, GoPostcopy, Mirror, Plan, Switch, Throttle
 from protocol.migration.question import StoreQuestion
 
 PAGE: Final = 4096
 SWITCH_TIMEOUT: Final = 30.0
 FINISH_TIMEOUT: Final = 10.0
+FINISH_RETRY: Final = 2.0
 STALL: Final = 10.0  # seconds without a byte
 
 Effects = list[fx.Effect]
@@ -58,18 +60,28 @@ _REPORTED: Final[dict[SourcePhase, Any]] = {
 
 
 class Source:
-    """Give it Start. ``generation`` is the guest's present one."""
+    """Give it Start. ``generation`` is the guest's present one; ``disks``: it has a disk."""
 
-    def __init__(self, migration: str, guest: str, generation: int, target: int, params: MigrationParams) -> None:
+    def __init__(
+        self,
+        migration: str,
+        guest: str,
+        generation: int,
+        target: int,
+        params: MigrationParams,
+        *,
+        disks: bool = False,
+    ) -> None:
         self.migration = migration
         self.guest = guest
         self.generation = generation
         self.target = target
         self.params = params
+        self.disks = disks
         self.phase = _P.IDLE
         self.plan = Plan(params)
         self.rounds = 0
-        self.pages = self.zero_pages = self.bytes = 0
+        self.pages = self.zero_pages = self.bytes = self.disk_bytes = 0
         self._coordinator = True
         self._question = StoreQuestion()
         self._started = 0.0
@@ -82,6 +94,8 @@ class Source:
         self.postcopy = False  # pages stay here at the switch
         self.left = 0  # how many the target lacks
         self.pulled = False  # it has all
+        self._disk_left = 0  # bytes of the disks that wait
+        self._runs_there = False  # the target has said so
         self._faults = ev.Pulled()
         self._switched = 0.0
         self._pull_ms = 0.0
@@ -97,12 +111,16 @@ class Source:
     @classmethod
     def recover(cls, record: fx.Record, now: float) -> tuple[Source, Effects]:
         """After the agent's restart. The guest process, running or paused, is left as it is until the store spoke."""
-        source = cls(record.migration, record.guest, record.generation, record.peer, MigrationParams())
+        params = MigrationParams()
+        source = cls(record.migration, record.guest, record.generation, record.peer, params, disks=record.disks)
         source._started = now
         source.postcopy = record.postcopy
         if record.phase == "serve":
             source.phase = _P.SERVE
             return source, [fx.ServePages()]
+        if record.phase == "handed":
+            source.phase, source._deadline = _P.FINISH, now + FINISH_TIMEOUT
+            return source, [fx.KeepDisks(), fx.FinishTarget("committed", record.generation + 1)]
         if record.phase == "committed":
             source.phase = _P.FINISH
             return source, [fx.FreeGuest(), *source._end("committed")]
@@ -149,7 +167,20 @@ class Source:
 
     def _on_prepared(self, event: ev.TargetPrepared, now: float) -> Effects:
         self._copy_began = now
-        return self._chosen(self.plan.begin(), now)
+        return self._chosen(self.plan.begin(disks=self.disks), now)
+
+    def _mirror(self, now: float) -> Effects:
+        self.phase = _P.COPY
+        self._moved = (now, self.bytes)
+        return [fx.SendDisks()]
+
+    def _on_disks(self, event: ev.DisksDone, now: float) -> Effects:
+        self.bytes += event.bytes
+        self.disk_bytes += event.bytes
+        self._disk_left = event.left
+        left = self._deadline - now if self._deadline is not None else 0.0
+        choice = self.plan.after_disks(event, left)
+        return [self._progress(now, 0), *self._chosen(choice, now)]
 
     def _next_round(self, now: float) -> Effects:
         self.phase = _P.COPY
@@ -158,12 +189,15 @@ class Source:
         return [fx.SendRound(self.rounds, likely=self.params.mode == "postcopy")]
 
     def _on_copying(self, event: ev.Copying, now: float) -> Effects:
-        if event.bytes != self._moved[1]:
-            self._moved = (now, event.bytes)
-        return [self._progress(now, event.dirty_pages, bytes_now=event.bytes)]
+        done = event.bytes - event.disk_left  # what need not be sent is looked at all the same
+        if done != self._moved[1]:
+            self._moved = (now, done)
+        self._disk_left = event.disk_left
+        return [self._progress(now, event.dirty_pages, bytes_now=event.bytes, disk_now=event.disk_bytes)]
 
     def _on_round(self, event: ev.RoundDone, now: float) -> Effects:
         self._count(event)
+        self._disk_left = event.disk_left
         left = self._deadline - now if self._deadline is not None and not self._cut else 0.0
         choice = self.plan.after(event, left)
         if self.rounds == 1:
@@ -180,7 +214,9 @@ class Source:
                 return self._switch(now, leave=True)
             case Throttle(percent):
                 self.plan.resting(percent)
-                return [fx.SetThrottle(percent), *self._next_round(now)]
+                return [fx.SetThrottle(percent), *(self._next_round(now) if self.rounds else self._mirror(now))]
+            case Mirror():
+                return self._mirror(now)
             case GiveUp(reason):
                 return self._abort(reason, now)
             case Again():
@@ -202,7 +238,7 @@ class Source:
 
     def _on_restored_hold(self, event: ev.CoordinatorRestored, now: float) -> Effects:
         if not self.rounds:
-            return self._chosen(self.plan.begin(), now)
+            return self._chosen(self.plan.begin(disks=self.disks), now)
         return self._next_round(now)  # what was dirtied meanwhile may be much
 
     # ---- SWITCH
@@ -235,7 +271,7 @@ class Source:
         self._awaited.discard(type(event))
         if isinstance(event, ev.LastRoundDone):
             self._count(event)
-            self.left, self._final_bytes = event.left, event.bytes
+            self.left, self._final_bytes, self._disk_left = event.left, event.bytes + event.disk_bytes, 0
         if isinstance(event, ev.Checksummed):  # both ends compute at the same time
             self._checksums[0] = event.checksum
             return self._confirmed(now)
@@ -287,6 +323,8 @@ class Source:
         self._switched = now
         if self.postcopy and not self.pulled:
             return [fx.FinishTarget("committed", generation), self._persist("serve"), fx.ServePages()]
+        if self.disks:
+            return [fx.FinishTarget("committed", generation), self._persist("handed"), fx.KeepDisks()]
         return [fx.FinishTarget("committed", generation), self._persist("committed"), fx.FreeGuest()]
 
     def _on_finished(self, event: ev.TargetFinished, now: float) -> Effects:
@@ -295,12 +333,44 @@ class Source:
         offset = event.clock - middle
         error = abs(event.received_at - event.sent_at) / 2
         blackout = event.resumed_at - offset - self._paused_at
-        self._blackout = (max(blackout, 0.0) * 1000, error * 1000)
+        self._runs_there = True
+        if self._paused_at and event.resumed_at:
+            self._blackout = (max(blackout, 0.0) * 1000, error * 1000)
         if self.postcopy:
             return self._serve(now)
+        if self.disks:
+            return self._let_go(now)
         return [self._progress(now, 0, "done"), *self._end("committed", now)]
 
+    @property
+    def _keeps_disks(self) -> bool:
+        """The target has everything, and has not said that it runs."""
+        return self.disks and not self._runs_there and (self.pulled or not self.postcopy)
+
+    def _let_go(self, now: float) -> Effects:
+        return [
+            self._persist("committed"),
+            fx.FreeGuest(),
+            self._progress(now, 0, "done"),
+            *self._end("committed", now),
+        ]
+
+    def _on_unfinished_disks(self, event: ev.TargetLost | ev.StepFailed, now: float) -> Effects:
+        """The target has synced the disks and the store has given it the guest: nothing is lost. But this copy of them
+        is not removed before the target runs."""
+        if isinstance(event, ev.TargetLost) and event.over:
+            self._reason = "committed; the target did not say when it began"
+            return self._let_go(now)
+        if isinstance(event, ev.StepFailed) and event.step == "guest":
+            self._reason = f"committed; {event.reason}"
+            return self._end("committed", now)
+        if isinstance(event, ev.TargetLost) or event.step == "FinishTarget":
+            self._deadline = now + FINISH_RETRY
+        return []
+
     def _on_unfinished(self, event: ev.TargetLost | ev.StepFailed, now: float) -> Effects:
+        if self._keeps_disks:
+            return self._on_unfinished_disks(event, now)
         if isinstance(event, ev.StepFailed) and self.postcopy and not self.pulled and event.step == "guest":
             return self._on_lost_pages(event, now)
         if isinstance(event, ev.StepFailed) and event.step not in ("FinishTarget", "FreeGuest"):
@@ -334,6 +404,11 @@ class Source:
         self._faults = event
         if self.phase in (_P.SWITCH, _P.COMMIT):
             return [self._persist("switch")]
+        if self._keeps_disks:
+            asked = self.phase is _P.FINISH
+            self.phase, self._deadline = _P.FINISH, now + FINISH_TIMEOUT
+            again: Effects = [] if asked else [fx.FinishTarget("committed", self.generation + 1)]
+            return [self._persist("handed"), *again]
         ends = self._all_pulled(now) if self.phase is _P.SERVE else []
         return [self._persist("committed"), fx.FreeGuest(), *ends]
 
@@ -382,9 +457,12 @@ class Source:
     def _on_tick(self, event: ev.Tick, now: float) -> Effects:
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
-            if self.phase is _P.COPY and self.plan.leaves and not self._cut:
+            if self.phase is _P.COPY and self.plan.leaves and self.rounds and not self._cut:
                 self._cut, self._deadline = True, now + SWITCH_TIMEOUT
                 return [fx.EndRound()]
+            if self.phase is _P.FINISH and self._keeps_disks:
+                self._deadline = now + FINISH_TIMEOUT
+                return [fx.FinishTarget("committed", self.generation + 1)]
             if self.phase is _P.FINISH and self.postcopy:
                 return self._serve(now)
             if self.phase is _P.FINISH:
@@ -430,13 +508,19 @@ class Source:
         self.pages += stats.pages
         self.zero_pages += stats.zero_pages
         self.bytes += stats.bytes
+        if not isinstance(stats, ev.Served):
+            self.bytes += stats.disk_bytes
+            self.disk_bytes += stats.disk_bytes
 
     def _persist(self, phase: str) -> fx.Persist:
         leaves = self.postcopy and not self.pulled
-        record = fx.Record("source", self.migration, self.guest, self.generation, self.target, phase, leaves)
-        return fx.Persist(record)
+        return fx.Persist(
+            fx.Record("source", self.migration, self.guest, self.generation, self.target, phase, leaves, self.disks)
+        )
 
-    def _progress(self, now: float, dirty: int, phase: str = "", bytes_now: int = 0) -> fx.ReportProgress:
+    def _progress(
+        self, now: float, dirty: int, phase: str = "", bytes_now: int = 0, disk_now: int = 0
+    ) -> fx.ReportProgress:
         return fx.ReportProgress(
             MigrationProgress(
                 migration=self.migration,
@@ -447,13 +531,15 @@ class Source:
                 bytes_sent=max(self.bytes, bytes_now),
                 bytes_per_s=self.rate,
                 dirty_pages=dirty,
-                remaining=dirty * PAGE,
+                remaining=dirty * PAGE + self._disk_left,
                 predicted_blackout_ms=self.predicted_ms,
                 mode=self.mode,
                 throttle=self.plan.throttle,
                 dirty_rate=self.plan.dirty_rate,
                 elapsed_ms=1000 * (now - self._started),
                 predicted_ms=self._predicted(now),
+                disk_sent=max(self.disk_bytes, disk_now),
+                disk_left=self._disk_left,
             )
         )
 
@@ -485,6 +571,7 @@ class Source:
             prepare_ms=1000 * max(self._copy_began - self._started, 0.0),
             copy_ms=1000 * max(self._switch_began - self._copy_began, 0.0),
             predicted=self._promised(),
+            disk_bytes=self.disk_bytes,
             final_bytes=self._final_bytes,
         )
         return [fx.Forget(), fx.Done(result)]
@@ -503,6 +590,7 @@ _TABLE: Final[dict[SourcePhase, dict[type, Action]]] = {
     _P.COPY: {
         **_FAILURES,
         ev.StepFailed: Source._on_unthrottled,
+        ev.DisksDone: Source._on_disks,
         ev.RoundDone: Source._on_round,
         ev.Copying: Source._on_copying,
     },

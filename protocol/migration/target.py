@@ -43,13 +43,14 @@ _P = TargetPhase
 
 
 class Target:
-    """Give it PrepareAsked. ``generation`` is the guest's present one, at the source."""
+    """Give it PrepareAsked. ``generation`` is the guest's present one, at the source; ``disks``: it has a disk."""
 
-    def __init__(self, migration: str, guest: str, generation: int, source: int) -> None:
+    def __init__(self, migration: str, guest: str, generation: int, source: int, *, disks: bool = False) -> None:
         self.migration = migration
         self.guest = guest
         self.generation = generation
         self.source = source
+        self.disks = disks
         self.phase = _P.IDLE
         self._question = StoreQuestion()
         self._give_up: float | None = None
@@ -62,7 +63,7 @@ class Target:
     @classmethod
     def recover(cls, record: fx.Record, loaded: bool, now: float) -> tuple[Target, Effects]:
         """After the agent's restart. ``loaded``: the incoming guest process is there and has loaded its state."""
-        target = cls(record.migration, record.guest, record.generation, record.peer)
+        target = cls(record.migration, record.guest, record.generation, record.peer, disks=record.disks)
         target._pulling = record.postcopy
         if record.phase == "pull":
             target.phase = _P.PULL
@@ -188,9 +189,10 @@ class Target:
             self._reason = self._reason or "aborted"
             return [fx.DestroyIncoming(), *self._end("aborted")]
         if self.phase is not _P.READY:
-            # Cannot be unless the loaded process died with its host: the guest is lost as with any host that crashes.
+            # Cannot be unless the loaded process died with its host: its memory is lost as with any host that crashes.
+            # The disks are whole: nobody asks for a commit before they are synced.
             self._reason = f"committed, but this copy was lost in phase {self.phase.value}"
-            return [fx.DestroyIncoming(), *self._end("committed")]
+            return [fx.KeepIncoming(generation) if self.disks else fx.DestroyIncoming(), *self._end("committed")]
         self.phase = _P.START
         self._committed_generation = generation
         return [fx.StartGuest(generation), self._persist("committed")]
@@ -206,7 +208,8 @@ class Target:
 
     def _on_start_failed(self, event: ev.StepFailed, now: float) -> Effects:
         self._reason = f"committed, but the guest did not start: {event.reason}"
-        return [fx.RefuseSource("internal", self._reason), *self._end("committed")]
+        keep: Effects = [fx.KeepIncoming(self._committed_generation)] if self.disks else []
+        return [*keep, fx.RefuseSource("internal", self._reason), *self._end("committed")]
 
     # ---- PULL
 
@@ -222,8 +225,11 @@ class Target:
         return [fx.ReleaseSource()]
 
     def _persist(self, phase: str) -> fx.Persist:
-        record = fx.Record("target", self.migration, self.guest, self.generation, self.source, phase, self._pulling)
-        return fx.Persist(record)
+        return fx.Persist(
+            fx.Record(
+                "target", self.migration, self.guest, self.generation, self.source, phase, self._pulling, self.disks
+            )
+        )
 
     def _end(self, outcome: Literal["committed", "aborted"]) -> Effects:
         self.phase = _P.DONE

@@ -1,4 +1,5 @@
 /* The block device against a memfd that stands for a disk: contents compared with a plain copy after every request. */
+#include "disk/share.h"
 #include "virtio_guest.h"
 
 #include <errno.h>
@@ -243,6 +244,33 @@ static void bad_files(void)
     close(fds[1]);
 }
 
+/* Who follows the disk learns of each write, and of nothing else. */
+static void followed(void)
+{
+    struct guest g;
+    struct disk *k = disk_open(&g, false, false);
+    wh_diskview *v;
+    uint64_t blocks;
+    CHECK_EQ(wh_diskview_open(k->fd, wh_virtio_blk_share_fd(g.dev), -1, &v, NULL), 0);
+    CHECK_EQ(request(&g, T_OUT, 3, 0x800000, 512, 1), S_OK);
+    CHECK_EQ(wh_diskview_dirty_now(v), 0); /* nobody follows yet */
+    CHECK_EQ(wh_diskview_track(v, 1), 0);
+    CHECK_EQ(request(&g, T_IN, 0, 0x800000, 4096, 1), S_OK);
+    CHECK_EQ(request(&g, T_FLUSH, 0, 0, 0, 0), S_OK);
+    CHECK_EQ(wh_diskview_dirty_now(v), 0);
+    CHECK_EQ(request(&g, T_OUT, 7, 0x800000, 1024, 2), S_OK); /* over the end of a block */
+    CHECK_EQ(request(&g, T_OUT, 64, 0x800000, 512, 1), S_OK);
+    CHECK_EQ(wh_diskview_dirty_now(v), 3);
+    CHECK_EQ(request(&g, T_OUT, SECTORS, 0x800000, 512, 1), S_IOERR);
+    CHECK_EQ(wh_diskview_dirty_now(v), 3);
+    CHECK_EQ(wh_diskview_track(v, 0), 0);
+    CHECK_EQ(request(&g, T_OUT, 100, 0x800000, 512, 1), S_OK);
+    CHECK_EQ(wh_diskview_round(v, &blocks), 0);
+    CHECK_EQ(blocks, 3); /* those that had been marked; nothing since */
+    wh_diskview_close(v);
+    disk_close(&g, k);
+}
+
 /* A state goes only with its own disk. */
 static void other_disk(void)
 {
@@ -275,6 +303,7 @@ int main(void)
     a_long_queue(64);
     a_long_queue(1);
     bad_files();
+    followed();
     other_disk();
     return report("virtio_blk");
 }
