@@ -191,6 +191,15 @@ class Guests:
         log.info("%s forgotten", guest.tag)
         self._on_change()
 
+    async def keep(self, guest: Guest, generation: int, why: str) -> None:
+        """An arrival that is the guest's, and whose process is lost or to end, stays as one that has ended: its disk
+        is the guest's. The caller holds the lock."""
+        await self._end(guest, why)
+        guest.record = Record(guest.record.spec, generation, "run", guest.record.files)
+        guest.migration = ""
+        guest.record.save(guest.folder)
+        self.changed(guest, "crashed", why)
+
     @staticmethod
     def fence(guest: Guest, generation: int) -> None:
         if generation < guest.generation:
@@ -373,6 +382,10 @@ class Guests:
         try:
             handle = await adopt(folder)
         except GuestGone:
+            noted = (folder / "migration.msgpack").exists()
+            if guest.record.role == "incoming" and noted and guest.record.spec.image.disk is not None:
+                self.changed(guest, "migrating", "its migration is not settled")  # if it was committed the disk is here
+                return
             if guest.record.role == "incoming":
                 guest.migration = ""
                 await self.discard(guest)  # it never ran and its RAM is gone

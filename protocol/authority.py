@@ -38,6 +38,7 @@ _METHODS: Final[dict[str, frozenset[str]]] = {
     "migration.prepare": _EVERY_NODE,
     "migration.pages": _EVERY_NODE,
     "migration.probe": _EVERY_NODE,
+    "migration.disk": _EVERY_NODE,
     "migration.warm": _EVERY_NODE,
     "migration.state": _EVERY_NODE,
     "migration.pull": _EVERY_NODE,

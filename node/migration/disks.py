@@ -11,6 +11,7 @@ blocks is not sent: the target begins with a copy of the image's disk, whose has
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -24,13 +25,17 @@ from node.disks import sync_folder
 from node.diskview import BLOCK, DiskBatch, DiskView
 from node.guestcopy import Guest
 from node.migration.bucket import TokenBucket
-from node.migration.channel import Channel
+from node.migration.channel import DIAL_TIMEOUT, Channel, dial
+from node.migration.driver import Driver
 from node.migration.frames import FrameReader
 from node.migration.frames import framed as frame
 from node.migration.pages import BATCH, MAX_BATCH, SMALL, framed, limiter
 from node.migration.squeeze import Squeezer, Unsqueezer
 from protocol.errors import Refused
-from protocol.transport import LinkStream
+from protocol.messages import MigrationDisk, Prepared
+from protocol.transport import Link, LinkStream
+
+log = logging.getLogger("wherry.node.migration")
 
 SYNC_EACH: Final = 32 << 20  # bytes: a file system that is slow holds back the source, and nobody waits long for a sync
 SAMPLE: Final = 256 << 10
@@ -155,7 +160,7 @@ class DiskSender:
 
 
 class DiskReceiver:
-    """The target's end. Owns ``view``."""
+    """The target's end. ``folder``: of the guest; its entries are synced too."""
 
     def __init__(self, view: DiskView, folder: Path, stream: LinkStream | Channel) -> None:
         self._view = view
@@ -204,9 +209,6 @@ class DiskReceiver:
         self._view.sync()
         self._unsynced = 0
 
-    def close(self) -> None:
-        self._view.close()
-
 
 def _is_full(error: Exception) -> bool:
     if isinstance(error, CoreError):
@@ -218,6 +220,34 @@ def _why(error: Exception) -> str:
     if _is_full(error):
         return "the target's file system is full"
     return f"the target's disk: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+
+
+async def open_sender(
+    driver: Driver, guest: Guest, link: Link, prepared: Prepared, address: str, bucket: TokenBucket
+) -> DiskSender:
+    """For a running guest whose target has made room; it is followed from here on. Raises OSError, Refused, CoreError,
+    LinkError, RemoteError."""
+    view = open_source(guest, driver.host.config.state / "blobs" / "sha256")
+    try:
+        view.track(True)
+        stream = await _open_stream(driver, link, prepared, address)
+    except BaseException:
+        view.track(False)
+        view.close()
+        raise
+    return DiskSender(view, stream, bucket)
+
+
+async def _open_stream(driver: Driver, link: Link, prepared: Prepared, address: str) -> LinkStream | Channel:
+    """A channel where the target can be dialled, else a stream of the link."""
+    if prepared.disk_ticket and address:
+        try:
+            with trio.fail_after(DIAL_TIMEOUT):
+                there, back = prepared.disk_key_there, prepared.disk_key_back
+                return await dial(address, prepared.disk_ticket, seal=there, open=back)
+        except (OSError, ValueError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            log.info("%s no channel to %s, the link carries the disk: %s", driver.tag, address, error or "too slow")
+    return await link.open_stream(MigrationDisk(migration=driver.machine.migration))
 
 
 def open_source(guest: Guest, blobs: Path) -> DiskView:

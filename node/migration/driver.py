@@ -168,6 +168,7 @@ class Driver:
             "peer": record.peer,
             "phase": record.phase,
             "postcopy": record.postcopy,
+            "disks": record.disks,
         }
         await trio.to_thread.run_sync(save_note, self._folder, note, limiter=_notes)
 
@@ -213,6 +214,7 @@ def record_of(note: dict[str, Any]) -> Record:
             int(note["peer"]),
             str(note["phase"]),
             bool(note.get("postcopy", False)),
+            bool(note.get("disks", False)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Refused("internal", f"migration.msgpack is damaged: {error}") from error

@@ -23,6 +23,7 @@ from protocol.messages import (
     GuestStatus,
     Message,
     MigrationCancel,
+    MigrationDisk,
     MigrationEstimate,
     MigrationFinish,
     MigrationLookup,
@@ -70,6 +71,7 @@ class Migrations:
         handlers.on_request(MigrationFinish, self._finish)
         handlers.on_stream(MigrationPages, self._pages)
         handlers.on_stream(MigrationProbe, self._probe)
+        handlers.on_stream(MigrationDisk, self._disk)
         handlers.on_stream(MigrationPull, self._pull)
         handlers.on_stream(MigrationProtect, self._protect)
 
@@ -154,7 +156,8 @@ class Migrations:
 
     def _begin(self, guest: Guest, order: MigrationStart) -> None:
         self._check(guest, order)
-        machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params)
+        disks = guest.record.spec.image.disk is not None
+        machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params, disks=disks)
         driver = SourceDriver(self._host, machine, order.params, order.target.link)
         guest.migration = order.migration
         self._host.guests.changed(guest, "migrating")
@@ -173,8 +176,8 @@ class Migrations:
             raise Refused("conflict", f"guest {guest.record.spec.name} is {guest.state}", state=guest.state)
         if order.target.node == self._host.identity.node:
             raise Refused("conflict", f"guest {guest.record.spec.name} is on this node already", field="to")
-        if any(file.role == "disk" for file in guest.record.spec.image.files):
-            raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet", field="name")
+        if order.params.protect and guest.record.spec.image.disk is not None:
+            raise Refused("unsupported", "what a guest writes to a disk is not streamed back yet", field="protect")
 
     async def _estimate(self, link: Link, order: MigrationEstimate) -> Estimate:
         guest = self._host.guests.get(order.guest)
@@ -226,8 +229,9 @@ class Migrations:
         driver = self._targets.get(request.migration)
         if driver is None:
             self._host.guests.check_absent(request.spec)
-            machine = Target(request.migration, request.spec.guest, request.generation, request.source)
-            driver = TargetDriver(self._host, machine, request.spec)
+            disks = request.spec.image.disk is not None
+            machine = Target(request.migration, request.spec.guest, request.generation, request.source, disks=disks)
+            driver = TargetDriver(self._host, machine, request.spec, request.disk_bytes)
             self._run(self._targets, driver)
         elif driver.machine.source != link.peer.node:
             raise Refused("forbidden", f"migration {request.migration} is another node's")
@@ -260,6 +264,9 @@ class Migrations:
 
     async def _pages(self, link: Link, opening: MigrationPages, stream: LinkStream) -> None:
         await self._target(link, opening.migration).pages(stream)
+
+    async def _disk(self, link: Link, opening: MigrationDisk, stream: LinkStream) -> None:
+        await self._target(link, opening.migration).disk(stream)
 
     async def _probe(self, link: Link, opening: MigrationProbe, stream: LinkStream) -> None:
         await swallow(stream)

@@ -42,6 +42,7 @@ class PausedCopy:
         self._server: PageServer | None = None
         self._image: Image | None = None
         self._pushing = False  # pages that nobody asked for may go: the target runs, or will at once
+        self._keeping = False  # disks, until the target runs with its own
         self._noted = trio.Event()  # that the target has all pages
         self._telling = False
         self._told = trio.Event()  # the target has answered FinishTarget, or will not
@@ -64,11 +65,18 @@ class PausedCopy:
         """Whether the end of the guest's process is not that of its migration."""
         if self._taking:
             return True
+        if self._keeping and not self._guest_ending():
+            log.warning("%s the paused process has died: its disk is kept", self._driver.tag)
+            return True
         serving = self._server is not None and self._machine.phase in (SourcePhase.FINISH, SourcePhase.SERVE)
         if not serving or self._driver.guest.ending:
             return False
         log.warning("%s the paused process has died: its memory is mapped here, and served on", self._driver.tag)
         return True
+
+    def _guest_ending(self) -> bool:
+        guest = self._driver.host.guests.find(self._machine.guest)
+        return guest is None or guest.ending
 
     # -- pages
 
@@ -152,6 +160,26 @@ class PausedCopy:
             if self._machine.target not in peers.links():
                 peers.hurry(self._machine.target)
             await trio.sleep(HURRY_S)
+
+    # -- the disk
+
+    async def keep_disks(self) -> None:
+        """The target is to run the guest with its own disk; this one is the last word until it has said so."""
+        guest = self._driver.guest
+        self._keeping = True
+        await self._driver.hold("handed")
+        await self._give_ports(guest)
+        guests = self._driver.host.guests
+        guests.ports.detach(guest)
+        guests.changed(guest, "migrating", f"node {self._machine.target} has it; its disk is kept here until it runs")
+        self._driver.spawn(self._until_removed, guest)
+        self._driver.spawn(self._keep_linked)
+
+    async def _until_removed(self, guest: Guest) -> None:
+        """By the coordinator, which knows when nobody needs this copy."""
+        while self._driver.host.guests.find(guest.id) is guest:  # noqa: ASYNC110 - a table has no event
+            await trio.sleep(HURRY_S)
+        self._driver.feed(StepFailed("guest", "this copy was removed"))
 
     # -- what the target's copy writes
 

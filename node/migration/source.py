@@ -10,16 +10,19 @@ from __future__ import annotations
 import logging
 import math
 import time
+from pathlib import Path
 
 import trio
 
 from node.core import CoreError, CoreStateError
+from node.disks import used
 from node.guest import GuestGone
 from node.host import Host
 from node.links import SOFTWARE
 from node.migration import imagefiles
 from node.migration.bucket import TokenBucket
 from node.migration.channel import DIAL_TIMEOUT, Channel, dial
+from node.migration.disks import DiskSender, TargetFull, open_sender
 from node.migration.driver import Driver
 from node.migration.hot import WATCH_S, HotPages
 from node.migration.pages import PageSender, RoundStats, limiter
@@ -45,10 +48,12 @@ from protocol.migration import (
     Checksummed,
     ComputeChecksum,
     Copying,
+    DisksDone,
     Effect,
     EndRound,
     FinishTarget,
     FreeGuest,
+    KeepDisks,
     LastRoundDone,
     LeavePages,
     Paused,
@@ -59,6 +64,7 @@ from protocol.migration import (
     ResumeGuest,
     RoundDone,
     SaveState,
+    SendDisks,
     SendLastRound,
     SendRound,
     SendState,
@@ -106,6 +112,7 @@ class SourceDriver(Driver):
         self._stream: LinkStream | Channel | None = None
         self._view: RamView | None = None
         self._sender: PageSender | None = None
+        self._disk: DiskSender | None = None
         self._copy = trio.CancelScope()
         self._throttle = Throttle()
         self._bulk = False  # the link carries rounds of a running guest, which may wait
@@ -128,6 +135,8 @@ class SourceDriver(Driver):
             self._carry_bulk(False)
             if self._stream is not None:
                 self._stream.abort("cancelled", "the migration is over")
+            if self._disk is not None:
+                self._disk.close()
             await self.paused.close()
             if self._view is not None:
                 self._view.close()
@@ -136,7 +145,7 @@ class SourceDriver(Driver):
     def _let_go(self) -> None:
         """Drivers are kept for questions that come late; their buffers and compressors, megabytes each, are not."""
         self._link = self._stream = self._view = self._sender = None
-        self._hot = None
+        self._hot = self._disk = None
         self._state = self._absent = b""
 
     async def _watch_guest(self) -> None:
@@ -152,6 +161,8 @@ class SourceDriver(Driver):
         match effect:
             case PrepareTarget():
                 self.start(self._prepare, effect)
+            case SendDisks():
+                self.start(self._send_disks, effect)
             case SendRound():
                 self.start(self._send_round, effect)
             case StopCopy():
@@ -182,6 +193,8 @@ class SourceDriver(Driver):
                 await self._resume()
             case ServePages():
                 self.start(self._serve_pages, effect)
+            case KeepDisks():
+                await self.paused.keep_disks()
             case FreeGuest():
                 await self.paused.free()
             case ReportProgress(progress):
@@ -221,6 +234,7 @@ class SourceDriver(Driver):
             self._view = guest.live.open_view()
             found = trio.Event()
             self._nursery.start_soon(self._find_pages, self._view, found)
+            disk = guest.record.files["disk"] if self.machine.disks else ""
             prepared: Prepared = await link.call(
                 MigrationPrepare(
                     migration=self.machine.migration,
@@ -228,6 +242,7 @@ class SourceDriver(Driver):
                     generation=self.machine.generation,
                     source=self.host.identity.node,
                     state_version=skew.STATE_VERSION,
+                    disk_bytes=max(used(Path(disk)), 1) if disk else 0,
                 ),
                 timeout=PREPARE_TIMEOUT,
             )
@@ -249,7 +264,13 @@ class SourceDriver(Driver):
             if self.params.protect and not prepared.protect:
                 self.feed(TargetLost("the target node's software cannot protect a post-copy"))
                 return
+            if disk and not prepared.disks:
+                self.feed(TargetLost("the target node's software does not move disks"))
+                return
+            bucket = TokenBucket(self.params.bandwidth)
             self._stream = await self._open_stream(link, prepared)
+            if disk:
+                self._disk = await open_sender(self, guest, link, prepared, self._address, bucket)
             await found.wait()
             if not prepared.files:
                 self._view.files(())
@@ -258,7 +279,7 @@ class SourceDriver(Driver):
             self._sender = PageSender(
                 self._view,
                 self._stream,
-                TokenBucket(self.params.bandwidth),
+                bucket,
                 Squeezer(FASTEST) if prepared.squeezed else None,
             )
             if prepared.squeezed and self.params.mode in ("auto", "precopy", "hybrid"):
@@ -292,6 +313,28 @@ class SourceDriver(Driver):
                 log.info("%s no channel to %s, the link carries the pages: %s", self.tag, self._address, why)
         return await link.open_stream(MigrationPages(migration=self.machine.migration))
 
+    async def _send_disks(self, effect: SendDisks) -> None:
+        assert self._disk is not None
+        began = trio.current_time()
+        self._copy, looking = trio.CancelScope(), trio.CancelScope()
+        self._nursery.start_soon(self._look, looking, began, [])
+        await self.hold("mirror")
+        with self._copy:
+            try:
+                size = await self._disk.send_round()
+            except (TargetFull, trio.BrokenResourceError) as error:
+                self.feed(TargetLost(f"the disk cannot be copied: {error}"))
+                return
+            finally:
+                looking.cancel()
+            self.feed(DisksDone(size, trio.current_time() - began, self._disk.expected))
+
+    async def _send_written(self) -> int:
+        """What the guest wrote to its disk since the last round; bytes that went."""
+        if self._disk is None or not self._disk.dirty:
+            return 0
+        return await self._disk.send_round()
+
     async def _send_round(self, effect: SendRound) -> None:
         assert self._sender is not None
         assert self._view is not None
@@ -301,6 +344,7 @@ class SourceDriver(Driver):
         self._nursery.start_soon(self._look, looking, began, curve)
         with self._copy:
             try:
+                disk_size = await self._send_written()
                 if effect.likely:
                     stats = await self._send_likely(began)
                 else:
@@ -308,13 +352,26 @@ class SourceDriver(Driver):
             except trio.BrokenResourceError as error:
                 self.feed(TargetLost(f"the page stream broke: {error}"))
                 return
+            except TargetFull as error:
+                self.feed(TargetLost(f"the disk cannot be copied: {error}"))
+                return
             finally:
                 looking.cancel()
             seconds = trio.current_time() - began
             curve.append((seconds, self._view.dirty_now))
             await self._warm()
-            done = RoundDone(stats.pages, stats.zero_pages, stats.size, seconds, self._view.dirty_now, tuple(curve))
-            self.feed(done)
+            self.feed(
+                RoundDone(
+                    stats.pages,
+                    stats.zero_pages,
+                    stats.size,
+                    seconds,
+                    self._view.dirty_now,
+                    tuple(curve),
+                    disk_size,
+                    self._disk.expected if self._disk is not None else 0,
+                )
+            )
 
     async def _send_likely(self, began: float) -> RoundStats:
         """The short pass of a post-copy."""
@@ -341,7 +398,8 @@ class SourceDriver(Driver):
                 dirty = self._view.dirty_now
                 if len(curve) < MOST_LOOKS:
                     curve.append((trio.current_time() - began, dirty))
-                self.feed(Copying(self._sender.sent, dirty))
+                disk = (self._disk.left, self._disk.sent) if self._disk is not None else (0, 0)
+                self.feed(Copying(self._sender.sent + disk[1], dirty, *disk))
                 after = min(2 * after, LONGEST_LOOK_S)
 
     async def _warm(self) -> None:
@@ -374,6 +432,8 @@ class SourceDriver(Driver):
             self._stream.abort("cancelled", "the copy was stopped")
         if self._view is not None:
             self._view.track(False)
+        if self._disk is not None:
+            self._disk.stop()
         await self._throttle.off(self.host.guests.find(self.machine.guest))
 
     # -- SWITCH
@@ -391,25 +451,32 @@ class SourceDriver(Driver):
         self._paused_at = float(answer["at"])
         self.feed(Paused(self._paused_at))
 
+    async def _send_last_blocks(self) -> int:
+        if self._disk is None:
+            return 0
+        return await self._disk.send_round(last=True, limited=not self.machine.rounds)
+
     async def _send_last_round(self, effect: SendLastRound) -> None:
         assert self._sender is not None
         try:
+            disk_size = await self._send_last_blocks()
             stats = await self._sender.send_round(last=True, limited=not self.machine.rounds)
         except trio.BrokenResourceError as error:
             self.feed(TargetLost(f"the page stream broke: {error}"))
             return
-        self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size))
+        self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size, disk_bytes=disk_size))
 
     async def _leave_pages(self, effect: LeavePages) -> None:
         assert self._view is not None
         assert self._stream is not None
         assert self._sender is not None
+        disk_size = await self._send_last_blocks()
         await self._name_recent()
         stats = await self._sender.send_round(last=True, limited=False, kinds=NEEDED)
         self._absent = self._view.left()
         left = int.from_bytes(self._absent, "little").bit_count()
         self.paused.open(self._view)
-        self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size, left))
+        self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size, left, disk_size))
 
     async def _save(self, effect: SaveState) -> None:
         self._state = (await self.guest.live.call("save"))["state"]
@@ -472,7 +539,8 @@ class SourceDriver(Driver):
                 self.paused.told()
         except LinkError as error:
             if best.received_at == math.inf:
-                self.feed(TargetLost(str(error)))
+                over = isinstance(error, RemoteError) and error.code == "not_found"
+                self.feed(TargetLost(str(error), over=over))
                 return
         finally:
             self.paused.told()

@@ -18,6 +18,7 @@ from node.guest import GuestGone
 from node.guestcopy import Guest
 from node.host import Host
 from node.migration import imagefiles
+from node.migration.arrival import DiskArrival
 from node.migration.channel import Channel, new_keys
 from node.migration.driver import Driver
 from node.migration.pages import PageReceiver, limiter
@@ -49,6 +50,7 @@ from protocol.migration import (
     Effect,
     FinishAsked,
     GuestStarted,
+    KeepIncoming,
     LoadState,
     PrepareAsked,
     PullDone,
@@ -94,15 +96,17 @@ class Slot:
 
 
 class TargetDriver(Driver):
-    """``spec`` is None for a migration that is recovered after a restart."""
+    """``spec`` is None for a migration that is recovered after a restart; ``disk_bytes``: that the guest's disk will
+    take, as far as the source knows."""
 
     role = "target"
 
-    def __init__(self, host: Host, machine: Target, spec: GuestSpec | None) -> None:
+    def __init__(self, host: Host, machine: Target, spec: GuestSpec | None, disk_bytes: int = 0) -> None:
         super().__init__(host, machine)
         self.machine: Target = machine
         self.resumed_at = 0.0
         self._spec = spec
+        self._disk = DiskArrival(self, disk_bytes) if machine.disks and spec is not None else None
         self._slot: Slot | None = None
         self._view: RamView | None = None
         self._state = b""
@@ -137,6 +141,8 @@ class TargetDriver(Driver):
 
     async def _end_pages(self) -> None:
         """The page stream's handler may be in a thread that writes to RAM: wait until it is out of it."""
+        if self._disk is not None:
+            await self._disk.end()
         if self._pages is not None:
             self._pages.cancel()
             await self._pages_ended.wait()
@@ -162,6 +168,7 @@ class TargetDriver(Driver):
                     log.info("%s the page channel ended: %s", self.tag, error)
 
         ticket = self.host.tickets.give(take)
+        disk_ticket, disk_there, disk_back = self._disk.ticket() if self._disk is not None else (b"", b"", b"")
         return Prepared(
             state_version=skew.STATE_VERSION,
             state_oldest=skew.OLDEST_STATE,
@@ -173,7 +180,17 @@ class TargetDriver(Driver):
             ticket=ticket,
             key_there=there,
             key_back=back,
+            disks=True,
+            disk_ticket=disk_ticket,
+            disk_key_there=disk_there,
+            disk_key_back=disk_back,
         )
+
+    async def disk(self, stream: LinkStream) -> None:
+        """Handler of the disk's stream: ends with it."""
+        if self._disk is None:
+            raise Refused("conflict", "no disk is expected")
+        await self._disk.receive(stream)
 
     async def warm(self, request: MigrationWarm) -> Message:
         """The incoming process translates, in its only state where nobody waits for it."""
@@ -192,6 +209,8 @@ class TargetDriver(Driver):
         await self._pages_ended.wait()
         if not self._whole:
             raise Refused("conflict", "the pages did not arrive whole")
+        if self._disk is not None:
+            await self._disk.whole()
         self._state, self._absent, self._protect = request.state, request.absent, request.protect
         self.feed(StateArrived(request.verify, int.from_bytes(request.absent, "little").bit_count()))
         return await self._wait("state")
@@ -271,6 +290,8 @@ class TargetDriver(Driver):
                 self._answer(self.finished_answer())
             case RefuseSource(code, reason):
                 self._answer(Refused(code, reason))
+            case KeepIncoming(generation):
+                await self._keep(generation)
             case DestroyIncoming():
                 await self._destroy()
             case _:
@@ -289,18 +310,20 @@ class TargetDriver(Driver):
         await self.hold("prepare")
         if self._given_up:
             return  # the end was asked for before this task had its first turn: nobody would clear up after it
-        if any(file.role == "disk" for file in self._spec.image.files):
-            raise Refused("unsupported", "a guest with a disk of its own cannot migrate yet")
         guests = self.host.guests
+        if self._disk is not None:
+            self._disk.check_room(self._spec)
         guest = guests.add_incoming(self._spec, self.machine.generation, self.machine.migration, self.machine.source)
         self._reserving = trio.CancelScope()
         try:
             with self._reserving:
-                await guests.make(guest)
+                await guests.make(guest, new_disk=self._disk is not None)
         finally:
             self._reserved.set()
         if self._reserving.cancelled_caught:
             return
+        if self._disk is not None:
+            self._disk.open(guest)
         self._view = guest.live.open_view()
         self.host.nursery.start_soon(self._watch_guest, guest)
         self.feed(Reserved())
@@ -444,6 +467,15 @@ class TargetDriver(Driver):
             await guest.live.call("pause" if still else "resume")
         except (CoreError, GuestGone, Refused) as error:
             log.info("%s does not %s: %s", guest.tag, "stand still" if still else "go on", error)
+
+    async def _keep(self, generation: int) -> None:
+        """The store gave the guest to this copy, which will not run; its disk is the guest's."""
+        await self._end_pages()
+        guest = self.host.guests.find(self.machine.guest)
+        if guest is None or guest.migration != self.machine.migration:
+            return
+        async with guest.lock:
+            await self.host.guests.keep(guest, generation, "its copy was lost before it ran; its disk is here")
 
     async def _destroy(self) -> None:
         self._given_up = True

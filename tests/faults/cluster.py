@@ -77,17 +77,20 @@ class Cluster:
         await node.start()
         node.arguments = arguments
 
-    async def add_image(self, program: str) -> None:
-        """An image of one of tests/guest/programs, by its name."""
-        data = build(program).read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
-        (await self.api.put(f"/v1/blobs/{digest}", content=data)).raise_for_status()
+    async def add_image(self, program: str, *, disk: bytes = b"") -> None:
+        """An image of one of tests/guest/programs, by its name; with a disk of this content."""
+        files = []
+        for role, data in (("kernel", build(program).read_bytes()), ("disk", disk)):
+            if data:
+                digest = hashlib.sha256(data).hexdigest()
+                (await self.api.put(f"/v1/blobs/{digest}", content=data)).raise_for_status()
+                files.append({"role": role, "sha256": digest, "size": len(data)})
         manifest = {
             "format": 1,
             "name": program,
             "kind": "linux",
             "arch": "riscv64",
-            "files": [{"role": "kernel", "sha256": digest, "size": len(data)}],
+            "files": files,
             "cmdline": "",
             "min_memory": 16 * MIB,
             "created": 0,
