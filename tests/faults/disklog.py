@@ -90,3 +90,16 @@ async def ask(cluster: Cluster, guest: str, node: str, key: bytes, answer: bytes
             return found[1]
     finally:
         handle.close()
+
+
+async def begun(cluster: Cluster, guest: str, node: str) -> int:
+    """Where a boot found the end of the log on its disk."""
+    found: list[int] = []
+
+    async def said() -> bool:
+        log = await cluster.log(guest, node)
+        found[:] = [int(number) for number in re.findall(rb"^begin (\d+)\n", log, re.MULTILINE)]
+        return bool(found)
+
+    await cluster.until("it has read its disk", said)
+    return found[-1]
