@@ -177,7 +177,7 @@ class Migrations:
         if order.target.node == self._host.identity.node:
             raise Refused("conflict", f"guest {guest.record.spec.name} is on this node already", field="to")
         if order.params.protect and guest.record.spec.image.disk is not None:
-            raise Refused("unsupported", "what a guest writes to a disk is not streamed back yet", field="protect")
+            raise Refused("unsupported", "what a guest writes to its disk is not streamed back yet", field="protect")
 
     async def _estimate(self, link: Link, order: MigrationEstimate) -> Estimate:
         guest = self._host.guests.get(order.guest)

@@ -22,7 +22,9 @@ import trio
 
 from tests.badinput.here import ROOT, Shell
 from tests.badinput.test_images import manifest
+from tests.faults.checks import check_tidy
 from tests.faults.cluster import MIB, running
+from tests.faults.disklog import check_log, image_disk
 from tests.guest.programs import build
 from wherry.demo.daemons import guest_processes
 
@@ -134,6 +136,44 @@ async def test_node_disk_full(tmp_path: Path) -> None:
             assert "now on s1" in await shell.good("migrate", "g", "--to", "s1")
             await shell.good(*again)
             await shell.good("rm", "--force", "g", "h")
+
+
+async def test_target_of_a_guests_disk_is_full(tmp_path: Path) -> None:
+    """A disk that will not fit is not begun; one that stops fitting on the way stays where it is, and runs on."""
+    async with running(tmp_path / "c", ["n1"]) as cluster:
+        shell = Shell(tmp_path / "c")
+        state = tmp_path / "small"
+        join = json.loads(await shell.good("token", "create", "--json"))["join"]
+        arguments = ["node", "--name", "s1", "--state", str(state), "--memory", "1G"]
+        arguments += ["--listen", "127.0.0.1:0", "--join", join]
+        async with daemon(arguments, small(state, 200 * MIB), tmp_path / "s1.log"):
+            (pid,) = _serving(state)
+            disk = Disk(pid, state)
+            await cluster.add_image("logger", disk=image_disk())
+            guest = (await cluster.run_guest("g", "n1", image="logger"))["id"]
+            await check_log(cluster, guest, "n1")
+
+            disk.fill(leave=70 * MIB)
+            await shell.fails("migrate", "g", "--to", "s1", says=["g", "s1", "disk wants", "free here"])
+            assert not list((disk.folder / "guests").rglob("disk0*"))
+            disk.free()
+
+            cluster.hold("source.mirror")
+            operation = await cluster.migrate("g", "s1")
+            await cluster.reached("source.mirror")
+            assert list((disk.folder / "guests").rglob("disk0.img"))
+            disk.fill()
+            cluster.release("source.mirror")
+            ended = await cluster.wait_operation(operation)
+            assert ended["state"] == "failed"
+            assert "the target's file system is full" in ended["error"]["message"], ended
+            await check_log(cluster, guest, "n1")
+            await check_tidy(cluster, guest, "n1")
+            assert not list((disk.folder / "guests").rglob("disk0*"))
+
+            disk.free()
+            assert "now on s1" in await shell.good("migrate", "g", "--to", "s1")
+            await shell.good("rm", "--force", "g")
 
 
 def _serving(state: Path) -> list[int]:
