@@ -32,7 +32,16 @@ from tests.model.state import Target as Incoming
 M, G = "m", "g"
 SOURCE, TARGET = 1, 2
 _SERVES: Final = ("switch", "commit", "finish", "serve")
-_ONCE: Final = ("prepared", "placed", "ready", "finished", "refused", "told", "pulled")  # an answer finds its call once
+_ONCE: Final = (
+    "prepared",
+    "placed",
+    "ready",
+    "finished",
+    "refused",
+    "gone",
+    "told",
+    "pulled",
+)  # an answer finds its call once
 
 Act = Callable[[State], None]
 
@@ -42,7 +51,8 @@ class _Dies(Exception):
 
 
 class Handover:
-    """``dirty``: pages that each round leaves behind. The classes may be replaced by wrong ones, to be caught."""
+    """``dirty``: pages that each round leaves behind; ``disks``: the guest has one. The classes may be replaced by
+    wrong ones, to be caught."""
 
     def __init__(
         self,
@@ -50,12 +60,14 @@ class Handover:
         *,
         faults: int,
         dirty: int = 1,
+        disks: bool = False,
         source: type[Source] = Source,
         target: type[Target] = Target,
         rule: Callable[..., Any] = decide,
     ) -> None:
         self.faults = faults
         self._params = params
+        self.disks = disks
         self._round = ev.RoundDone(100, 5, 1 << 20, 0.01, dirty)
         self._source, self._target, self._rule = source, target, rule
         self.bank = Bank()
@@ -69,8 +81,7 @@ class Handover:
         state.channel = frozenset({("S", "C", "start", 0)})
         return state.packed()
 
-    @staticmethod
-    def _wrong(was: State, now: State) -> str:
+    def _wrong(self, was: State, now: State) -> str:
         """What is wrong with this step, or ""."""
         target = now.t_copy
         runs_there = target is not None and target.state == "running"
@@ -90,6 +101,10 @@ class Handover:
             return "the target runs with memory of another time"
         if now.s_copy is None and (target is None or target.state == "incoming"):
             return "the guest is nowhere"
+        if self.disks and runs_there and target is not None and not target.disk:
+            return "the target runs with a disk of another time"
+        if self.disks and now.s_copy is None and not runs_there:
+            return "the source's disk is removed and nobody runs with the other one"
         return ""
 
     def view(self, packed: Any) -> State:
@@ -186,6 +201,10 @@ class Handover:
         if self._alive(machine):
             for timer in self.bank.timers(machine):
                 early = timer != "retry"
+                if who == "S" and self.disks and self.bank.phase(machine) == "finish":
+                    if any(kind == "finish" for kind, _ in state.s_calls):
+                        continue  # one question at a time
+                    early = False  # it asks until it is answered
                 yield f"{who}: {timer} fires", who, early, lambda s, t=timer: self._fire(s, who, t)  # type: ignore[misc]
             yield f"{who} is asked to cancel", who, True, lambda s: self._feed(s, who, ev.CancelAsked())
         for event in get("local"):
@@ -441,8 +460,10 @@ class Handover:
         to, what = message[0], message[2]
         if not (state.c_up if to == "C" else state.s_up if to == "S" else state.t_up):
             return False
-        if what == "state" and state.t_ram and not message[4] and state.t_copy and not state.t_copy.fresh:
+        if what == "state" and state.t_ram and state.t_copy and not (message[4] or state.t_copy.fresh):
             return not any(m[2] == "last" for m in state.channel)  # it waits for the pages before it
+        if what == "state" and state.t_ram and state.t_copy and not state.t_copy.disk:
+            return not any(m[2] == "blocks" for m in state.channel)
         return True
 
     def _deliver(self, state: State, message: Any, *, keep: bool) -> None:
@@ -476,7 +497,7 @@ class Handover:
     def _to_source(self, state: State, what: str, number: int, payload: list[Any]) -> None:
         if what == "start":
             if state.s == NOBODY and state.s_copy == "running" and state.s_rec is None:
-                state.s = self.bank.number(self._source(M, G, GENERATION, TARGET, self._params))
+                state.s = self.bank.number(self._source(M, G, GENERATION, TARGET, self._params, disks=self.disks))
                 if state.s_view != "up":
                     state.s = self.bank.handle(state.s, ev.CoordinatorLost())[0]
                 self._feed(state, "S", ev.Start())
@@ -491,6 +512,8 @@ class Handover:
         outcomes: dict[tuple[str, str], Any] = {
             ("prepare", "prepared"): ev.TargetPrepared(),
             ("round", "placed"): self._round,
+            ("disks", "placed"): ev.DisksDone(1 << 20, 0.01, 0),
+            ("finish", "gone"): ev.TargetLost("gone", over=True),
             ("state", "ready"): ev.TargetReady("sum" if self._params.verify else ""),
             ("finish", "finished"): ev.TargetFinished(0.0, 0.0, 0.0, 0.0),
         }
@@ -510,15 +533,20 @@ class Handover:
             return
         known = state.t != NOBODY
         takes = state.t_ram and state.t_copy is not None and state.t_copy.state == "incoming"
-        if what == "round":
+        if what in ("round", "disks"):
             self._reply(state, number, "placed" if takes else "refused")
         elif what == "last":
             if takes and state.t_copy:
                 state.t_copy = state.t_copy._replace(fresh=True)
+        elif what == "blocks":
+            if takes and state.t_copy:
+                state.t_copy = state.t_copy._replace(disk=True)
+        elif what == "finish" and not known:
+            self._reply(state, number, "gone")
         elif what == "finish" and known and not self._alive(state.t):
             self._reply(state, number, "finished")
         elif what == "prepare" and not known and state.t_copy is None and state.t_rec is None:
-            state.t = self.bank.number(self._target(M, G, GENERATION, SOURCE))
+            state.t = self.bank.number(self._target(M, G, GENERATION, SOURCE, disks=self.disks))
             self._asked(state, what, number, ev.PrepareAsked())
         elif not self._alive(state.t) or (what == "state" and not self._whole(state, absent=payload[0])):
             self._reply(state, number, "refused")
@@ -534,9 +562,9 @@ class Handover:
     def _verifies(self, absent: bool) -> bool:
         return self._params.verify and not absent
 
-    @staticmethod
-    def _whole(state: State, *, absent: bool) -> bool:
-        return state.t_ram and state.t_copy is not None and (state.t_copy.fresh or absent)
+    def _whole(self, state: State, *, absent: bool) -> bool:
+        copy = state.t_copy
+        return state.t_ram and copy is not None and (copy.fresh or absent) and (copy.disk or not self.disks)
 
     def _asked(self, state: State, kind: str, number: int, event: Any) -> None:
         self._answer(state, "refused")
@@ -563,11 +591,15 @@ class Handover:
                 self._call(state, "prepare")
             case fx.SendRound():
                 self._call(state, "round")
+            case fx.SendDisks():
+                self._call(state, "disks")
             case fx.SendLastRound():
                 if state.link:
                     self._post(state, "T", "S", "last", 0)
+                self._send_blocks(state)
                 self._add_local(state, "S", (ev.LastRoundDone(1, 0, 4096),))
             case fx.LeavePages():
+                self._send_blocks(state)
                 self._add_local(state, "S", (ev.LastRoundDone(0, 0, 0, 1),))
             case fx.SendState():
                 self._call(state, "state", self.bank.machines[state.s].postcopy)  # type: ignore[union-attr]
@@ -586,6 +618,11 @@ class Handover:
             case fx.ServePages():
                 if state.s_copy is None:
                     self._add_local(state, "S", (ev.StepFailed("guest", "gone"),))
+
+    def _send_blocks(self, state: State) -> None:
+        """What is left of the disk, in the pause."""
+        if self.disks and state.link:
+            self._post(state, "T", "S", "blocks", 0)
 
     def _source_guest(self, state: State) -> None:
         op, *rest = state.s_ops
@@ -634,6 +671,7 @@ class Handover:
                 self._start(state)
             case fx.DestroyIncoming():
                 if state.t_copy is None or not state.t_copy.record:
+                    # Of KeepIncoming there is nothing here: processes that were loaded do not die.
                     state.t_copy, state.t_ops, state.t_ram = None, (), False
 
     def _start(self, state: State) -> None:
@@ -692,7 +730,14 @@ class Handover:
                 state.t_rec = None
                 return
             record = fx.Record(
-                record.role, record.migration, record.guest, record.generation, record.peer, "pull", record.postcopy
+                record.role,
+                record.migration,
+                record.guest,
+                record.generation,
+                record.peer,
+                "pull",
+                record.postcopy,
+                record.disks,
             )
         machine, effects = self._target.recover(record, copy.state in ("loaded", "running"), 0.0)
         state.t = self.bank.number(machine)

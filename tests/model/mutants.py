@@ -22,6 +22,7 @@ class Mutant:
     mode: MigrationMode = "precopy"
     faults: int = 1
     verify: bool = False
+    disks: bool = False
 
 
 class ResumesInDoubt(Source):
@@ -82,6 +83,21 @@ class ForgetsThatAllIsPulled(Source):
         return fx.Persist(replace(super()._persist(phase).record, postcopy=self.postcopy))
 
 
+class FreesDiskUnheard(Source):
+    """Takes a target that does not answer for one that runs."""
+
+    def _on_unfinished_disks(self, event: ev.TargetLost | ev.StepFailed, now: float) -> Effects:
+        return self._let_go(now)
+
+
+class AsksForTheStartOnce(Source):
+    """Keeps its disk for ever, if the target's answer is lost."""
+
+    def _on_unfinished_disks(self, event: ev.TargetLost | ev.StepFailed, now: float) -> Effects:
+        self._deadline = None
+        return []
+
+
 class StartsWhenReady(Target):
     """Does not wait for the commit: everything is there."""
 
@@ -137,6 +153,9 @@ ALL = [
     Mutant("the source frees early", _source(FreesEarly), "pages .* are nowhere", mode="postcopy", faults=0),
     Mutant("the source asks once", _source(AsksOnce), "never: "),
     Mutant("the source forgets that all is pulled", _source(ForgetsThatAllIsPulled), "never: ", mode="postcopy"),
+    Mutant("the source frees its disk at the commit", _source(FreesEarly), "disk is removed", faults=0, disks=True),
+    Mutant("the source frees its disk unheard", _source(FreesDiskUnheard), "disk is removed", disks=True),
+    Mutant("the source asks for the start once", _source(AsksForTheStartOnce), "never: ", disks=True),
     Mutant("the target starts when ready", _target(StartsWhenReady), "two copies run|has not come", faults=0),
     Mutant("the target starts without its source", _target(StartsWithoutSource), "has not come"),
     Mutant("the target gives up when ready", _target(GivesUpWhenReady), "the guest is nowhere|never: "),

@@ -10,12 +10,13 @@ NOBODY: Final = -1  # no machine
 
 class Target(NamedTuple):
     """The guest process at the target. ``fresh``: it has the memory with which the source stopped, but what is
-    ``absent``. ``record``: its folder says that it is the guest's owner."""
+    ``absent``. ``disk``: the disk as it was then. ``record``: its folder says that it is the guest's owner."""
 
     state: str  # incoming, loaded, running
     fresh: bool = False
     absent: bool = False
     record: bool = False
+    disk: bool = False
 
 
 class State:

@@ -30,9 +30,9 @@ MOST = 40_000_000 if LONG else 2_000_000
 DIRTY = {"hybrid": 30_000}  # pages that each round leaves: so many never become fewer
 
 
-def model(mode: MigrationMode, faults: int, *, verify: bool = False, **wrong: Any) -> Handover:
+def model(mode: MigrationMode, faults: int, *, verify: bool = False, disks: bool = False, **wrong: Any) -> Handover:
     params = MigrationParams(mode=mode, max_rounds=4, verify=verify)
-    return Handover(params, faults=faults, dirty=DIRTY.get(mode, 1), **wrong)
+    return Handover(params, faults=faults, dirty=DIRTY.get(mode, 1), disks=disks, **wrong)
 
 
 def rules(made: Handover) -> list[Rule]:
@@ -71,30 +71,34 @@ def search(made: Handover) -> Found:
     return found
 
 
-CASES: list[tuple[MigrationMode, int, bool]] = [
-    ("precopy", 1, False),
-    ("precopy", 1, True),
-    ("postcopy", 1, False),
-    ("stop-and-copy", 1, False),
+CASES: list[tuple[MigrationMode, int, bool, bool]] = [
+    ("precopy", 1, False, False),
+    ("precopy", 1, True, False),
+    ("postcopy", 1, False, False),
+    ("stop-and-copy", 1, False, False),
+    ("precopy", 1, False, True),
+    ("postcopy", 1, False, True),
 ]
-LONGER: list[tuple[MigrationMode, int, bool]] = [
-    ("hybrid", 1, False),
-    ("precopy", 2, False),
-    ("stop-and-copy", 2, False),
+LONGER: list[tuple[MigrationMode, int, bool, bool]] = [
+    ("hybrid", 1, False, False),
+    ("precopy", 2, False, False),
+    ("stop-and-copy", 2, False, False),
+    ("hybrid", 1, False, True),
 ]
 
 
-@pytest.mark.parametrize(("mode", "faults", "verify"), [*CASES, *(LONGER if LONG else [])])
-def test_every_state(mode: MigrationMode, faults: int, verify: bool, record_property: Any) -> None:
-    found = search(model(mode, faults, verify=verify))
+@pytest.mark.parametrize(("mode", "faults", "verify", "disks"), [*CASES, *(LONGER if LONG else [])])
+def test_every_state(mode: MigrationMode, faults: int, verify: bool, disks: bool, record_property: Any) -> None:
+    found = search(model(mode, faults, verify=verify, disks=disks))
     record_property("states", found.states)
-    print(f"\n{mode} faults={faults} verify={verify}: {found.states} states, {found.steps} steps")
+    print(f"\n{mode} faults={faults} verify={verify} disks={disks}: {found.states} states, {found.steps} steps")
 
 
+@pytest.mark.parametrize("disks", [False, True])
 @pytest.mark.parametrize("mode", ["precopy", "postcopy", "hybrid", "stop-and-copy"])
-def test_without_faults_it_is_committed(mode: MigrationMode) -> None:
+def test_without_faults_it_is_committed(mode: MigrationMode, disks: bool) -> None:
     """The search is over few states then, so its ends can be told: all of them."""
-    made = model(mode, 0)
+    made = model(mode, 0, disks=disks)
     decisions = set()
 
     def settled(state: State) -> bool:
@@ -109,6 +113,6 @@ def test_without_faults_it_is_committed(mode: MigrationMode) -> None:
 
 @pytest.mark.parametrize("mutant", mutants.ALL, ids=lambda mutant: str(mutant.name))
 def test_what_is_wrong_is_found(mutant: mutants.Mutant) -> None:
-    made = model(mutant.mode, mutant.faults, verify=mutant.verify, **mutant.wrong)
+    made = model(mutant.mode, mutant.faults, verify=mutant.verify, disks=mutant.disks, **mutant.wrong)
     with pytest.raises(Wrong, match=mutant.caught):
         search(made)
