@@ -13,7 +13,10 @@ from typing import Any, Final
 from protocol.messages import MigrationProgress, MigrationResult, to_builtins
 
 MOST_SAMPLES: Final = 400
-COLUMNS: Final = ("elapsed_ms", "phase", "round", "bytes_sent", "dirty_pages", "bytes_per_s", "dirty_rate", "throttle")
+COLUMNS: Final = (
+    *("elapsed_ms", "phase", "round", "bytes_sent", "dirty_pages", "bytes_per_s", "dirty_rate", "throttle"),
+    *("disk_sent", "disk_left"),
+)
 
 
 @dataclass

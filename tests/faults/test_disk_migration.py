@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.checks import check_one_running_copy, check_tidy
 from tests.faults.cluster import Cluster, running
-from tests.faults.disklog import BLOCK, check_log, disk_file, image_disk
+from tests.faults.disklog import BLOCK, ask, check_log, disk_file, image_disk
 from tests.faults.test_migration_faults import SOURCE, TARGET, watched
 from tests.faults.test_version_skew import become
 
@@ -57,3 +58,34 @@ async def test_what_cannot_move_a_disk(tmp_path: Path) -> None:
         assert await check_one_running_copy(cluster, guest, "logs") == SOURCE
         await check_tidy(cluster, guest, SOURCE)
         await check_log(cluster, guest, SOURCE)
+
+
+@pytest.mark.slow
+async def test_a_disk_that_is_written_all_the_while(tmp_path: Path) -> None:
+    """As fast as the guest can, anywhere: it is slowed down as far as it takes, and moves; also over a slow link, and
+    where the target cannot be dialled. Before that it is told what it would take."""
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        await cluster.add_node("far", cut=True)
+        await cluster.add_image("logger", disk=image_disk())
+        guest, _ = await start(cluster, "logs")
+        await check_log(cluster, guest, SOURCE)
+        told = await dry_run(cluster, "logs", TARGET)
+        assert 0 < told["disk_bytes"] < 2000 * BLOCK, told
+        assert told["disk_rate"] > 100_000, told
+        assert told["predicted"]["bytes"] > told["disk_bytes"]
+        await ask(cluster, guest, SOURCE, b"d", rb"^(begin|f) \d+\n")
+        for to, limit in ((TARGET, 0), ("far", 0), (SOURCE, 30_000_000)):
+            async with watched(cluster):
+                operation = await cluster.migrate("logs", to, bandwidth=limit)
+                moved = await cluster.wait_operation(operation, within=90)
+            assert moved["state"] == "succeeded", moved
+            assert await check_one_running_copy(cluster, guest, "logs") == to
+            await check_tidy(cluster, guest, to)
+            assert await ask(cluster, guest, to, b"c") == b"whole"
+            assert moved["result"]["disk_bytes"] > 1000 * BLOCK, moved["result"]
+
+
+async def dry_run(cluster: Cluster, name: str, to: str) -> dict[str, Any]:
+    answer = await cluster.api.post(f"/v1/guests/{name}/migrate", json={"to": to, "dry_run": True})
+    told: dict[str, Any] = answer.raise_for_status().json()["estimate"]
+    return told

@@ -118,6 +118,8 @@ def _show_copy(bar: ui.Bar, name: str, progress: dict[str, Any]) -> None:
     sent, remaining = progress.get("bytes_sent", 0), progress.get("remaining", 0)
     parts = [f"migrate {name}: {progress.get('phase', 'waiting')}, round {progress.get('round', 0)}"]
     parts.append(f"{units.size(sent)} sent")
+    if progress.get("disk_left"):
+        parts.append(f"disk {units.size(progress.get('disk_sent', 0))} sent, {units.size(progress['disk_left'])} left")
     if progress.get("bytes_per_s"):
         parts.append(
             f"{units.size(progress['bytes_per_s'])}/s, written {units.size(progress.get('dirty_rate', 0) * PAGE)}/s"
@@ -131,7 +133,7 @@ def _show_copy(bar: ui.Bar, name: str, progress: dict[str, Any]) -> None:
     bar.update(100.0 * sent / total if total else 0.0, 100.0, ", ".join(parts))
 
 
-ZERO_IS_NOTHING = ("throttle", "pull_ms", "faults", "fault_us", "fault_max_us")
+ZERO_IS_NOTHING = ("disk_bytes", "throttle", "pull_ms", "faults", "fault_us", "fault_max_us")
 
 
 def summary(result: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -144,6 +146,7 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("pages_sent", "", "pages sent", "{}"),
         ("zero_pages", "", "zero pages skipped", "{}"),
         ("bytes_sent", "bytes", "bytes sent", "size"),
+        ("disk_bytes", "", "of these the disk", "size"),
         ("throttle", "", "throttled", "{} %"),
         ("total_ms", "total_ms", "total", "{:.0f} ms"),
         ("blackout_ms", "blackout_ms", "blackout", "{:.1f} ms"),
@@ -180,6 +183,7 @@ def forecast(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("pages with content", str(found["resident_pages"])),
         ("written first", f"{found['dirty_rate'] * PAGE / 1e6:.1f} MB/s"),
         ("written in a second", units.size(found["dirty_pages"] * PAGE)),
+        *_disk_forecast(found),
         ("link", f"{found['bytes_per_s'] / 1e6:.0f} MB/s ({how})"),
         ("rounds", str(predicted["rounds"])),
         ("bytes", units.size(predicted["bytes"])),
@@ -189,6 +193,13 @@ def forecast(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found["throttle"]:
         shown.append(("throttled", f"{found['throttle']} %"))
     return shown
+
+
+def _disk_forecast(found: dict[str, Any]) -> list[tuple[str, str]]:
+    if not found.get("disk_bytes") and not found.get("disk_rate"):
+        return []
+    rate = f"{found.get('disk_rate', 0) / 1e6:.1f} MB/s"
+    return [("disk to be sent", units.size(found.get("disk_bytes", 0))), ("written to the disk", rate)]
 
 
 @click.command("migrations", epilog=example("wherry migrations web"))
