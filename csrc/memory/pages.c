@@ -2,9 +2,9 @@
  *
  * A batch is a msgpack array of [first_pfn, count, nil] for runs of zero pages, [first_pfn, count, word] for runs of
  * pages that are one 64-bit word over and over (what Linux leaves of its initial RAM disk is), [pfn, 1, bin(4096)] for
- * one page of data, [pfn, 1, [file, offset, check]] for one that stands in a file (files.c) and [pfn, 1, bin(delta)]
- * for what changed in a page that was sent before (delta.h). The array's header always takes five bytes (array 32), so
- * that its count is filled in at the end. */
+ * one page of data, [pfn, 1, [file, offset, check]] for one that stands in a file (files.c), [pfn, 1, [question]] for
+ * one that the other end said it has (ask.c) and [pfn, 1, bin(delta)] for what changed in a page that was sent before
+ * (delta.h). The array's header always takes five bytes (array 32), so that its count is filled in at the end. */
 #include "memory/extent.h"
 #include "memory/view.h"
 #include "state/state.h"
@@ -67,6 +67,12 @@ static bool reads_filled(wh_ramview *v, uint64_t pfn, uint64_t *word)
            (is_filled(v->host + (pfn << WH_PAGE_SHIFT), word) && (v->fills || !*word));
 }
 
+bool wh_view_is_filled(wh_ramview *v, uint64_t pfn)
+{
+    uint64_t word;
+    return reads_filled(v, pfn, &word);
+}
+
 static void take_bit(wh_ramview *v, uint64_t pfn)
 {
     v->set[pfn / 64] &= ~(1ull << pfn % 64);
@@ -127,7 +133,12 @@ int wh_ramview_remember(wh_ramview *v, uint64_t pages)
     return WH_E_NOMEM;
 }
 
-static void forget(wh_ramview *v, uint64_t pfn, uint64_t count)
+bool wh_view_knows(const wh_ramview *v, uint64_t pfn)
+{
+    return v->known && v->known[pfn / 64] >> pfn % 64 & 1;
+}
+
+void wh_view_forget(wh_ramview *v, uint64_t pfn, uint64_t count)
 {
     for (; v->known && count; count--, pfn++) {
         v->may_keep += v->known[pfn / 64] >> pfn % 64 & 1;
@@ -167,6 +178,13 @@ static bool put_page(wh_ramview *v, wh_writer *w, uint64_t pfn)
         if (len)
             put_bytes(w, pfn, len == SIZE_MAX ? now : delta, len == SIZE_MAX ? WH_PAGE_SIZE : len);
         return len != 0;
+    }
+    if (wh_ask_put(v, w, pfn)) {
+        if (marks && v->may_keep) { /* they were made when it was asked for */
+            v->may_keep--;
+            v->known[pfn / 64] |= bit;
+        }
+        return true;
     }
     if (v->found && v->found[pfn]) {
         uint8_t now[WH_PAGE_SIZE];
@@ -210,7 +228,7 @@ int wh_ramview_pack(wh_ramview *v, uint8_t *buf, size_t cap, wh_batch_info *out)
                 take_bit(v, pfn++);
             while (pfn < v->pages && wh_view_next_set(v, pfn) == pfn && reads_filled(v, pfn, &next) && next == word);
             put_fill(&w, first, pfn - first, word);
-            forget(v, first, pfn - first);
+            wh_view_forget(v, first, pfn - first);
             out->zero_pages += pfn - first;
             entries++;
         } else {

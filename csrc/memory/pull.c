@@ -236,7 +236,7 @@ int wh_ramview_place(wh_ramview *v, const uint8_t *buf, size_t len, wh_batch_inf
         for (uint32_t i = 0; i < entries && !status; i++) {
             wh_page_entry e;
             status = wh_batch_get(v, &r, &e);
-            if (!status && (e.fill || e.from_file || (e.page && e.len != WH_PAGE_SIZE)))
+            if (!status && (e.fill || e.from_file || e.asked || (e.page && e.len != WH_PAGE_SIZE)))
                 status = WH_E_FORMAT; /* nothing is here that it could change, and no fills are sent here */
             if (status || !apply)
                 continue;

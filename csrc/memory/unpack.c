@@ -60,14 +60,54 @@ static int put_fill(wh_ramview *v, wh_extent *x, struct run *run, const wh_page_
     return status ? status : write_run(v, run);
 }
 
-static int put_from_file(wh_ramview *v, wh_extent *x, struct run *run, const wh_page_entry *e)
+/* Named and not there: the source is told at the round's end, and sends it. */
+static int miss(wh_ramview *v, uint64_t pfn)
+{
+    if (!v->missed && !(v->missed = calloc(v->words, sizeof *v->missed)))
+        return WH_E_NOMEM;
+    uint64_t bit = 1ull << pfn % 64;
+    v->missed_count += !(v->missed[pfn / 64] & bit);
+    v->missed[pfn / 64] |= bit;
+    return WH_OK;
+}
+
+int wh_ramview_missed(wh_ramview *v, uint8_t *pages, size_t cap, uint64_t *count)
+{
+    *count = 0;
+    if (cap / 4 < v->missed_count)
+        return WH_E_INVAL;
+    for (uint64_t i = 0; v->missed_count && i < v->words; i++)
+        for (; v->missed[i]; v->missed[i] &= v->missed[i] - 1, v->missed_count--) {
+            uint64_t pfn = 64 * i + (uint64_t)__builtin_ctzll(v->missed[i]);
+            for (unsigned k = 0; k < 4; k++)
+                pages[4 * *count + k] = (uint8_t)(pfn >> 8 * k);
+            ++*count;
+        }
+    return WH_OK;
+}
+
+uint64_t wh_ramview_missing(wh_ramview *v)
+{
+    return v->missed_count;
+}
+
+int wh_ramview_use_index(wh_ramview *v, const wh_index *ix)
+{
+    v->index = ix;
+    return WH_OK;
+}
+
+/* A page that is read out of something, by way of the bounce buffer. */
+static int put_read(wh_ramview *v, wh_extent *x, struct run *run, const wh_page_entry *e)
 {
     if (!v->bounce && !(v->bounce = malloc((size_t)RUN_MOST * WH_PAGE_SIZE)))
         return WH_E_NOMEM;
     int status = run->bounced == RUN_MOST ? write_run(v, run) : WH_OK;
     uint8_t *page = v->bounce + (size_t)run->bounced * WH_PAGE_SIZE;
     if (!status)
-        status = wh_files_read(v, e, page);
+        status = e->asked ? wh_index_read(v->index, e->offset, page) : wh_files_read(v, e, page);
+    if (e->asked && status == WH_E_STATE)
+        return miss(v, e->pfn);
     if (status)
         return status;
     bool waits = wh_extent_hole(x, v->ram_fd, v->pages, e->pfn);
@@ -106,7 +146,13 @@ int wh_batch_get(const wh_ramview *v, wh_reader *r, wh_page_entry *e)
         filled = true;
     }
     e->from_file = !filled && r->p < r->end && *r->p == 0x93;
-    if (e->from_file) {
+    e->asked = !filled && r->p < r->end && *r->p == 0x91;
+    if (e->asked) {
+        (void)wh_get_array(r);
+        e->offset = wh_get_uint(r);
+        if (!v->index || e->offset >= wh_index_asked(v->index))
+            return WH_E_FORMAT;
+    } else if (e->from_file) {
         (void)wh_get_array(r);
         e->file = wh_get_uint(r);
         e->offset = wh_get_uint(r);
@@ -121,7 +167,7 @@ int wh_batch_get(const wh_ramview *v, wh_reader *r, wh_page_entry *e)
         return WH_E_FORMAT;
     if (filled)
         return WH_OK;
-    if (e->from_file)
+    if (e->from_file || e->asked)
         return e->count == 1 ? WH_OK : WH_E_FORMAT;
     return e->count == 1 && (e->len == WH_PAGE_SIZE || wh_delta_valid(e->page, e->len)) ? WH_OK : WH_E_FORMAT;
 }
@@ -130,8 +176,8 @@ static int apply(wh_ramview *v, wh_extent *x, struct run *run, const wh_page_ent
 {
     if (e->page && e->len == WH_PAGE_SIZE)
         return put_data(v, x, run, e->pfn, e->page);
-    if (e->from_file)
-        return put_from_file(v, x, run, e);
+    if (e->from_file || e->asked)
+        return put_read(v, x, run, e);
     if (!e->page && e->fill)
         return put_fill(v, x, run, e);
     int status = write_run(v, run);
@@ -161,7 +207,7 @@ static int walk(wh_ramview *v, const uint8_t *buf, size_t len, bool applies, wh_
         status = wh_batch_get(v, &r, &e);
         if (status)
             break;
-        *(e.page || e.from_file ? &out->data_pages : &out->zero_pages) += e.count;
+        *(e.page || e.from_file || e.asked ? &out->data_pages : &out->zero_pages) += e.count;
         if (applies)
             status = apply(v, &x, &run, &e);
     }

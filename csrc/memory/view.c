@@ -108,6 +108,8 @@ void wh_ramview_close(wh_ramview *v)
         close(v->ram_fd);
     (void)wh_ramview_remember(v, 0);
     wh_files_close(v);
+    wh_asker_free(v->asker);
+    free(v->missed);
     free(v->set);
     free(v->asked);
     for (unsigned i = 0; i < WH_FIRSTS; i++)
@@ -162,6 +164,7 @@ int wh_ramview_track(wh_ramview *v, int on)
 {
     memset(v->set, 0, v->words * sizeof *v->set);
     v->left = v->cursor = 0;
+    wh_asker_forget(v);
     v->first = on != 0;
     (void)wh_ramview_remember(v, 0);
     if (!on) {
@@ -214,6 +217,7 @@ int wh_ramview_round(wh_ramview *v, int timeout_ms, uint64_t *dirty)
     *dirty = 0;
     if (!atomic_load(&v->share->tracking))
         return WH_E_STATE;
+    wh_asker_forget(v);
     fetch_and_clear(v);
     uint64_t round = atomic_fetch_add(&v->share->round, 1) + 1;
     uint64_t deadline = wh_now_ns() + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0) * 1000000ull;

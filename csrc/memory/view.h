@@ -4,6 +4,7 @@
 
 #include "memory/delta.h"
 #include "memory/extent.h"
+#include "memory/index.h"
 #include "memory/memory.h"
 
 #define WH_SHARE_MAGIC   0x6572616873687721ull
@@ -37,8 +38,12 @@ struct wh_ramview {
         uint64_t bytes;
     } files[WH_FILES]; /* wh_ramview_files: where content may come from */
     uint32_t file_count;
-    uint64_t *found;  /* source: of each page where it stands in a file, WH_FOUND; 0: nowhere; NULL: nobody looked */
-    uint8_t *bounce;  /* target: pages of files on their way */
+    uint64_t *found; /* source: of each page where it stands in a file, WH_FOUND; 0: nowhere; NULL: nobody looked */
+    uint8_t *bounce; /* target: pages of files and of the index on their way */
+    struct wh_asker *asker; /* source: ask.c; NULL: nothing is asked */
+    const wh_index *index;  /* target: borrowed; NULL: nothing may be named by a question */
+    uint64_t *missed;       /* target: pages that were named so and are not there, one bit each; NULL: none yet */
+    uint64_t missed_count;
     wh_extent extent; /* what pack knows of the file in this round: a hole that is filled later is dirty */
 };
 
@@ -53,6 +58,7 @@ typedef struct wh_page_entry {
     size_t len;          /* of it; less than a page: a delta (delta.h) */
     uint64_t fill;
     bool from_file; /* the page stands at `offset` of `file`, and has this check (files.c) */
+    bool asked;     /* the page is what question `offset` asked for (index.h) */
     uint64_t file, offset, check;
 } wh_page_entry;
 void wh_batch_put(struct wh_writer *w, uint64_t pfn, uint64_t count, const uint8_t *page); /* NULL: zeros */
@@ -62,6 +68,15 @@ int wh_batch_get(const wh_ramview *v, struct wh_reader *r, wh_page_entry *e); /*
 bool wh_files_name(wh_ramview *v, struct wh_writer *w, uint64_t pfn, const uint8_t *page); /* false: it does not */
 int wh_files_read(const wh_ramview *v, const wh_page_entry *e, uint8_t page[WH_PAGE_SIZE]);
 void wh_files_close(wh_ramview *v);
+/* ask.c: pages that the other end said it has. */
+bool wh_ask_put(wh_ramview *v, struct wh_writer *w, uint64_t pfn); /* false: not this one */
+void wh_asker_forget(wh_ramview *v);                               /* a round begins: what was asked is over */
+void wh_asker_free(struct wh_asker *a);
+/* pages.c, of the source: the other end has a version of the page of which marks are kept; has none from now on; the
+ * page needs no data of its own. */
+bool wh_view_knows(const wh_ramview *v, uint64_t pfn);
+void wh_view_forget(wh_ramview *v, uint64_t pfn, uint64_t count);
+bool wh_view_is_filled(wh_ramview *v, uint64_t pfn);
 int wh_page_put_zero(wh_ramview *v, uint64_t pfn, uint64_t count);
 uint64_t wh_view_next_set(const wh_ramview *v, uint64_t pfn); /* first page at or after pfn in the set, or `pages` */
 
