@@ -36,6 +36,7 @@ SEED_BITS = 53  # what every reader of JSON keeps exactly: people repeat a run b
 RUN_DEADLINE_S = 900.0  # an image may have to be fetched first
 STOP_DEADLINE_S = 60.0  # beyond the grace that was asked for
 FORGET_DEADLINE_S = 60.0
+FORGET_STAY_S = 5.0
 RETRY_S = 0.5
 
 STOPPED = ("stopped", "crashed")
@@ -310,7 +311,21 @@ class Lifecycle:
                     await self._cluster.db.run(guests.set_desired, guest, "stopped")
                     raise
         await self._cluster.db.run(guests.remove, guest)
+        await self._forget_stays(guest)
         return {}
+
+    async def _forget_stays(self, guest: Guest) -> None:
+        """Nodes that it has left may still have its memory. One that is not heard gives it back when it is old."""
+        request = GuestForget(guest=guest.id, generation=guest.generation)
+
+        async def ask(link: Link) -> None:
+            with contextlib.suppress(WherryError):
+                await link.call(request, timeout=FORGET_STAY_S)
+
+        async with trio.open_nursery() as nursery:
+            for node, link in self._cluster.links.all().items():
+                if node != guest.node:
+                    nursery.start_soon(ask, link)
 
     def _left(self, operation: Operation, seconds: float) -> float:
         """What is left of an operation's time, at least a little: a restart may come late."""

@@ -31,6 +31,15 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--coordinator", metavar="HOST:PORT", default="", help="dial this one instead")
     parser.add_argument("--memory", metavar="SIZE", default="0", help="memory offered to guests, as 8G")
+    parser.add_argument(
+        "--keep", metavar="SIZE", help="memory kept of guests that have left (default: 1/8 of --memory)"
+    )
+    parser.add_argument(
+        "--dedup",
+        choices=("all", "own", "off"),
+        default="all",
+        help="pages that are here need not be sent: any guest's, only those of the arriving guest's earlier stay, none",
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     return parser.parse_args(argv)
@@ -69,6 +78,8 @@ def configure(args: argparse.Namespace) -> Config:
         advertise=args.advertise,
         coordinator=args.coordinator,
         memory=parse_size(args.memory),
+        keep=None if args.keep is None else parse_size(args.keep),
+        dedup=args.dedup,
     )
 
 

@@ -27,7 +27,8 @@ from node.mesh import Mesh
 from node.migration.manager import Migrations
 from node.orders import Orders
 from node.peers import Peers
-from node.resources import measure
+from node.resources import host_memory, measure
+from node.stays import Stays
 from protocol.errors import Refused
 from protocol.messages import (
     BlobOpen,
@@ -45,6 +46,7 @@ log = logging.getLogger("wherry.node")
 
 REPORT_S = 3.0
 REGISTER_TIMEOUT = 15.0
+KEPT_SHARE, KEPT_MOST = 8, 4 << 30  # of the memory for guests, what is kept of those that have left; bytes
 
 
 class Agent:
@@ -73,13 +75,17 @@ class Agent:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                offered = self._offered
+                keep = self.config.keep if self.config.keep is not None else min(offered // KEPT_SHARE, KEPT_MOST)
+                self.stays = Stays(keep if self.config.dedup != "off" else 0)
                 self.guests = Guests(
                     self.config.state / "guests",
                     nursery,
                     ports=self.mesh.ports,
                     fetch=self._fetch,
                     on_change=self.report_soon,
-                    memory=self._offered,
+                    memory=offered,
+                    stays=self.stays,
                 )
                 host = Host(
                     self.config,
@@ -87,6 +93,7 @@ class Agent:
                     self.coordinator,
                     self.peers,
                     self.guests,
+                    self.stays,
                     self.mesh.tickets,
                     nursery,
                     self.report_soon,
@@ -95,6 +102,7 @@ class Agent:
                 self._register_handlers(Orders(host, self.migrations.take_back))
                 await self.guests.adopt_all()
                 nursery.start_soon(self.mesh.run)
+                nursery.start_soon(self.stays.run, host_memory)
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._tcp))
                 await nursery.start(self._serve, listener)
                 log.info("listening on %s, known as %s", format_address(self._tcp_name), self.address)
@@ -104,6 +112,7 @@ class Agent:
         finally:
             if hasattr(self, "guests"):
                 self.guests.close()
+                self.stays.close()
             self.mesh.close()
 
     @property

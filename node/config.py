@@ -13,6 +13,7 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from node.record import write_atomically
 
@@ -30,7 +31,8 @@ class ConfigError(Exception):
 @dataclass(frozen=True, slots=True)
 class Config:
     """``port`` None: the default rule. ``advertise``: HOST or HOST:PORT, "" is found out. ``memory`` 0: all of the
-    host but a headroom."""
+    host but a headroom. ``keep``: bytes of memory of guests that have left; None: a part of ``memory``. ``dedup``: what
+    need not be sent to here: pages of the guest's earlier stay and other guests', the former, none."""
 
     state: Path
     name: str
@@ -39,6 +41,8 @@ class Config:
     advertise: str = ""
     coordinator: str = ""
     memory: int = 0
+    keep: int | None = None
+    dedup: Literal["all", "own", "off"] = "all"
 
 
 def default_state(name: str) -> Path:

@@ -29,6 +29,7 @@ from node.disks import DISK, own_disk
 from node.guest import GuestGone, GuestHandle, adopt, read_exit, spawn
 from node.guestcopy import Guest, Ports, outcome, resident
 from node.record import DamagedRecord, Record, keep_reserve, remove_folder, save_note
+from node.stays import Stays
 from protocol.errors import Refused
 from protocol.messages import GuestSpec, GuestState, GuestStatus, ImageFile
 
@@ -45,6 +46,7 @@ FetchFile = Callable[[ImageFile], Awaitable[Path]]
 
 class Guests:
     """``folder``: ``guests/`` of the state folder. ``memory``: bytes that may be given to guests, 0: no limit here.
+    ``stays``: what is kept of guests that have left gives way to those that come.
 
     Owner of every Guest; its background tasks live in ``nursery`` and end with it, the guests' processes do not.
     """
@@ -58,6 +60,7 @@ class Guests:
         fetch: FetchFile,
         on_change: Callable[[], None],
         memory: int = 0,
+        stays: Stays | None = None,
     ) -> None:
         self._folder = folder
         self._nursery = nursery
@@ -65,6 +68,7 @@ class Guests:
         self._fetch = fetch
         self._on_change = on_change
         self._memory = memory
+        self._stays = stays or Stays(0)
         self._guests: dict[str, Guest] = {}
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -125,6 +129,7 @@ class Guests:
             if guest.handle is not None:
                 await self._end(guest, "replaced by a newer generation")
             self.check_memory(spec, but=guest)
+            self._stays.forget(guest.id)
             guest.booted = 0.0
             guest.record = Record(spec, generation, "run", {})
             guest.migration = ""
@@ -175,6 +180,7 @@ class Guests:
             return guest.status()
 
     async def forget(self, guest_id: str, generation: int) -> None:
+        self._stays.forget(guest_id)
         guest = self._guests.get(guest_id)
         if guest is None:
             return
@@ -217,6 +223,8 @@ class Guests:
                 f"memory: {spec.memory} bytes are wanted, {max(0, self._memory - taken)} of {self._memory} are free",
                 field="memory",
             )
+        if self._memory:
+            self._stays.shrink(self._memory - taken - spec.memory)
 
     # -- steps that migrations use as well
 

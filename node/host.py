@@ -16,6 +16,7 @@ from node.guests import Guests
 from node.identity import Identity
 from node.links import Coordinator
 from node.peers import Peers
+from node.stays import Stays
 from node.tickets import Tickets
 from protocol.errors import Refused
 
@@ -32,6 +33,7 @@ class Host:
     coordinator: Coordinator
     peers: Peers
     guests: Guests
+    stays: Stays
     tickets: Tickets
     nursery: trio.Nursery
     report_soon: Callable[[], None]

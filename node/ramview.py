@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from node.core import check, core, ffi, new_error
+from node.pageindex import PageIndex
 
 PAGE = 4096
 WANTED_MOST = 64
@@ -108,6 +109,40 @@ class RamView:
         source = ffi.from_buffer("uint8_t[]", batch)
         check(self._lib.wh_ramview_unpack(self._v, source, len(batch), self._info, err), err)
         return self._batch()
+
+    # -- pages that the target has already
+
+    def ask_begin(self, key: bytes) -> None:
+        """The source's end: names are made with this key."""
+        check(self._lib.wh_ramview_ask_begin(self._v, ffi.from_buffer("uint8_t[]", key)))
+
+    def ask(self, step: int, most: int) -> bytes:
+        """Names of pages of the round's set that were not asked for in it, ``step`` pages apart or more, at most
+        ``most``; empty: that was all. Each is to be followed by :meth:`answer`."""
+        names = bytearray(16 * most)
+        count = ffi.new("uint32_t *")
+        raw = ffi.from_buffer("uint8_t[]", names, require_writable=True)
+        check(self._lib.wh_ramview_ask(self._v, step, raw, len(names), count))
+        return bytes(memoryview(names)[: 16 * count[0]])
+
+    def answer(self, bits: bytes) -> None:
+        """Which of these the target has. Raises CoreDataError when that are not so many."""
+        check(self._lib.wh_ramview_answer(self._v, ffi.from_buffer("uint8_t[]", bits), len(bits)))
+
+    def resend(self, pages: bytes) -> None:
+        """The target did not have these (u32 LE) after all: they are dirty, and go whole. Raises CoreDataError."""
+        check(self._lib.wh_ramview_resend(self._v, ffi.from_buffer("uint8_t[]", pages), len(pages)))
+
+    def use_index(self, index: PageIndex | None) -> None:
+        """The target's end: pages may be named by its questions. It is to stay open as long as the view has it."""
+        check(self._lib.wh_ramview_use_index(self._v, ffi.NULL if index is None else index.handle))
+
+    def missed(self) -> bytes:
+        """Pages (u32 LE) that were named and are not what was asked for (any more), since the last call."""
+        pages = bytearray(4 * int(self._lib.wh_ramview_missing(self._v)))
+        raw = ffi.from_buffer("uint8_t[]", pages, require_writable=True)
+        check(self._lib.wh_ramview_missed(self._v, raw, len(pages), self._count))
+        return bytes(pages)
 
     # -- post-copy, the source's end
 

@@ -36,6 +36,7 @@ _METHODS: Final[dict[str, frozenset[str]]] = {
     "migration.progress": _EVERY_NODE,
     "migration.result": _EVERY_NODE,
     "migration.prepare": _EVERY_NODE,
+    "migration.ask": _EVERY_NODE,
     "migration.pages": _EVERY_NODE,
     "migration.probe": _EVERY_NODE,
     "migration.disk": _EVERY_NODE,

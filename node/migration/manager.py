@@ -22,6 +22,7 @@ from protocol.messages import (
     Estimate,
     GuestStatus,
     Message,
+    MigrationAsk,
     MigrationCancel,
     MigrationDisk,
     MigrationEstimate,
@@ -66,6 +67,7 @@ class Migrations:
         handlers.on_request(MigrationLookup, self._lookup)
         handlers.on_request(Settle, self._settle)
         handlers.on_request(MigrationPrepare, self._prepare)
+        handlers.on_request(MigrationAsk, self._ask)
         handlers.on_request(MigrationWarm, self._warm)
         handlers.on_request(MigrationState, self._state)
         handlers.on_request(MigrationFinish, self._finish)
@@ -159,6 +161,8 @@ class Migrations:
         disks = guest.record.spec.image.disk is not None
         machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params, disks=disks)
         driver = SourceDriver(self._host, machine, order.params, order.target.link)
+        rates = [rate for rate in (self._known_rate(order.target.node), order.params.bandwidth) if rate]
+        driver.rate = int(min(rates, default=0))
         guest.migration = order.migration
         self._host.guests.changed(guest, "migrating")
         self._run(self._sources, driver)
@@ -235,7 +239,10 @@ class Migrations:
             self._run(self._targets, driver)
         elif driver.machine.source != link.peer.node:
             raise Refused("forbidden", f"migration {request.migration} is another node's")
-        return await driver.prepare(link)
+        return await driver.prepare(link, request.rate)
+
+    async def _ask(self, link: Link, request: MigrationAsk) -> Message:
+        return await self._target(link, request.migration).ask(request)
 
     async def _warm(self, link: Link, request: MigrationWarm) -> Message:
         return await self._target(link, request.migration).warm(request)

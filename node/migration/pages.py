@@ -1,8 +1,9 @@
 """The page stream of a migration (protocol.messages.MigrationPages): rounds of batches, packed and placed in C.
 
-A batch is prefixed with its length (u32 BE). An empty one ends a round and is answered with one byte once everything
-before it lies in the target's RAM. The last round ends with the stream's end and is not answered: the guest stands
-still, and the target says that all is there when it says that it could run.
+A batch is prefixed with its length (u32 BE). An empty one ends a round and is answered once everything before it lies
+in the target's RAM: with one byte, or with the pages that do not, because they were named and are not there any more.
+The last round ends with the stream's end and is not answered: the guest stands still, and the target says that all is
+there when it says that it could run.
 
 On a channel each end is one thread, which goes from the one batch to the next without anybody's help: pack, squeeze,
 seal and send there, receive, open, unsqueeze and place here. The sockets' buffers, megabytes, let wire and processor
@@ -18,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -35,17 +36,28 @@ BUSY = 128 << 10  # bytes on their way from which on the link, and not this end,
 SMALL = 128 * PAGE
 FIRST_PASS = 16 << 20  # of a post-copy: what a guest needs in its first moments, and some seconds of a slow link ...
 FIRST_SHARE = 16  # ... but of a small guest not more than this part of its memory: it is to be short
+WORTH_ASKING = (16 << 20) // PAGE  # pages of a round; fewer are sent as soon as asked for
+ARRIVED, MISSED = 1, 2  # what a round's end is answered with; the second: and so many bytes of page numbers
 _ROUND_TIMEOUT_MS = 2000
 
 limiter = trio.CapacityLimiter(4)
 
 
 class RoundStats(NamedTuple):
-    """``size``: bytes on the stream."""
+    """``size``: bytes on the stream, questions with them. ``probe``: as in protocol.migration.RoundDone."""
 
     pages: int
     zero_pages: int
     size: int
+    probe: tuple[int, float] | None = None
+
+
+class Questions(Protocol):
+    """What the target is asked before pages go (node/migration/known.py). ``size``: bytes that it took."""
+
+    @property
+    def size(self) -> int: ...
+    async def ask(self) -> None: ...
 
 
 class _Packet(NamedTuple):
@@ -69,10 +81,19 @@ def framed(buffer: bytearray, size: int, squeezer: Squeezer | None) -> memoryvie
 
 class PageSender:
     """The source's end. ``bucket`` limits the rounds of a running guest: one that is paused is not kept waiting, unless
-    it was paused for all of its pages (``send_round`` says). ``squeezer`` None: the target does not know frames."""
+    it was paused for all of its pages (``send_round`` says). ``squeezer`` None: the target does not know frames.
+    ``questions``: to be asked in the first round, if that is not a small one."""
 
-    def __init__(self, view: RamView, stream: PageStream, bucket: TokenBucket, squeezer: Squeezer | None) -> None:
+    def __init__(
+        self,
+        view: RamView,
+        stream: PageStream,
+        bucket: TokenBucket,
+        squeezer: Squeezer | None,
+        questions: Questions | None = None,
+    ) -> None:
         self._view = view
+        self._questions = questions
         self._squeezer = squeezer
         self._stream = stream
         self._channel = stream if isinstance(stream, Channel) else None
@@ -99,14 +120,53 @@ class PageSender:
                 self._squeezer = Squeezer()  # these are others than those before, in which nothing may have been found
             stats = await self._send_kinds(kinds, math.inf if last else self._first_pass)
         elif dirty:
-            stats = await self._send_set(dirty)
+            questions, self._questions = self._questions, None
+            if questions is not None and not last and dirty >= WORTH_ASKING:
+                stats = await self._send_asking(questions)
+            else:
+                stats = await self._send_set(dirty)
         if last:
             await self._stream.send_eof()
-            return stats
-        await self._stream.send_all(bytes(4))
-        if not await self._stream.receive_some(1):
-            raise trio.BrokenResourceError("the target closed the page stream")
+        else:
+            await self._arrived()
         return stats
+
+    async def _send_asking(self, questions: Questions) -> RoundStats:
+        """A first batch, to see what the link takes; then questions; then the rest, of which pages may be named."""
+        began = trio.current_time()
+        packet = await self._pack(0)
+        await self._send(packet.data)
+        await self._arrived()
+        probe = packet.size, trio.current_time() - began
+        if self._squeezer is not None:
+            self._squeezer.sent(*probe)
+        stats = RoundStats(packet.batch.data_pages, packet.batch.zero_pages, packet.size)
+        if packet.batch.more and not self._ending:
+            await questions.ask()
+            self.sent += questions.size
+            rest = await self._send_set(WORTH_ASKING)
+            stats = RoundStats(stats.pages + rest.pages, stats.zero_pages + rest.zero_pages, stats.size + rest.size)
+        return stats._replace(size=stats.size + questions.size, probe=probe)
+
+    async def _arrived(self) -> None:
+        """The round ends: wait until the target has its pages. Those that were named in vain are dirty again. Raises
+        CoreDataError."""
+        await self._stream.send_all(bytes(4))
+        answer = await self._receive(bytearray(), 1)
+        if answer[0] == MISSED:
+            answer = await self._receive(answer, 5)
+            size = int.from_bytes(answer[1:5], "big")
+            if size > 4 * self._view.pages:
+                raise CoreDataError(-5, "answer", f"{size} bytes of pages are missing")
+            self._view.resend(bytes((await self._receive(answer, 5 + size))[5:]))
+
+    async def _receive(self, have: bytearray, count: int) -> bytearray:
+        while len(have) < count:
+            data = await self._stream.receive_some(count - len(have))
+            if not data:
+                raise trio.BrokenResourceError("the target closed the page stream")
+            have += data
+        return have
 
     @property
     def _first_pass(self) -> int:
@@ -249,15 +309,15 @@ class PageReceiver:
             await self._run(self._stream)
 
     def _run_blocking(self, channel: Channel) -> None:
-        answer = bytearray(sealed_size(1))
         while data := channel.receive_blocking():
             self._cutter.push(data)
             while (batch := self._cutter.cut()) is not None:
                 if batch:
                     self._place(batch)
                 else:
-                    channel.send_blocking(channel.seal(b"\x01", answer))
-        self._cutter.end()
+                    answer = self._answer()
+                    channel.send_blocking(channel.seal(answer, bytearray(sealed_size(len(answer)))))
+        self._end()
 
     async def _run(self, stream: PageStream) -> None:
         send, receive = trio.open_memory_channel[bytes](1)
@@ -273,7 +333,7 @@ class PageReceiver:
         async def place() -> None:
             async for batch in receive:
                 if not batch:
-                    await stream.send_all(b"\x01")
+                    await stream.send_all(self._answer())
                 elif len(batch) <= SMALL and batch[:4] != MAGIC:
                     self._place(batch)
                 else:
@@ -285,13 +345,22 @@ class PageReceiver:
                     self._cutter.push(data)
                     while (batch := self._cutter.cut()) is not None:
                         await send.send(batch)
-                self._cutter.end()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(until_wrong, place)
             nursery.start_soon(until_wrong, take)
         if problems:
             raise problems.pop()  # popped: no cycle through this frame keeps the buffers of those below
+        self._end()
+
+    def _answer(self) -> bytes:
+        missed = self._view.missed()
+        return bytes([MISSED]) + len(missed).to_bytes(4, "big") + missed if missed else bytes([ARRIVED])
+
+    def _end(self) -> None:
+        self._cutter.end()
+        if self._view.missed():
+            raise CoreDataError(-5, "pages", "some were named in the last round, and are not here")
 
     def _place(self, batch: bytes) -> None:
         self._view.unpack(self._unsqueezer.unsqueeze(batch))

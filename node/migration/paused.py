@@ -258,4 +258,6 @@ class PausedCopy:
         if self._server is not None:
             await self._server.close()
         async with guest.lock:
+            if guest.handle is not None:
+                self._driver.host.stays.keep(guest.id, guest.handle.fds["ram"])
             await self._driver.host.guests.discard(guest)

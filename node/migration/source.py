@@ -25,14 +25,18 @@ from node.migration.channel import DIAL_TIMEOUT, Channel, dial
 from node.migration.disks import DiskSender, TargetFull, open_sender
 from node.migration.driver import Driver
 from node.migration.hot import WATCH_S, HotPages
+from node.migration.known import Asker
 from node.migration.pages import PageSender, RoundStats, limiter
 from node.migration.paused import PausedCopy
 from node.migration.squeeze import FASTEST, Squeezer
 from node.migration.throttle import Throttle
+from node.pageindex import KEY
 from node.ramview import LATER, NEEDED, RamView
 from protocol.errors import LinkError, RemoteError
 from protocol.messages import (
+    Asked,
     Finished,
+    MigrationAsk,
     MigrationFinish,
     MigrationPages,
     MigrationParams,
@@ -91,6 +95,7 @@ PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
 STATE_TIMEOUT = 30.0
 FINISH_TIMEOUT = 10.0
 WARM_TIMEOUT = 1.0
+ASK_TIMEOUT = 10.0  # the target may still be reading what it has
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, 0.25  # between two looks at a round under way
 MOST_LOOKS = 200  # at one round: its curve says no more by then
 SHORTEST_HOT = 8  # bytes: a shorter list names no block
@@ -108,6 +113,7 @@ class SourceDriver(Driver):
         self.params = params
         self._address = address
         self.prepared = trio.Event()
+        self.rate = 0  # bytes/s of the way, as earlier migrations had it; 0: unknown
         self._link: Link | None = None
         self._stream: LinkStream | Channel | None = None
         self._view: RamView | None = None
@@ -121,6 +127,7 @@ class SourceDriver(Driver):
         self._absent = b""
         self._paused_at = 0.0
         self._hot: HotPages | None = None
+        self._questions: Asker | None = None
         self.paused = PausedCopy(self, machine, bandwidth=params.bandwidth, address=address)
 
     async def run(self) -> None:
@@ -145,7 +152,7 @@ class SourceDriver(Driver):
     def _let_go(self) -> None:
         """Drivers are kept for questions that come late; their buffers and compressors, megabytes each, are not."""
         self._link = self._stream = self._view = self._sender = None
-        self._hot = self._disk = None
+        self._hot = self._disk = self._questions = None
         self._state = self._absent = b""
 
     async def _watch_guest(self) -> None:
@@ -243,6 +250,7 @@ class SourceDriver(Driver):
                     source=self.host.identity.node,
                     state_version=skew.STATE_VERSION,
                     disk_bytes=max(used(Path(disk)), 1) if disk else 0,
+                    rate=self.rate,
                 ),
                 timeout=PREPARE_TIMEOUT,
             )
@@ -281,6 +289,7 @@ class SourceDriver(Driver):
                 self._stream,
                 bucket,
                 Squeezer(FASTEST) if prepared.squeezed else None,
+                self._asker(link, prepared.names),
             )
             if prepared.squeezed and self.params.mode in ("auto", "precopy", "hybrid"):
                 self._view.remember(REMEMBERED)
@@ -294,6 +303,22 @@ class SourceDriver(Driver):
         self._carry_bulk(True)
         await self.hold("copy")
         self.feed(TargetPrepared())
+
+    def _asker(self, link: Link, key: bytes) -> Asker | None:
+        """None: the target has nothing that can be asked for."""
+        if len(key) != KEY or self._view is None:
+            return None
+
+        async def call(names: bytes) -> bytes:
+            request = MigrationAsk(migration=self.machine.migration, names=names)
+            answer: Asked = await link.call(request, timeout=ASK_TIMEOUT)
+            return answer.found
+
+        try:
+            self._questions = Asker(self._view, key, call)
+        except CoreError as error:
+            log.info("%s the target is not asked for pages: %s", self.tag, error)
+        return self._questions
 
     async def _find_pages(self, view: RamView, found: trio.Event) -> None:
         """While the target makes the guest's process."""
@@ -370,6 +395,7 @@ class SourceDriver(Driver):
                     tuple(curve),
                     disk_size,
                     self._disk.expected if self._disk is not None else 0,
+                    stats.probe,
                 )
             )
 

@@ -21,6 +21,7 @@ from node.migration import imagefiles
 from node.migration.arrival import DiskArrival
 from node.migration.channel import Channel, new_keys
 from node.migration.driver import Driver
+from node.migration.known import Donors, donors
 from node.migration.pages import PageReceiver, limiter
 from node.migration.protect import Protector
 from node.migration.pull import Puller
@@ -28,10 +29,12 @@ from node.ramview import RamView
 from node.record import Record as GuestRecord
 from protocol.errors import Refused
 from protocol.messages import (
+    Asked,
     Finished,
     GuestSpec,
     GuestState,
     Message,
+    MigrationAsk,
     MigrationFinish,
     MigrationProtect,
     MigrationPull,
@@ -119,9 +122,11 @@ class TargetDriver(Driver):
         self._pages: trio.CancelScope | None = None
         self._pages_ended = trio.Event()
         self._whole = False  # the page stream came to its proper end
+        self._known: Donors | None = None  # what pages need not be sent
         self._reserving: trio.CancelScope | None = None
         self._reserved = trio.Event()
         self._given_up = False
+        self._rate = 0
 
     async def run(self) -> None:
         try:
@@ -134,6 +139,7 @@ class TargetDriver(Driver):
             view, self._view = self._view, None
             if view is not None:
                 view.close()
+            await self._forget_known()
             if self._protector is not None:
                 self._protector.close()
             self._puller = self._protector = None  # this driver is kept for questions that come late
@@ -149,7 +155,9 @@ class TargetDriver(Driver):
 
     # -- what the source asks
 
-    async def prepare(self, link: Link) -> Message:
+    async def prepare(self, link: Link, rate: int) -> Message:
+        """``rate``: bytes/s of the way to here, 0: unknown."""
+        self._rate = rate
         self.host.nursery.start_soon(self._watch_source, link)
         self.feed(PrepareAsked())
         return await self._wait("prepare")
@@ -177,6 +185,7 @@ class TargetDriver(Driver):
             fills=True,
             files=self._view is not None and imagefiles.offer(self._view, self.guest.record),
             protect=True,
+            names=self._known.key if self._known is not None else b"",
             ticket=ticket,
             key_there=there,
             key_back=back,
@@ -191,6 +200,17 @@ class TargetDriver(Driver):
         if self._disk is None:
             raise Refused("conflict", "no disk is expected")
         await self._disk.receive(stream)
+
+    async def ask(self, request: MigrationAsk) -> Message:
+        """Which pages need not be sent."""
+        if self._known is None:
+            raise Refused("conflict", "no pages can be asked for")
+        return Asked(found=await self._known.ask(request.names))
+
+    async def _forget_known(self) -> None:
+        known, self._known = self._known, None
+        if known is not None:
+            await known.close()
 
     async def warm(self, request: MigrationWarm) -> Message:
         """The incoming process translates, in its only state where nobody waits for it."""
@@ -242,6 +262,8 @@ class TargetDriver(Driver):
             self.feed(StepFailed("pages", str(error)))
             raise
         finally:
+            self._view.use_index(None)
+            await self._forget_known()
             self._pages_ended.set()
 
     async def _wait(self, kind: str) -> Message:
@@ -313,7 +335,9 @@ class TargetDriver(Driver):
         guests = self.host.guests
         if self._disk is not None:
             self._disk.check_room(self._spec)
+        known = self._known = donors(self.host, self._spec, rate=self._rate)
         guest = guests.add_incoming(self._spec, self.machine.generation, self.machine.migration, self.machine.source)
+        self._nursery.start_soon(known.build, self.tag)
         self._reserving = trio.CancelScope()
         try:
             with self._reserving:
@@ -325,6 +349,7 @@ class TargetDriver(Driver):
         if self._disk is not None:
             self._disk.open(guest)
         self._view = guest.live.open_view()
+        self._view.use_index(known.index)
         self.host.nursery.start_soon(self._watch_guest, guest)
         self.feed(Reserved())
 
@@ -360,6 +385,7 @@ class TargetDriver(Driver):
         else:
             at = guest.started
             self.host.guests.running(guest)
+        self.host.stays.forget(guest.id)
         self.host.guests.ports.announce(guest)
         if self._protector is not None:
             self._nursery.start_soon(self._protector.run)

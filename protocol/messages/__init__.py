@@ -47,8 +47,10 @@ from protocol.messages.data import (
 )
 from protocol.messages.joining import CaFetch, CaFetched, Join, Joined
 from protocol.messages.moves import (
+    Asked,
     Estimate,
     Finished,
+    MigrationAsk,
     MigrationCancel,
     MigrationDisk,
     MigrationEstimate,
@@ -134,6 +136,7 @@ from protocol.messages.streams import BlobOpen, RelayAccept, RelayOpen
 __all__ = [
     "BY_METHOD",
     "Address",
+    "Asked",
     "Attachment",
     "AttachmentState",
     "BlobOpen",
@@ -175,6 +178,7 @@ __all__ = [
     "MacAdvert",
     "MacAdverts",
     "Message",
+    "MigrationAsk",
     "MigrationCancel",
     "MigrationDisk",
     "MigrationEstimate",

@@ -105,6 +105,7 @@ class MigrationPrepare(Request, frozen=True, kw_only=True):
     source: NodeId
     state_version: int = 1  # of the machine state that will come
     disk_bytes: Bytes = 0  # that the guest's disk has content for, at the source; 0: it has no disk
+    rate: Bytes = 0  # bytes/s that the source expects of the way; 0: it does not know
 
 
 class Prepared(Message, frozen=True, kw_only=True):
@@ -115,6 +116,9 @@ class Prepared(Message, frozen=True, kw_only=True):
     fills: bool = False  # it understands pages of one word (SPEC 11.4)
     files: bool = False  # it has the image's kernel and initrd, and understands pages that stand in them (SPEC 11.4)
     protect: bool = False  # it can stream back what the guest writes while pages are missing (SPEC 11.7)
+    names: Annotated[bytes, Meta(max_length=32)] = (
+        b""  # key of the names of pages it may be asked for (SPEC 11.8); "": none
+    )
     ticket: Annotated[bytes, Meta(max_length=32)] = b""  # for a channel (SPEC 9.3) in place of MigrationPages; "": none
     key_there: Annotated[bytes, Meta(max_length=32)] = b""  # seals what the source sends on it
     key_back: Annotated[bytes, Meta(max_length=32)] = b""
@@ -128,6 +132,22 @@ class Prepared(Message, frozen=True, kw_only=True):
 
 
 MigrationPrepare.answer = Prepared
+
+
+class MigrationAsk(Request, frozen=True, kw_only=True):
+    """COPY, before a round's pages: which of these does the target have (SPEC 11.8)? Only to one that gave a key. They
+    are numbered in the order in which they are asked, from 0."""
+
+    method: ClassVar[str] = "migration.ask"
+    migration: Id
+    names: Annotated[bytes, Meta(max_length=256 << 10)]  # 16 bytes each
+
+
+class Asked(Message, frozen=True, kw_only=True):
+    found: Annotated[bytes, Meta(max_length=2 << 10)]  # bit i % 8 of byte i / 8: it has a page of that name
+
+
+MigrationAsk.answer = Asked
 
 
 class MigrationPages(StreamOpen, frozen=True, kw_only=True):

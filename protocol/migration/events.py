@@ -77,7 +77,8 @@ class RoundDone:
     """S. All pages of a round lie in the target's RAM. ``seconds`` from SendRound until then; ``dirty_pages`` is the
     number of pages dirty at its end. ``curve``: (seconds since SendRound, pages dirty then), as often as was looked.
     ``disk_bytes``: sent for the disks, ``bytes`` without them; ``disk_left``: what was written to them since will take
-    so many on the wire."""
+    so many on the wire. ``probe``: of a round in which pages were named that the target had, bytes that went before
+    them and the seconds that those took: the round itself tells nothing of the link."""
 
     pages: int
     zero_pages: int
@@ -87,6 +88,7 @@ class RoundDone:
     curve: tuple[tuple[float, int], ...] = ()
     disk_bytes: int = 0
     disk_left: int = 0
+    probe: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from protocol.migration.events import DisksDone, RoundDone
 
 PAGE: Final = 4096
 RATE_SAMPLE: Final = 256 << 10  # a round of fewer bytes says only what the rate is at least
+PROBE_SAMPLE: Final = 64 << 10  # the same of what is sent to that end: nothing else is waited for meanwhile
 SMALL_MS: Final = 5.0  # of predicted blackout: below it another round is not worth its time
 SHRINKS: Final = 0.75  # a round that leaves more of the one before it than this does not make the next one small
 NO_GAIN_ROUNDS: Final = 2  # so many rounds in a row that do not shrink are a stall
@@ -282,16 +283,19 @@ class Plan:
             return self._last_resort(f"although it rests {self.throttle} %", time_left)
         return self._last_resort(f"after {self.rounds} rounds", time_left)
 
-    def _learn_rate(self, size: int, seconds: float) -> None:
+    def _learn_rate(self, size: int, seconds: float, least: int = RATE_SAMPLE) -> None:
         rate = size / max(seconds, 1e-6)
-        if size >= RATE_SAMPLE:
+        if size >= least:
             self.rate, self._sampled = rate, True
         elif not self._sampled:
             self.rate = max(self.rate, rate)
 
     def _learn(self, done: RoundDone) -> None:
         self.rounds += 1
-        self._learn_rate(done.bytes + done.disk_bytes, done.seconds)
+        if done.probe is not None:
+            self._learn_rate(*done.probe, PROBE_SAMPLE)
+        else:
+            self._learn_rate(done.bytes + done.disk_bytes, done.seconds)
         sent = done.pages + done.zero_pages
         if self.rounds > 1 and done.bytes >= RATE_SAMPLE and sent:
             self.cost = min(done.bytes / sent, float(PAGE))  # of pages that are written again; the first round's differ
