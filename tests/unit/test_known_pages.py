@@ -224,5 +224,5 @@ def test_a_round_of_names_tells_nothing_of_the_link() -> None:
     from protocol.messages import MigrationParams
 
     plan = Plan(MigrationParams())
-    plan.after(RoundDone(20000, 0, 500_000, 2.0, 10, (), (300_000, 0.003)), 600)
+    plan.after(RoundDone(20000, 0, 500_000, 2.0, 10, (), probe=(300_000, 0.003)), 600)
     assert plan.rate == pytest.approx(100e6)
