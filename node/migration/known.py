@@ -113,11 +113,18 @@ def _alike(other: Guest, spec: GuestSpec) -> bool:
 class Asker:
     """The source's end, good for one round. ``call``: names to bits; may raise LinkError."""
 
-    def __init__(self, view: RamView, key: bytes, call: Callable[[bytes], Awaitable[bytes]]) -> None:
-        """Raises CoreError."""
+    def __init__(
+        self,
+        view: RamView,
+        key: bytes,
+        call: Callable[[bytes], Awaitable[bytes]],
+        then: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    ) -> None:
+        """``then``: behind the last answer. Raises CoreError."""
         view.ask_begin(key)
         self._view = view
         self._call = call
+        self._then = then
         self.asked = self.found = 0
 
     @property
@@ -133,6 +140,7 @@ class Asker:
                 await self._ask(1)
         except (CoreError, LinkError) as error:
             log.info("the target tells no more of what it has: %s", error)
+        await self._then()
 
     async def _ask(self, step: int) -> None:
         while names := await trio.to_thread.run_sync(self._view.ask, step, BATCH, limiter=limiter):

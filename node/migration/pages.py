@@ -14,6 +14,7 @@ waiting. A round that is small is packed at once, without a thread: in the black
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -36,11 +37,12 @@ BUSY = 128 << 10  # bytes on their way from which on the link, and not this end,
 SMALL = 128 * PAGE
 FIRST_PASS = 16 << 20  # of a post-copy: what a guest needs in its first moments, and some seconds of a slow link ...
 FIRST_SHARE = 16  # ... but of a small guest not more than this part of its memory: it is to be short
-WORTH_ASKING = (16 << 20) // PAGE  # pages of a round; fewer are sent as soon as asked for
+WORTH_ASKING = (4 << 20) // PAGE  # pages of a round; fewer are sent as soon as asked for
 ARRIVED, MISSED = 1, 2  # what a round's end is answered with; the second: and so many bytes of page numbers
 _ROUND_TIMEOUT_MS = 2000
 
 limiter = trio.CapacityLimiter(4)
+log = logging.getLogger("wherry.node.migration")
 
 
 class RoundStats(NamedTuple):
@@ -159,6 +161,7 @@ class PageSender:
             if size > 4 * self._view.pages:
                 raise CoreDataError(-5, "answer", f"{size} bytes of pages are missing")
             self._view.resend(bytes((await self._receive(answer, 5 + size))[5:]))
+            log.info("%d pages were named in vain", size // 4)
 
     async def _receive(self, have: bytearray, count: int) -> bytearray:
         while len(have) < count:

@@ -315,10 +315,16 @@ class SourceDriver(Driver):
             return answer.found
 
         try:
-            self._questions = Asker(self._view, key, call)
+            self._questions = Asker(self._view, key, call, self._asked)
         except CoreError as error:
             log.info("%s the target is not asked for pages: %s", self.tag, error)
         return self._questions
+
+    async def _asked(self) -> None:
+        assert self._questions is not None
+        found, asked = self._questions.found, self._questions.asked
+        log.info("%s the target has %d of %d pages that it was asked for", self.tag, found, asked)
+        await self.hold("asked")
 
     async def _find_pages(self, view: RamView, found: trio.Event) -> None:
         """While the target makes the guest's process."""
