@@ -5,6 +5,7 @@ Exit status: 0 after a clean stop, 1 when it cannot start or fails, 2 for wrong 
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import signal
@@ -33,6 +34,7 @@ async def run(config: Config) -> None:
             asked = trio.Event()
             nursery.start_soon(until_signal)
             async with coordinator(config) as ready:
+                gc.freeze()  # what the start made stays: a collection in a migration's pause need not look at it
                 line = ready.to_text() if sys.stdout.isatty() else f"ready {json.dumps(ready.to_json())}"
                 print(line, flush=True)
                 await asked.wait()

@@ -178,10 +178,19 @@ class Migrations:
         held = asker is not None and ask != "query"  # what an end asks for, not our own looking
         if held:
             await hold("decide-before")
-        decision = await self._cluster.db.run(
-            migrations.decide, ident, ask=ask, reason=reason, asker=asker, guest=guest, generation=generation
-        )
+
+        def rule(tx: Tx) -> tuple[Decision, Migration | None]:
+            decision = migrations.decide(
+                tx, ident, ask=ask, reason=reason, asker=asker, guest=guest, generation=generation
+            )
+            return decision, migrations.find(tx, ident)
+
+        decision, migration = await self._cluster.db.run(rule)
         if decision.decision != "pending":
+            told = migration if ask != "query" else None
+            if told is not None:
+                self._tell(told, *({told.source, told.target} - {asker}))
+                await trio.lowlevel.checkpoint()  # a guest may stand still: its node hears it before all else is done
             log.info(
                 "migration=%s %s generation=%d owner=%d (asked: %s by %s)",
                 ident,
@@ -194,17 +203,14 @@ class Migrations:
             watch = self._watches.get(ident)
             if watch is not None:
                 watch.decided.set()
-            if ask != "query":
-                self._errands.send(self._tell_both, ident)
+            if told is not None and asker is not None:
+                self._tell(told, asker)  # besides the answer, which may be lost
         if held:
             await hold("decide-after")
         return decision
 
-    async def _tell_both(self, ident: str) -> None:
-        migration = await self._cluster.db.run(migrations.find, ident)
-        if migration is None:
-            return  # a question about a migration that this store never had
-        for node in (migration.source, migration.target):
+    def _tell(self, migration: Migration, *to: int) -> None:
+        for node in to:
             self._errands.send(self.tell, node, Tell(migration))
 
     async def tell(self, node: int, tell: Tell) -> None:
@@ -349,7 +355,8 @@ class Migrations:
             decision = await self.decide(migration.id, ask="query")
             if decision.decision != "pending":
                 watch.late = True
-                await self._tell_both(migration.id)
+                decided = await self._cluster.db.run(migrations.by_id, migration.id)
+                self._tell(decided, decided.target, decided.source)
             else:
                 if operation.state != "pending":  # after a restart: the source is on its way back, too
                     await self._cluster.links.wait(migration.source)

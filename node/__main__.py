@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import signal
@@ -112,6 +113,7 @@ async def serve(config: Config, join_to: str | None) -> None:
             tcp, udp = bind_pair(config.host, config.port)
             agent = Agent(config, identity, tcp, udp)
             await nursery.start(agent.run)
+            gc.freeze()  # what the start made stays: a collection in a migration's pause need not look at it
             with trio.move_on_after(REGISTER_WAIT_S):
                 await agent.registered.wait()
             ready = {

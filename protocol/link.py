@@ -147,7 +147,10 @@ class Link:
         number = 0
         try:
             with trio.move_on_after(timeout):
-                await self.wait_room()
+                if self.congested:
+                    await self.wait_room()
+                else:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # it waits for the answer: the request goes at once
                 self._check_open()
                 number = self.session.request(request.method, encode(request), timeout)
                 self._waiting[number] = waiting

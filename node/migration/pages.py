@@ -212,6 +212,7 @@ class PageSender:
         link = _LinkWatch(self._channel)
         while True:
             packet = self._make(0, self._squeezer)
+            link.ready()
             for start in range(0, len(packet.data), SLICE):  # in slices, so that the count of bytes moves while they do
                 part = packet.data[start : start + SLICE]
                 link.channel.send_blocking(part)
@@ -277,18 +278,23 @@ class PageSender:
 
 class _LinkWatch:
     """How fast the link takes what a thread sends, by what the other end acknowledges: sending itself says nothing as
-    long as there is room in the sockets' buffers."""
+    long as there is room in the sockets' buffers. What it took while it had nothing left to take says nothing either:
+    then it waited for this end, as it does when a batch is squeezed too long."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self._queued = channel.queued
+        self._queued = self._left = channel.queued
         self._at = time.perf_counter()
+
+    def ready(self) -> None:
+        """The next batch is: what is left of those before it."""
+        self._left = self.channel.queued
 
     def took(self, size: int) -> tuple[int, float]:
         """``size`` bytes were sent just now: bytes and seconds for Squeezer.sent."""
         queued, now = self.channel.queued, time.perf_counter()
         taken, seconds = self._queued + size - queued, now - self._at
-        busy = queued > BUSY
+        busy = self._left > BUSY
         self._queued, self._at = queued, now
         return (taken, seconds) if busy else (size, 0.0)
 

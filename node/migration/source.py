@@ -490,6 +490,7 @@ class SourceDriver(Driver):
 
     async def _send_last_round(self, effect: SendLastRound) -> None:
         assert self._sender is not None
+        await trio.lowlevel.checkpoint()  # the guest's process is asked for the state first, and works meanwhile
         try:
             disk_size = await self._send_last_blocks()
             stats = await self._sender.send_round(last=True, limited=not self.machine.rounds)

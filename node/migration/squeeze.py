@@ -68,10 +68,11 @@ class Squeezer:
         return frame
 
     def sent(self, size: int, seconds: float) -> None:
-        """The link took so many bytes in that time, waits and limits included; 0 s: it did not let us wait."""
+        """The link took so many bytes in that time, waits and limits included; 0 s: it did not let us wait. Then it is
+        at least as fast as the fastest level: more would have to be measured."""
         if size < LOOK:
             return
-        cost = 1e9 * seconds / size
+        cost = 1e9 * seconds / size if seconds else self._speed * LEVELS[0].cost
         link = self._link = cost if self._link is None else self._link + _NEW * (cost - self._link)
 
         def predicted(at: Level | None) -> float:
@@ -79,7 +80,7 @@ class Squeezer:
                 return link
             return max(self._speed * at.cost, min(self._gain * at.ratio, 1.0) * link)
 
-        ways: list[Level | None] = [None, *LEVELS]
+        ways: list[Level | None] = [*LEVELS, None]
         self._at = min(ways, key=predicted)
 
 
