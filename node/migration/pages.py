@@ -61,6 +61,9 @@ class Questions(Protocol):
     def size(self) -> int: ...
     async def ask(self) -> None: ...
 
+    def and_more(self, more: RoundStats) -> RoundStats:
+        return RoundStats(self.pages + more.pages, self.zero_pages + more.zero_pages, self.size + more.size)
+
 
 class _Packet(NamedTuple):
     """``data``: what goes, with its length in front, ``size`` bytes of it before a channel sealed them."""

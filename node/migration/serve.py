@@ -34,7 +34,8 @@ AROUND = 8  # data pages that go behind one that is waited for, at first ...
 MOST_AROUND = 64  # ... and of a guest that goes on there
 RUNS = 8  # places at which a guest may be going through memory
 ASKED = 8  # pages that are waited for in one batch
-PIECE = 8  # data pages pushed at a time
+PIECE = 8  # data pages pushed at a time ...
+SMALLER = 4  # ... and while the guest waits again and again: both ends are busy with a piece, too
 ENTRY = 4096 + 22  # bytes of a data page in a batch
 MOST_WINDOW = 4 << 20
 MOST_FRAME = (2 << 20) + 64  # the bitmap of the largest guest
@@ -207,7 +208,7 @@ class PageServer:
             elif now >= self._bulk_at and likely and self._window.open:
                 likely = await self._send_batch(stream, (), PIECE, LATER)
             elif now >= self._bulk_at and more and self._push() and self._room():
-                more = await self._send_batch(stream, (), PIECE)
+                more = await self._send_batch(stream, (), SMALLER if self._calm(now) else PIECE)
             else:
                 self._work = trio.Event()
                 with trio.move_on_at(self._bulk_at if self._bulk_at > now else math.inf):
@@ -215,9 +216,10 @@ class PageServer:
 
     def _room(self) -> bool:
         """A guest that has just waited will wait again: its next page shall find a short way."""
-        if trio.current_time() - self._asked_at < CALM_S:
-            return self._window.flying < PIECE * ENTRY
-        return self._window.open
+        return not self._window.flying if self._calm(trio.current_time()) else self._window.open
+
+    def _calm(self, now: float) -> bool:
+        return now - self._asked_at < CALM_S
 
     async def _send_batch(
         self, stream: PageStream, wanted: tuple[int, ...] | list[int], most: int, kinds: int = EVERYTHING

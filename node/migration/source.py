@@ -98,6 +98,8 @@ WARM_TIMEOUT = 1.0
 ASK_TIMEOUT = 10.0  # the target may still be reading what it has
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, 0.25  # between two looks at a round under way
 MOST_LOOKS = 200  # at one round: its curve says no more by then
+FIRST_WAITS_S = 0.2
+FIRST_S = 0.4  # of a post-copy's first pass: it is to be short
 SHORTEST_HOT = 8  # bytes: a shorter list names no block
 _CLOCK_SAMPLES = 4
 
@@ -406,7 +408,7 @@ class SourceDriver(Driver):
             )
 
     async def _send_likely(self, began: float) -> RoundStats:
-        """The short pass of a post-copy."""
+        """The short pass of a post-copy: what will be needed first, then what the link carries in the time."""
         assert self._sender is not None
         assert self._view is not None
         hot = HotPages(self._view)
@@ -414,9 +416,27 @@ class SourceDriver(Driver):
         await self._name_recent()
         stats = await self._sender.send_round(kinds=LATER)
         hot.rate = stats.size / max(trio.current_time() - began - WATCH_S, 1e-3)
+        left = FIRST_S - (trio.current_time() - began - WATCH_S)
+        if left > 0:
+            stats = stats.and_more(await self._send_for(left))
         await self._warm()
         await hot.watch()
         self._hot = hot
+        return stats
+
+    async def _send_for(self, seconds: float) -> RoundStats:
+        """A round, cut short after so long."""
+        assert self._sender is not None
+        async with trio.open_nursery() as nursery:
+
+            async def cut() -> None:
+                await trio.sleep(seconds)
+                sender.end_round()
+
+            sender = self._sender
+            nursery.start_soon(cut)
+            stats = await sender.send_round()
+            nursery.cancel_scope.cancel()
         return stats
 
     async def _look(self, scope: trio.CancelScope, began: float, curve: list[tuple[float, int]]) -> None:
@@ -556,14 +576,18 @@ class SourceDriver(Driver):
 
     async def _finish(self, effect: FinishTarget) -> None:
         """Bring the target the store's word. The first answer takes as long as the start; the request is then repeated,
-        which changes nothing, for a short round trip: its half bounds how far the clocks are known."""
+        which changes nothing, for a short round trip: its half bounds how far the clocks are known. A guest that waits
+        for its first pages meanwhile comes before that."""
         request = MigrationFinish(
             migration=self.machine.migration, decision=effect.decision, generation=effect.generation
         )
         best = TargetFinished(0.0, 0.0, 0.0, math.inf)
         try:
             link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
-            for _ in range(1 if effect.decision == "aborted" else _CLOCK_SAMPLES):
+            for turn in range(1 if effect.decision == "aborted" else _CLOCK_SAMPLES):
+                if turn == 1 and self._absent:
+                    self.feed(best)
+                    await trio.sleep(FIRST_WAITS_S)
                 sent_at = time.time()
                 answer: Finished = await link.call(request, timeout=FINISH_TIMEOUT)
                 sample = TargetFinished(answer.resumed_at, answer.clock, sent_at, time.time())

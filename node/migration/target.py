@@ -391,7 +391,7 @@ class TargetDriver(Driver):
             self._nursery.start_soon(self._protector.run)
         record = guest.record
         guest.record = GuestRecord(record.spec, effect.generation, "run", record.files)
-        guest.record.save(guest.folder)
+        await trio.to_thread.run_sync(guest.record.save, guest.folder, limiter=limiter)  # others' first pages wait not
         absent = self._open_view().absent
         guest.pulling = absent > 0 or self.machine.pulls
         guest.migration = guest.migration if guest.pulling else ""
