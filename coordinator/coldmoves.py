@@ -1,5 +1,6 @@
 """Moving a guest that is stopped (``--mode cold``): its record, and with it its ports and addresses, goes to another
-node; it starts there. Nothing is copied: such a guest has no memory, and one with a disk of its own is refused.
+node; it starts there. Nothing is copied: such a guest has no memory. One with a disk is moved as guests that run are
+(coordinator/migrations.py), because what it wrote lies on its node.
 
 The change of owner is one compare-and-set on the guest's generation, made with the journal's entry. The old node is
 told to forget what it kept (its console's last output); if it cannot be reached it is told when it registers again.
@@ -12,7 +13,7 @@ import logging
 from typing import Any
 
 from coordinator.cluster import Cluster
-from coordinator.errors import Conflict, Full, Unsupported
+from coordinator.errors import Conflict, Full
 from coordinator.model import Operation
 from coordinator.operations import Operations, Task
 from coordinator.placement import Demand
@@ -33,6 +34,9 @@ class ColdMoves:
         self._operations = operations
         operations.handle("move", self._do_move, cancellable=False)
 
+    async def has_disk(self, name: str) -> bool:
+        return (await self._cluster.db.run(guests.by_name, name)).spec.image.disk is not None
+
     async def move(self, name: str, *, to: str | None) -> Operation:
         """Give a stopped guest to another node, at once."""
 
@@ -40,8 +44,6 @@ class ColdMoves:
             guest = guests.by_name(tx, name)
             if guest.state not in STOPPED:
                 raise Conflict(f"guest {name} is {guest.state}; mode cold moves a stopped guest", field="mode")
-            if guest.spec.image.kind == "disk":
-                raise Unsupported("a guest with a disk of its own cannot migrate yet", field="name")
             on = nodes.by_name(tx, to, field="to") if to else None
             if on is not None and on.id == guest.node:
                 raise Conflict(f"guest {name} is on {to} already", field="to")

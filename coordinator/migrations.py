@@ -19,7 +19,7 @@ import trio
 
 from coordinator.background import Errands
 from coordinator.cluster import Cluster
-from coordinator.coldmoves import ColdMoves
+from coordinator.coldmoves import STOPPED, ColdMoves
 from coordinator.errors import Cancelled, Conflict, CoordinatorError, Failed, Full, Unavailable, Unsupported
 from coordinator.hold import hold
 from coordinator.model import Guest, Migration, Operation
@@ -95,7 +95,8 @@ class Migrations:
     ) -> Operation:
         """Decide a target and journal the migration; nothing is sent yet. ``avoid``: not these nodes, and why."""
         self.check(params)
-        if params.mode == "cold":
+        cold = params.mode == "cold"
+        if cold and not await self._cold.has_disk(name):
             return await self._cold.move(name, to=to)
 
         def decide(tx: Tx) -> Operation:
@@ -103,9 +104,10 @@ class Migrations:
             operation = journal.begin(
                 tx, "migrate", subject=name, target=guest.id, args={"params": to_builtins(params)}
             )
-            target = self._target(tx, guest, to, avoid)
+            target = self._target(tx, guest, to, avoid, cold=cold)
             migration = migrations.begin(tx, journal.new_id("m"), guest, target=target, operation=operation.id)
-            guests.set_state(tx, guest, "migrating")
+            if not cold:  # a stopped guest is one all the while
+                guests.set_state(tx, guest, "migrating")
             tx.emit(
                 "migration.started",
                 f"migration of {name} from {nodes.name_of(tx, guest.node)} to {nodes.name_of(tx, target)}",
@@ -125,7 +127,7 @@ class Migrations:
         """What :meth:`migrate` would take, as its source measures it; nothing is journaled and nothing is moved."""
         self.check(params)
         if params.mode == "cold":
-            raise Unsupported("a cold move copies nothing: there is nothing to predict", field="dry_run")
+            raise Unsupported("a stopped guest has no pause: there is nothing to predict", field="dry_run")
 
         def read(tx: Tx) -> tuple[Guest, MigrationEstimate]:
             guest = guests.by_name(tx, name)
@@ -140,16 +142,20 @@ class Migrations:
         answer = await link.call(request, timeout=ESTIMATE_TIMEOUT_S)
         return {**to_builtins(answer), "target": request.target.name}
 
-    def _target(self, tx: Tx, guest: Guest, to: str | None, avoid: dict[int, str] | None = None) -> int:
+    def _target(
+        self, tx: Tx, guest: Guest, to: str | None, avoid: dict[int, str] | None = None, *, cold: bool = False
+    ) -> int:
         source = nodes.name_of(tx, guest.node)
         on = nodes.by_name(tx, to, field="to") if to else None
         if on is not None and on.id == guest.node:
             raise Conflict(f"guest {guest.name} is on {to} already", field="to")
-        if guest.state not in ("running", "paused"):
+        if cold and guest.state not in STOPPED:
+            raise Conflict(f"guest {guest.name} is {guest.state}; mode cold moves a stopped guest", field="mode")
+        if not cold and guest.state not in ("running", "paused"):
             raise Conflict(f"guest {guest.name} is {guest.state}; only a running guest can migrate", field="name")
         if guest.node not in self._cluster.alive():
             raise Unavailable(f"node {source} of guest {guest.name} is not connected")
-        placement = self._place(tx, guest, on.id if on else None, avoid or {})
+        placement = self._place(tx, guest, on.id if on else None, avoid or {}, cold=cold)
         if placement.chosen is None:
             if on is not None:
                 verdict = next(v for v in placement.verdicts if v.node == on.id)
@@ -157,10 +163,11 @@ class Migrations:
             raise Full(placement.refusal(), field="to", placement=placement.to_json())
         return placement.chosen.node
 
-    def _place(self, tx: Tx, guest: Guest, on: int | None, avoid: dict[int, str]) -> Placement:
+    def _place(self, tx: Tx, guest: Guest, on: int | None, avoid: dict[int, str], *, cold: bool) -> Placement:
         assert guest.node is not None
-        demand = Demand(guest.spec.memory, guest.spec.cpus, on=on, avoid={**avoid, guest.node: "it runs there now"})
-        return self._cluster.place(tx, demand)
+        why = "it is there now" if cold else "it runs there now"
+        demand = Demand(guest.spec.memory, guest.spec.cpus, on=on, avoid={**avoid, guest.node: why})
+        return self._cluster.place(tx, demand, without=guest.id if cold else None)
 
     # ---- the arbiter ------------------------------------------------------------------------------------------------
 

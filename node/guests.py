@@ -197,14 +197,14 @@ class Guests:
         log.info("%s forgotten", guest.tag)
         self._on_change()
 
-    async def keep(self, guest: Guest, generation: int, why: str) -> None:
+    async def keep(self, guest: Guest, generation: int, why: str, *, state: GuestState = "crashed") -> None:
         """An arrival that is the guest's, and whose process is lost or to end, stays as one that has ended: its disk
         is the guest's. The caller holds the lock."""
         await self._end(guest, why)
         guest.record = Record(guest.record.spec, generation, "run", guest.record.files)
         guest.migration = ""
         guest.record.save(guest.folder)
-        self.changed(guest, "crashed", why)
+        self.changed(guest, state, why)
 
     @staticmethod
     def fence(guest: Guest, generation: int) -> None:
@@ -247,8 +247,18 @@ class Guests:
         return guest
 
     async def make(self, guest: Guest, *, new_disk: bool = False) -> None:
-        """Fetch what is needed, write the record, start the process, attach its ports (disabled). ``new_disk``: the
-        image's again, whatever lies here."""
+        """Fetch what is needed, write the record, start the process, attach its ports (disabled)."""
+        await self.lay_out(guest, new_disk=new_disk)
+        try:
+            self._hold(guest, await spawn(guest.folder))
+        except CoreError as error:
+            code = _CODES.get(error.status, "internal")
+            raise Refused(code, str(error), field=error.field) from error
+        except GuestGone as error:
+            raise Refused("unavailable", str(error)) from error
+
+    async def lay_out(self, guest: Guest, *, new_disk: bool) -> None:
+        """Its folder: what the process will need. ``new_disk``: the image's again, whatever lies here."""
         record = guest.record
         try:
             guest.folder.mkdir(mode=0o700, exist_ok=True)
@@ -262,13 +272,6 @@ class Guests:
             keep_reserve(guest.folder)
         except OSError as error:
             raise _host_refused(error) from error
-        try:
-            self._hold(guest, await spawn(guest.folder))
-        except CoreError as error:
-            code = _CODES.get(error.status, "internal")
-            raise Refused(code, str(error), field=error.field) from error
-        except GuestGone as error:
-            raise Refused("unavailable", str(error)) from error
 
     async def begin(self, guest: Guest, generation: int) -> float:
         """First instructions under ``generation``; the record must say so already. CLOCK_REALTIME of them."""

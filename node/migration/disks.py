@@ -223,11 +223,18 @@ def _why(error: Exception) -> str:
 
 
 async def open_sender(
-    driver: Driver, guest: Guest, link: Link, prepared: Prepared, address: str, bucket: TokenBucket
+    driver: Driver,
+    guest: Guest,
+    link: Link,
+    prepared: Prepared,
+    address: str,
+    bucket: TokenBucket,
+    *,
+    running: bool = True,
 ) -> DiskSender:
-    """For a running guest whose target has made room; it is followed from here on. Raises OSError, Refused, CoreError,
-    LinkError, RemoteError."""
-    view = open_source(guest, driver.host.config.state / "blobs" / "sha256")
+    """For a guest whose target has made room; if it runs it is followed from here on. Raises OSError, Refused,
+    CoreError, LinkError, RemoteError."""
+    view = (open_source if running else open_file)(guest, driver.host.config.state / "blobs" / "sha256")
     try:
         view.track(True)
         stream = await _open_stream(driver, link, prepared, address)

@@ -12,6 +12,8 @@ import trio
 from node.guestcopy import Guest
 from node.host import Host
 from node.links import SOFTWARE
+from node.migration.cold import ColdSource, ColdTarget
+from node.migration.cold import check as check_cold
 from node.migration.driver import Driver, record_of
 from node.migration.estimate import estimate, swallow
 from node.migration.source import SourceDriver
@@ -160,7 +162,10 @@ class Migrations:
         self._check(guest, order)
         disks = guest.record.spec.image.disk is not None
         machine = Source(order.migration, order.guest, order.generation, order.target.node, order.params, disks=disks)
-        driver = SourceDriver(self._host, machine, order.params, order.target.link)
+        if order.params.mode == "cold":
+            driver: SourceDriver = ColdSource(self._host, machine, order.params, order.target.link, guest)
+        else:
+            driver = SourceDriver(self._host, machine, order.params, order.target.link)
         rates = [rate for rate in (self._known_rate(order.target.node), order.params.bandwidth) if rate]
         driver.rate = int(min(rates, default=0))
         guest.migration = order.migration
@@ -173,10 +178,10 @@ class Migrations:
         refused = refusal(order.params)
         if refused is not None:
             raise Refused("unsupported", refused[1], field=refused[0])
-        if order.params.mode == "cold":
-            raise Refused("invalid", "mode cold is not for a guest that runs", field="mode")
         self._host.guests.fence(guest, order.generation)
-        if order.generation != guest.generation or guest.state != "running" or guest.migration:
+        if order.params.mode == "cold" and order.generation == guest.generation:
+            check_cold(guest)
+        elif order.generation != guest.generation or guest.state != "running" or guest.migration:
             raise Refused("conflict", f"guest {guest.record.spec.name} is {guest.state}", state=guest.state)
         if order.target.node == self._host.identity.node:
             raise Refused("conflict", f"guest {guest.record.spec.name} is on this node already", field="to")
@@ -235,7 +240,10 @@ class Migrations:
             self._host.guests.check_absent(request.spec)
             disks = request.spec.image.disk is not None
             machine = Target(request.migration, request.spec.guest, request.generation, request.source, disks=disks)
-            driver = TargetDriver(self._host, machine, request.spec, request.disk_bytes)
+            if request.cold and not disks:
+                raise Refused("unsupported", "a stopped guest without a disk is moved by the store", field="cold")
+            made = ColdTarget if request.cold else TargetDriver
+            driver = made(self._host, machine, request.spec, request.disk_bytes)
             self._run(self._targets, driver)
         elif driver.machine.source != link.peer.node:
             raise Refused("forbidden", f"migration {request.migration} is another node's")

@@ -170,7 +170,8 @@ class PausedCopy:
         await self._driver.hold("handed")
         await self._give_ports(guest)
         guests = self._driver.host.guests
-        guests.ports.detach(guest)
+        if guest.handle is not None:
+            guests.ports.detach(guest)
         guests.changed(guest, "migrating", f"node {self._machine.target} has it; its disk is kept here until it runs")
         self._driver.spawn(self._until_removed, guest)
         self._driver.spawn(self._keep_linked)
@@ -225,6 +226,10 @@ class PausedCopy:
         return guest.status()
 
     # -- the end
+
+    def has_no_ports(self) -> None:
+        """The guest is stopped."""
+        self._gone = True
 
     def expect_told(self) -> None:
         """The target is being told: what leaves here waits for its answer, if not for ever."""

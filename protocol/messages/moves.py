@@ -104,6 +104,7 @@ class MigrationPrepare(Request, frozen=True, kw_only=True):
     generation: Generation  # the present one; after COMMIT it is this + 1
     source: NodeId
     state_version: int = 1  # of the machine state that will come
+    cold: bool = False  # the guest is stopped: nothing but its disk comes
     disk_bytes: Bytes = 0  # that the guest's disk has content for, at the source; 0: it has no disk
     rate: Bytes = 0  # bytes/s that the source expects of the way; 0: it does not know
 

@@ -196,7 +196,7 @@ class Plan:
         return self._pages()
 
     def _pages(self) -> Choice:
-        return Switch() if self.params.mode == "stop-and-copy" else Again()
+        return Switch() if self.params.mode in ("stop-and-copy", "cold") else Again()
 
     def after_disks(self, done: DisksDone, time_left: float) -> Choice:
         """``time_left``: seconds until the deadline. Goes on with the pages as soon as another round would gain little:
@@ -212,7 +212,7 @@ class Plan:
         smaller = self._mirrored == 1 or done.left < SHRINKS * before
         if self.disk_ms <= min(SMALL_MS, self.params.max_blackout_ms):
             return self._pages()
-        last = self.params.mode in ("postcopy", "stop-and-copy")
+        last = self.params.mode in ("postcopy", "stop-and-copy", "cold")
         if self._mirrored < self.params.max_rounds and (smaller or (last and not self._disks_short)):
             self._no_gain = 0 if smaller else self._no_gain + 1
             if self._no_gain < NO_GAIN_ROUNDS:

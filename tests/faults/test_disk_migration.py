@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults.checks import check_one_running_copy, check_tidy
 from tests.faults.cluster import Cluster, running
-from tests.faults.disklog import BLOCK, ask, check_log, disk_file, image_disk
-from tests.faults.test_migration_faults import SOURCE, TARGET, watched
+from tests.faults.disklog import BLOCK, ask, begun, check_log, disk_file, flushed, image_disk
+from tests.faults.test_migration_faults import SOURCE, TARGET, repair, strike, watched
 from tests.faults.test_version_skew import become
 
 
@@ -89,3 +89,60 @@ async def dry_run(cluster: Cluster, name: str, to: str) -> dict[str, Any]:
     answer = await cluster.api.post(f"/v1/guests/{name}/migrate", json={"to": to, "dry_run": True})
     told: dict[str, Any] = answer.raise_for_status().json()["estimate"]
     return told
+
+
+COLD_POINTS = [
+    ("target.mirror", "target agent"),
+    ("source.mirror", "source agent"),
+    ("source.switch", "link"),
+    ("source.commit", "source agent"),
+    ("target.commit", "target agent"),
+    ("source.handed", "source agent"),
+]
+
+
+@pytest.mark.slow
+async def test_a_stopped_guest_takes_its_disk_along(tmp_path: Path) -> None:
+    """Whatever is struck on the way: it starts where it belongs, with all that it was told is durable."""
+    async with running(tmp_path / "c", [SOURCE, TARGET]) as cluster:
+        await cluster.add_image("logger", disk=image_disk())
+        guest, generation = await start(cluster, "logs")
+        here, there = SOURCE, TARGET
+        for point, victim in (("", ""), *COLD_POINTS):
+            await check_log(cluster, guest, here)
+            told = flushed(await cluster.log(guest, here))[-1]
+            await cluster.finish(await cluster.api.post("/v1/guests/logs/stop", json={"force": True}))
+            generation = (await cluster.guest("logs"))["generation"]
+            if point:
+                cluster.hold(point)
+            operation = await cluster.migrate("logs", there, mode="cold")
+            if point:
+                await cluster.reached(point)
+                await strike(cluster, at(victim, here), guest)
+                cluster.release(point)
+                await repair(cluster, at(victim, here))
+            ended = await cluster.wait_operation(operation, within=90)
+            known = await cluster.guest("logs")
+            assert known["state"] in ("stopped", "crashed"), known
+            assert (known["generation"] == generation + 1) is (known["node"] == there)
+            assert (ended["state"] == "succeeded") is (known["node"] == there), ended
+            assert point or known["node"] == there
+            await cluster.until("both nodes are alive", cluster.all_alive)
+            await cluster.until("nothing is left at the other", lambda n=known["node"]: only(cluster, guest, n))
+            again = await cluster.finish(await cluster.api.post("/v1/guests/logs/start", json={}))
+            assert again["state"] == "succeeded", again
+            assert (await cluster.guest("logs"))["node"] == known["node"]
+            assert await begun(cluster, guest, known["node"]) >= told
+            if known["node"] == there:
+                here, there = there, here
+
+
+async def only(cluster: Cluster, guest: str, node: str) -> bool:
+    return cluster.folders(guest) == [node]
+
+
+def at(victim: str, source: str) -> str:
+    """The cases are told of a guest that goes from SOURCE to TARGET."""
+    if source == SOURCE or victim == "link":
+        return victim
+    return {"source agent": "target agent", "target agent": "source agent"}[victim]
