@@ -1,5 +1,5 @@
 """``make bench-tunnel``: what a tunnel costs a node. Rows seal_64 open_64 seal_1400 open_1400 tx_64 rx_64 tx_1414
-rx_1414, and flood_KIND of forged datagrams.
+rx_1414 tx_tso rx_tso, and flood_KIND of forged datagrams.
 
 Options: ``--pairs N`` (5), ``--frames N`` (300000).
 """
@@ -21,7 +21,8 @@ linked with the switch's objects). seal and open: one AES-256-GCM datagram of so
 key, contexts kept, the library that the product picks on this host against libcrypto's EVP with
 contexts kept, in turn. tx and rx: a frame of so many bytes from one guest's ring through two
 switches and UDP over loopback to another's ring, the threads of the sending and of the receiving
-switch with the kernel's work on their account. flood: a forged datagram of 1400 bytes, by what is
+switch with the kernel's work on their account. tx_tso and rx_tso: the same for a segment of TCP
+packets of 64 KiB that are cut on the way and put together again. flood: a forged datagram of 1400 bytes, by what is
 wrong with it (the program's head says what they are), on the receiving switch's account. What it
 does not show: a wire, a NIC, TAPs, guests."""
 
@@ -69,6 +70,12 @@ def main() -> None:
             sent.ours.append(float(figures[0]))
             got.ours.append(float(figures[1]))
         rows += [sent, got]
+    sent, got = (Row(f"{what}_tso", "ns", "lower") for what in ("tx", "rx"))
+    for _ in range(args.pairs):
+        figures = words([*argv, "packets", str(args.frames // 47)], "packets").split()
+        sent.ours.append(float(figures[0]))
+        got.ours.append(float(figures[1]))
+    rows += [sent, got]
     for kind in FLOODS:
         row = Row(f"flood_{kind}", "ns", "lower")
         for _ in range(args.pairs):

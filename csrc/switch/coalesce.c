@@ -34,6 +34,7 @@ static void send_off(wh_switch *s, struct wh_flow *flow)
     }
     struct wh_port *to = flow->to;
     flow->to = NULL;
+    s->coalesce.hot = NULL;
     s->coalesce.open--;
     wh_port_deliver(s, to, f);
 }
@@ -107,6 +108,13 @@ static void reopen(const struct wh_port *p, struct wh_frame *f, const struct wh_
     f->csum_offset = offset;
 }
 
+/* The flags of a TCP segment that can be a part of something larger. */
+static bool plain_flags(uint8_t flags)
+{
+    const uint8_t plain = WH_TCP_ACK | WH_TCP_PSH | WH_TCP_FIN | WH_TCP_ECE | WH_TCP_CWR;
+    return (flags & WH_TCP_ACK) && !(flags & ~plain);
+}
+
 /* Could it be a part of something larger that this port takes? */
 static bool is_segment(const struct wh_port *p, const struct wh_frame *f, const struct wh_layers *y)
 {
@@ -118,9 +126,8 @@ static bool is_segment(const struct wh_port *p, const struct wh_frame *f, const 
         return (takes & WH_TAKES_USO) && f->csum_offset == WH_UDP_CSUM &&
                wh_get16(f->data + y->l4 + 4) == y->end - y->l4;
     uint8_t flags = f->data[y->l4 + 13];
-    const uint8_t plain = WH_TCP_ACK | WH_TCP_PSH | WH_TCP_FIN | WH_TCP_ECE | WH_TCP_CWR;
     return (takes & (y->ip == 4 ? WH_TAKES_TSO4 : WH_TAKES_TSO6)) && f->csum_offset == WH_TCP_CSUM &&
-           (flags & WH_TCP_ACK) && !(flags & ~plain) && (!(flags & WH_TCP_CWR) || (takes & WH_TAKES_ECN));
+           plain_flags(flags) && (!(flags & WH_TCP_CWR) || (takes & WH_TAKES_ECN));
 }
 
 static struct wh_flow *find(wh_switch *s, const struct wh_port *p, const struct wh_frame *f, const struct wh_layers *y)
@@ -175,6 +182,7 @@ static bool begin(wh_switch *s, struct wh_port *p, const struct wh_frame *f, con
         flow->whole.ecn = (f->data[y->l4 + 13] & WH_TCP_CWR) != 0;
     }
     c->open++;
+    c->hot = flow;
     return true;
 }
 
@@ -194,9 +202,48 @@ static bool append(struct wh_flow *flow, const struct wh_frame *f, const struct 
     return true;
 }
 
+/* Has the frame its headers where the flow has them, and nothing behind the packet? Then *y are its layers. That the
+ * headers say the same as the flow's is not looked at. */
+static bool same_layers(const struct wh_flow *flow, const struct wh_frame *f, struct wh_layers *y)
+{
+    *y = flow->y;
+    y->end = f->len;
+    if (f->csum != WH_CSUM_PARTIAL || f->gso != WH_GSO_NONE || f->csum_start != y->l4 ||
+        f->csum_offset != flow->whole.csum_offset || f->len <= y->data)
+        return false;
+    const uint8_t *ip = f->data + y->l3, *l4 = f->data + y->l4;
+    uint32_t length = y->ip == 4 ? wh_get16(ip + 2) : wh_get16(ip + 4) + (uint32_t)WH_IPV6_HEADER;
+    if (length != f->len - y->l3)
+        return false;
+    return y->proto == WH_PROTO_TCP ? plain_flags(l4[13]) : wh_get16(l4 + 4) == f->len - y->l4;
+}
+
+void wh_coalesce_came(struct wh_coalesce *c, const struct wh_peer *from, uint32_t vni)
+{
+    c->from = from;
+    c->vni = vni;
+}
+
+bool wh_coalesce_next(wh_switch *s, const struct wh_peer *from, uint32_t vni, const struct wh_frame *f)
+{
+    struct wh_coalesce *c = &s->coalesce;
+    struct wh_flow *flow = c->hot;
+    struct wh_layers y;
+    c->hot = NULL;
+    if (!flow || c->from != from || c->vni != vni || !same_layers(flow, f, &y) || !same_flow(flow, f, &y) ||
+        !append(flow, f, &y))
+        return false;
+    if (may_go_on(flow, y.end - y.data))
+        c->hot = flow;
+    else
+        send_off(s, flow);
+    return true;
+}
+
 void wh_coalesce_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     struct wh_layers y;
+    s->coalesce.hot = NULL;
     if (!s->coalesce.open && f->csum != WH_CSUM_PARTIAL && f->len < REOPEN_LEAST) {
         wh_port_deliver(s, p, f);
         return;
@@ -215,7 +262,9 @@ void wh_coalesce_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
         flow = NULL;
     }
     if (flow) {
-        if (!may_go_on(flow, y.end - y.data))
+        if (may_go_on(flow, y.end - y.data))
+            s->coalesce.hot = flow;
+        else
             send_off(s, flow);
     } else if (!segment || !may_begin(f, &y) || !begin(s, p, f, &y)) {
         wh_port_deliver(s, p, f);

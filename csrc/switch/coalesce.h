@@ -12,6 +12,7 @@
 
 #define WH_FLOWS 8u
 
+struct wh_peer;
 struct wh_port;
 
 struct wh_flow {
@@ -28,10 +29,20 @@ struct wh_coalesce {
     uint8_t *room; /* WH_FLOWS packets; made when there is something to put together */
     uint32_t open; /* flows in use */
     uint64_t clock;
+    /* What the frame before this one was: of that peer and network, and now a part of hot. NULL: of none. */
+    struct wh_flow *hot;
+    const struct wh_peer *from;
+    uint32_t vni;
 };
 
 /* As wh_port_deliver, but it may keep a copy until wh_coalesce_flush. */
 void wh_coalesce_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f);
+/* A frame of this peer and network came by the way of all frames and was delivered. */
+void wh_coalesce_came(struct wh_coalesce *c, const struct wh_peer *from, uint32_t vni);
+/* Is it the next segment of the packet that the frame directly before it became a part of, from the same peer and for
+ * the same network? Then it is a part of it now; nothing was asked about it that was not answered for that one: it has
+ * the same addresses, and no table has changed in between. False: it has to go the way of all frames. */
+bool wh_coalesce_next(wh_switch *s, const struct wh_peer *from, uint32_t vni, const struct wh_frame *f);
 /* At the end of each batch, and before anything may happen to a port. */
 void wh_coalesce_flush(wh_switch *s);
 void wh_coalesce_free(struct wh_coalesce *c);

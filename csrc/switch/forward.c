@@ -1,6 +1,7 @@
 #include "switch/forward.h"
 
 #include "switch/binding.h"
+#include "switch/burst.h"
 #include "switch/coalesce.h"
 #include "switch/cut.h"
 #include "switch/ingress.h"
@@ -80,6 +81,7 @@ static void send_node(wh_switch *s, struct wh_port *from, uint32_t node, struct 
     if (f->gso != WH_GSO_UDP && f->hdr_len < room && (uint32_t)f->hdr_len + f->gso_size > room)
         f->gso_size = (uint16_t)(room - f->hdr_len);
     wh_cut_begin(&cut, f);
+    wh_burst_send(s, peer, from->net->vni, &cut);
     while (wh_cut_next(&cut, &segment))
         send_one(s, peer, from->net->vni, &segment);
 }
@@ -196,9 +198,10 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
     struct wh_port *at = to ? wh_fdb_port(&net->fdb, to) : NULL;
     if (!to)
         flood_from_tunnel(s, net, f);
-    else if (at)
+    else if (at) {
         wh_coalesce_deliver(s, at, f);
-    else if (!wh_moved_follow(s, net, to, f))
+        wh_coalesce_came(&s->coalesce, peer, vni);
+    } else if (!wh_moved_follow(s, net, to, f))
         WH_COUNT(s, peer, drop_no_peer); /* split horizon: its owner is another node, the sender does not know yet */
 }
 

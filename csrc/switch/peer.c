@@ -257,10 +257,14 @@ void wh_peer_send_moved(wh_switch *s, struct wh_peer *p, uint32_t vni, const str
 
 static void arrived(wh_switch *s, struct wh_peer *p, uint32_t vni, struct wh_frame *f)
 {
-    if (wh_tos_arrived(f->data, f->len, s->outer_tos))
-        wh_forward_from_tunnel(s, p, vni, f);
-    else
+    if (!wh_tos_arrived(f->data, f->len, s->outer_tos)) {
         WH_COUNT(s, p, drop_ce); /* where the mark was set, a queue was */
+    } else if (wh_coalesce_next(s, p, vni, f)) {
+        WH_COUNT(s, p, rx_frames);
+        WH_COUNT_BYTES(s, p, rx_bytes, f->len);
+    } else {
+        wh_forward_from_tunnel(s, p, vni, f);
+    }
 }
 
 static bool read_frame(wh_switch *s, struct wh_peer *p, wh_reader *r)

@@ -99,13 +99,30 @@ static void cut_is_right(unsigned rounds, uint64_t *state)
     }
 }
 
+/* As a frame out of a tunnel: by the short way behind the one before it, where it belongs to the same packet. True: it
+ * took that. */
+static bool arrive(struct bench *b, struct wh_frame *f, const struct wh_peer *from, uint32_t vni)
+{
+    if (wh_coalesce_next(b->s, from, vni, f))
+        return true;
+    wh_coalesce_deliver(b->s, &b->port, f);
+    wh_coalesce_came(&b->s->coalesce, from, vni);
+    return false;
+}
+
+static const struct wh_peer *peer_of(unsigned number) /* an address is all that is looked at */
+{
+    static const uint8_t peers[2][64];
+    return (const struct wh_peer *)(const void *)peers[number];
+}
+
 static void cut_to(struct bench *b, struct packet *k)
 {
     struct wh_cut cut;
     struct wh_frame piece;
     wh_cut_begin(&cut, &k->f);
-    while (wh_cut_next(&cut, &piece))
-        wh_coalesce_deliver(b->s, &b->port, &piece);
+    for (unsigned i = 0; wh_cut_next(&cut, &piece); i++)
+        CHECK(arrive(b, &piece, peer_of(0), 7) == (i > 0));
 }
 
 static void coalesce_undoes_cut(unsigned rounds, uint64_t *state)
@@ -199,7 +216,10 @@ static void order_is_kept(unsigned rounds, uint64_t *state, uint32_t takes, bool
                     wh_csum_complete(&f);
                 if (complete && below(state, 2)) /* nobody has looked whether it is right */
                     f.csum = WH_CSUM_COMPLETE;
-                wh_coalesce_deliver(b.s, &b.port, &f);
+                if (below(state, 2))
+                    (void)arrive(&b, &f, peer_of(0), 7);
+                else
+                    wh_coalesce_deliver(b.s, &b.port, &f);
             }
         }
         if (below(state, 4) == 0) {
@@ -215,6 +235,88 @@ static void order_is_kept(unsigned rounds, uint64_t *state, uint32_t takes, bool
         CHECK(packets == pieces_out);
     else
         CHECK(packets < pieces_out / (complete ? 4 : 2) * (complete ? 3 : 1)); /* complete: of long ones only */
+    bench_close(&b);
+}
+
+static void same_out(struct bench *a, struct bench *b)
+{
+    static struct packet from_a, from_b;
+    while (take(a, &from_a)) {
+        CHECK(take(b, &from_b) && from_a.f.len == from_b.f.len);
+        CHECK(memcmp(from_a.f.data, from_b.f.data, from_a.f.len) == 0);
+        CHECK(memcmp(&from_a.todo, &from_b.todo, sizeof(from_a.todo)) == 0);
+    }
+    CHECK(!take(b, &from_b));
+}
+
+/* Pieces of which some have a byte or a length that is not as it was: by the short way comes out what comes out by the
+ * long one, and it is taken for no other peer, network or flow. */
+static void short_way_is_the_same(unsigned rounds, uint64_t *state)
+{
+    static struct packet whole;
+    static uint8_t copy[2][WH_HEADROOM + WH_RING_MAX_FRAME];
+    struct bench by_short, by_long;
+    unsigned taken = 0;
+    bench_open(&by_short, WH_TAKES_ALL), bench_open(&by_long, WH_TAKES_ALL);
+    for (unsigned i = 0; i < rounds; i++) {
+        struct wh_cut cut;
+        struct wh_frame piece;
+        unsigned peer = 0, vni = 7;
+        packet_make(&whole, state, below(state, 2), (uint32_t)next_random(state), 2 + below(state, 60));
+        if (whole.f.gso == WH_GSO_NONE)
+            continue;
+        wh_cut_begin(&cut, &whole.f);
+        while (wh_cut_next(&cut, &piece)) {
+            if (below(state, 16) == 0)
+                piece.data[below(state, cut.y.data)] ^= (uint8_t)(1u << below(state, 8));
+            if (below(state, 32) == 0)
+                piece.len -= below(state, piece.len - cut.y.data + 1);
+            if (below(state, 64) == 0)
+                piece.csum_start ^= 2;
+            bool other = below(state, 16) == 0;
+            if (other)
+                peer ^= below(state, 2), vni ^= below(state, 2);
+            for (unsigned way = 0; way < 2; way++) {
+                struct wh_frame f = piece;
+                f.data = copy[way] + WH_HEADROOM;
+                memcpy(f.data, piece.data, piece.len);
+                if (way == 0)
+                    taken += arrive(&by_short, &f, peer_of(peer), vni);
+                else
+                    wh_coalesce_deliver(by_long.s, &by_long.port, &f);
+            }
+        }
+        if (below(state, 2)) {
+            wh_coalesce_flush(by_short.s), wh_coalesce_flush(by_long.s);
+            same_out(&by_short, &by_long);
+        }
+    }
+    wh_coalesce_flush(by_short.s), wh_coalesce_flush(by_long.s);
+    same_out(&by_short, &by_long);
+    CHECK(taken > rounds);
+    bench_close(&by_short), bench_close(&by_long);
+}
+
+static void short_way_of_others(uint64_t *state)
+{
+    static struct packet whole, got;
+    struct wh_cut cut;
+    struct wh_frame piece;
+    struct bench b;
+    bench_open(&b, WH_TAKES_ALL);
+    do
+        packet_make(&whole, state, 1, 7, 30);
+    while (whole.f.gso != WH_GSO_TCP4 || (whole.f.data[whole.f.csum_start + 13] & WH_TCP_PSH));
+    wh_cut_begin(&cut, &whole.f);
+    CHECK(wh_cut_next(&cut, &piece) && !arrive(&b, &piece, peer_of(0), 7)); /* the first of it */
+    CHECK(wh_cut_next(&cut, &piece) && !wh_coalesce_next(b.s, peer_of(1), 7, &piece));
+    CHECK(!wh_coalesce_next(b.s, peer_of(0), 7, &piece)); /* there was another one in between */
+    CHECK(!arrive(&b, &piece, peer_of(0), 7) && wh_cut_next(&cut, &piece));
+    CHECK(!wh_coalesce_next(b.s, peer_of(0), 8, &piece));
+    CHECK(!arrive(&b, &piece, peer_of(0), 7) && wh_cut_next(&cut, &piece) && arrive(&b, &piece, peer_of(0), 7));
+    wh_coalesce_flush(b.s);
+    CHECK(wh_cut_next(&cut, &piece) && !wh_coalesce_next(b.s, peer_of(0), 7, &piece)); /* a batch is over */
+    CHECK(take(&b, &got) && !take(&b, &got));
     bench_close(&b);
 }
 
@@ -352,6 +454,8 @@ int main(void)
     refused();
     cut_is_right(rounds / 2, &state);
     coalesce_undoes_cut(rounds / 2, &state);
+    short_way_is_the_same(rounds * 2, &state);
+    short_way_of_others(&state);
     order_is_kept(rounds, &state, WH_TAKES_ALL, false);
     order_is_kept(rounds / 2, &state, WH_TAKES_ALL, true);
     order_is_kept(rounds / 2, &state, 0, false);

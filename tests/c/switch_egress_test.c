@@ -46,7 +46,7 @@ struct pair {
     struct nic from, to;
 };
 
-static void pair_open(struct pair *t)
+static void open_pair(struct pair *t)
 {
     node_open(&t->a, 1), node_open(&t->b, 2);
     nic_open(&t->from, 1), nic_open(&t->to, 2);
@@ -57,7 +57,7 @@ static void pair_open(struct pair *t)
     CHECK(nic_take(&t->to, NULL, NULL) == 1);
 }
 
-static void pair_close(struct pair *t)
+static void close_pair(struct pair *t)
 {
     wh_switch_free(t->a.sw), wh_switch_free(t->b.sw);
     nic_close(&t->from), nic_close(&t->to);
@@ -106,7 +106,7 @@ static void full_socket(int error)
 {
     struct pair t;
     enum { BULK = 600, SMALL = 20 }; /* fits a ring */
-    pair_open(&t);
+    open_pair(&t);
     set_full(&t.a, error);
     for (uint32_t i = 1; i <= BULK; i++)
         send_udp(&t, 7, 0, i, 600);
@@ -135,14 +135,14 @@ static void full_socket(int error)
     send_udp(&t, 7, 0, 99, 600); /* and afterwards straight on */
     CHECK(take_udp(&t).tag == 99);
     CHECK(peer_counters(t.a.sw, 2).queued == c.queued);
-    pair_close(&t);
+    close_pair(&t);
 }
 
 /* The bound holds, and it is the flood that pays. */
 static void flooded(void)
 {
     struct pair t;
-    pair_open(&t);
+    open_pair(&t);
     set_full(&t.a, EAGAIN);
     for (uint32_t i = 1; i <= 200; i++)
         send_udp(&t, 7, 0, i, 600);
@@ -157,7 +157,7 @@ static void flooded(void)
     CHECK(all_counters(t.a.sw).drop_queue >= 12000 - WH_FRAME_MAX);
     set_full(&t.a, 0);
     CHECK(egress_of(&t.a).bytes == 0 && egress_of(&t.a).ways == 0);
-    pair_close(&t);
+    close_pair(&t);
 }
 
 static uint64_t now_ms(void)
@@ -170,7 +170,7 @@ static void paced(uint8_t tos)
     struct pair t;
     enum { FRAMES = 120, LENGTH = 1000, RATE = 200000 };
     uint32_t got = 0, ce = 0, lost;
-    pair_open(&t);
+    open_pair(&t);
     CHECK(wh_switch_peer_rate(t.a.sw, 2, RATE) == WH_OK && wh_switch_peer_rate(t.a.sw, 9, 1) == WH_E_NOTFOUND);
     uint64_t began = now_ms();
     for (uint32_t i = 1; i <= FRAMES; i++)
@@ -196,14 +196,14 @@ static void paced(uint8_t tos)
     send_udp(&t, 7, 0, 5, 600);
     CHECK(take_udp(&t).tag == 5);
     CHECK(egress_of(&t.a).slow == 0);
-    pair_close(&t);
+    close_pair(&t);
 }
 
 /* Frames of minutes wait; probes do not. A rate that is lifted lets all of it go. */
 static void probes_pass(void)
 {
     struct pair t;
-    pair_open(&t);
+    open_pair(&t);
     CHECK(event_of(t.a.sw, WH_SW_PEER_UP).node == 2);
     CHECK(wh_switch_peer_rate(t.a.sw, 2, 1000) == WH_OK);
     for (uint32_t i = 1; i <= 100; i++)
@@ -217,7 +217,7 @@ static void probes_pass(void)
     WAIT_FOR(egress_of(&t.a).bytes == 0);
     wh_counters c = peer_counters(t.a.sw, 2);
     CHECK(c.tx_frames + c.drop_aqm + c.drop_no_peer == 101);
-    pair_close(&t);
+    close_pair(&t);
 }
 
 /* 1 -> 2 -> 3, where 2 has a full socket: what it relays waits there too. */
@@ -226,7 +226,7 @@ static void relayed(void)
     struct pair t;
     struct node c;
     struct nic far;
-    pair_open(&t);
+    open_pair(&t);
     node_open(&c, 3);
     nic_open(&far, 3);
     CHECK(nic_plug(&far, c.sw, 3, far.mac, 1) == WH_OK);
@@ -249,7 +249,7 @@ static void relayed(void)
     CHECK(all_counters(t.b.sw).drop_queue == 0);
     wh_switch_free(c.sw);
     nic_close(&far);
-    pair_close(&t);
+    close_pair(&t);
 }
 
 /* A guest moves while the socket is full: what follows it and the probes wait, before all other frames, and get there.
@@ -258,7 +258,7 @@ static void moved(void)
 {
     struct pair t;
     struct nic old, new;
-    pair_open(&t);
+    open_pair(&t);
     nic_open(&old, 4), nic_open(&new, 4);
     CHECK(nic_plug(&old, t.a.sw, 4, old.mac, 1) == WH_OK);
     CHECK(wh_switch_mac_set(t.b.sw, VNI, old.mac, 1, NULL) == WH_OK);
@@ -282,7 +282,7 @@ static void moved(void)
     CHECK(egress_of(&t.a).moved.bytes == 0 && egress_of(&t.a).control.bytes == 0);
     nic_send(&t.from, old.mac, 51); /* this node has heard of the move: straight on */
     CHECK(nic_take(&new, NULL, NULL) == 51);
-    pair_close(&t);
+    close_pair(&t);
     nic_close(&old), nic_close(&new);
 }
 

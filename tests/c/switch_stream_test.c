@@ -57,7 +57,7 @@ struct pair {
     struct nic from, to;
 };
 
-static void pair_open(struct pair *t)
+static void open_pair(struct pair *t)
 {
     node_open(&t->a, 1), node_open(&t->b, 2);
     nic_open(&t->from, 1), nic_open(&t->to, 2);
@@ -66,7 +66,7 @@ static void pair_open(struct pair *t)
     join(&t->a, &t->b, 0);
 }
 
-static void pair_close(struct pair *t)
+static void close_pair(struct pair *t)
 {
     udp_is_blocked = false;
     wh_switch_free(t->a.sw), wh_switch_free(t->b.sw);
@@ -77,7 +77,7 @@ static void blocked_from_the_start(void)
 {
     struct pair t;
     udp_is_blocked = true;
-    pair_open(&t);
+    open_pair(&t);
     nic_send(&t.from, t.to.mac, 1); /* lost: nothing says yet that UDP is blocked */
     WAIT_FOR(port_counters(t.a.sw, 1).rx_frames == 1);
     give_stream(&t.a, &t.b, false);
@@ -85,13 +85,13 @@ static void blocked_from_the_start(void)
     nic_send(&t.from, t.to.mac, 2);
     CHECK(nic_take(&t.to, NULL, NULL) == 2);
     CHECK(peer_counters(t.b.sw, 1).drop_invalid == 0 && all_counters(t.b.sw).drop_replay == 0);
-    pair_close(&t);
+    close_pair(&t);
 }
 
 static void blocked_in_between_and_back(void)
 {
     struct pair t;
-    pair_open(&t);
+    open_pair(&t);
     CHECK(up_on(&t.a, 2, 0) && up_on(&t.b, 1, 0));
     give_stream(&t.a, &t.b, false); /* frames stay on UDP while it answers */
     uint64_t before = udp_sent;
@@ -109,7 +109,7 @@ static void blocked_in_between_and_back(void)
     CHECK(event_of(t.b.sw, WH_SW_STREAM_DOWN).node == 1);
     nic_send(&t.from, t.to.mac, 50);
     CHECK(nic_take(&t.to, NULL, NULL) == 50);
-    pair_close(&t);
+    close_pair(&t);
 }
 
 /* While its connection takes nothing, frames wait and are bounded; the rest of the switch goes on. */
@@ -119,7 +119,7 @@ static void a_full_stream(void)
     struct pair t;
     struct nic other;
     udp_is_blocked = true;
-    pair_open(&t);
+    open_pair(&t);
     nic_open(&other, 3);
     CHECK(nic_plug(&other, t.a.sw, 3, other.mac, 1) == WH_OK);
     give_stream(&t.a, &t.b, true);
@@ -153,7 +153,7 @@ static void a_full_stream(void)
     }
     wh_counters c = peer_counters(t.a.sw, 2);
     CHECK(count + c.drop_aqm + c.drop_queue == MANY && c.drop_queue == 0 && c.tx_frames == count);
-    pair_close(&t);
+    close_pair(&t);
     nic_close(&other);
 }
 

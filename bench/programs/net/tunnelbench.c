@@ -3,6 +3,8 @@
  *   tunnelbench aead ours|openssl LEN   one key, one datagram after the other: "aead NAME_OF_LIBRARY|SEAL_NS|OPEN_NS"
  *   tunnelbench frames LEN COUNT        ring, switch, UDP over loopback, switch, ring: "frames TX_NS RX_NS", the
  * processor time of each switch's thread for a frame, its share of the kernel's work included
+ *   tunnelbench packets COUNT           the same of TCP packets of 64 KiB, which go out as segments and are put
+ * together again: "packets TX_NS RX_NS", for each segment
  *   tunnelbench flood KIND LEN COUNT    forged datagrams of LEN bytes, no faster than the switch takes them: "flood
  * NS", the processor time of the switch's thread for each. KIND, by what is wrong: see kinds tunnelbench beside KIND
  * LEN         the same as fast as one thread sends them, for two seconds, beside a peer's 10000 frames a second:
@@ -12,6 +14,7 @@
  * frames are under way, so that no ring is full. */
 #include "base/ring.h"
 #include "switch/aead.h"
+#include "switch/csum.h"
 #include "switch/switch.h"
 #include "switch/udp.h"
 
@@ -133,6 +136,95 @@ static void frames(uint32_t len, uint64_t count)
     }
     tx = nanoseconds(a.clock) - tx, rx = nanoseconds(b.clock) - rx;
     printf("frames %.1f %.1f\n", tx / (double)count, rx / (double)count);
+    wh_switch_free(a.sw), wh_switch_free(b.sw);
+}
+
+/* ---- packets that are cut ---- */
+
+#define MSS      1346u /* of MTU 1400 */
+#define SEGMENTS 47u
+#define HEADERS  54u
+#define PACKETS  8u /* under way; a ring holds more */
+
+/* Ethernet, IPv4, TCP with ACK; the transport's checksum is left open. */
+static void make_packet(uint8_t *p, const uint8_t *to, const uint8_t *from, uint32_t seq)
+{
+    const uint32_t len = HEADERS + SEGMENTS * MSS;
+    struct wh_layers y;
+    memset(p, 0, HEADERS);
+    memcpy(p, to, 6), memcpy(p + 6, from, 6);
+    p[12] = 8;
+    p[14] = 0x45, p[16] = (uint8_t)((len - 14) >> 8), p[17] = (uint8_t)(len - 14);
+    p[20] = 0x40, p[22] = 64, p[23] = WH_PROTO_TCP, p[26] = p[30] = 10, p[29] = from[5], p[33] = to[5];
+    p[34] = 0x13, p[36] = 0x14, p[46] = 0x50, p[47] = WH_TCP_ACK, p[48] = 0x10;
+    wh_set32(p + 38, seq), wh_set32(p + 42, 1);
+    must(wh_layers_of(p, len, &y), "that is no packet");
+    uint16_t open = wh_csum_fold(wh_csum_pseudo(p, &y, len - y.l4));
+    memcpy(p + 34 + WH_TCP_CSUM, &open, 2);
+}
+
+static bool put_packet(struct side *a, const struct side *b, uint32_t seq)
+{
+    static const struct wh_vnet todo = {.flags = WH_VNET_NEEDS_CSUM,
+                                        .gso_type = WH_VNET_GSO_TCPV4,
+                                        .hdr_len = HEADERS,
+                                        .gso_size = MSS,
+                                        .csum_start = 34,
+                                        .csum_offset = WH_TCP_CSUM};
+    uint64_t one = 1;
+    uint8_t *room;
+    bool kick = false;
+    if (wh_ring_reserve(a->in, HEADERS + SEGMENTS * MSS, &room) != WH_OK)
+        return false;
+    make_packet(room, b->mac, a->mac, seq);
+    wh_ring_commit(a->in, &todo, &kick);
+    if (kick)
+        must(write(a->in_event, &one, sizeof(one)) == sizeof(one), "no doorbell");
+    return true;
+}
+
+/* Bytes of payload that have come out. */
+static uint64_t take_packets(struct side *b)
+{
+    const uint8_t *data;
+    uint32_t len;
+    uint64_t bytes = 0;
+    for (; wh_ring_peek(b->out, &data, &len) == WH_OK; wh_ring_consume(b->out))
+        bytes += len - HEADERS;
+    return bytes;
+}
+
+/* So many packets, no more than PACKETS under way. */
+static void pass_packets(struct side *a, struct side *b, uint64_t count)
+{
+    const uint64_t whole = SEGMENTS * MSS;
+    uint64_t sent = 0, got = 0, stuck = 0;
+    while (got < count * whole) {
+        while (sent < count && sent * whole - got < PACKETS * whole && put_packet(a, b, (uint32_t)(sent * whole)))
+            sent++;
+        uint64_t bytes = take_packets(b);
+        got += bytes;
+        stuck = bytes ? 0 : stuck + 1;
+        must(stuck < 100000, "segments were lost");
+        if (!bytes)
+            usleep(20);
+    }
+}
+
+static void packets(uint64_t count)
+{
+    static struct side a, b;
+    open_side(&a, 1), open_side(&b, 2);
+    join(&a, 1, &b, 2), join(&b, 2, &a, 1);
+    wh_ring_set_takes(b.out, WH_TAKES_ALL);
+    must(wh_switch_peer_takes(a.sw, 2, WH_TAKES_CSUM) == WH_OK && wh_switch_peer_takes(b.sw, 1, WH_TAKES_CSUM) == WH_OK,
+         "no peer");
+    usleep(500000); /* the path's MTU is found */
+    pass_packets(&a, &b, 100);
+    double tx = nanoseconds(a.clock), rx = nanoseconds(b.clock);
+    pass_packets(&a, &b, count);
+    tx = nanoseconds(a.clock) - tx, rx = nanoseconds(b.clock) - rx;
+    printf("packets %.1f %.1f\n", tx / (double)(count * SEGMENTS), rx / (double)(count * SEGMENTS));
     wh_switch_free(a.sw), wh_switch_free(b.sw);
 }
 
@@ -274,6 +366,8 @@ int main(int argc, char **argv)
         aead(strcmp(argv[2], "ours") == 0, strtoul(argv[3], NULL, 10));
     else if (argc == 4 && strcmp(argv[1], "frames") == 0)
         frames((uint32_t)strtoul(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
+    else if (argc == 3 && strcmp(argv[1], "packets") == 0)
+        packets(strtoull(argv[2], NULL, 10));
     else if (argc == 5 && strcmp(argv[1], "flood") == 0)
         flood(argv[2], strtoul(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
     else if (argc == 4 && strcmp(argv[1], "beside") == 0)
