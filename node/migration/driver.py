@@ -74,7 +74,7 @@ class Driver:
         self.machine = machine
         self.finished = trio.Event()
         self.result: MigrationResult | None = None
-        self._send, self._receive = trio.open_memory_channel[Event](math.inf)
+        self._send, self._receive = trio.open_memory_channel[tuple[Event, float]](math.inf)
         self._first: list[Effect] = []
 
     @property
@@ -86,7 +86,8 @@ class Driver:
         return self.host.guests.get(self.machine.guest)
 
     def feed(self, event: Event) -> None:
-        self._send.send_nowait(event)
+        """It happened now, however long an effect that is being carried out keeps the machine from hearing of it."""
+        self._send.send_nowait((event, trio.current_time()))
 
     def begin_with(self, effects: list[Effect]) -> None:
         """What a recovered machine wants first."""
@@ -99,11 +100,13 @@ class Driver:
             await self._carry_out(self._first)
             while not self.finished.is_set():
                 wakeup = self.machine.wakeup
-                event: Event = Tick()
+                event: Event | None = None
                 with trio.move_on_at(math.inf if wakeup is None else wakeup):
-                    event = await self._receive.receive()
+                    event, now = await self._receive.receive()
+                if event is None:
+                    event, now = Tick(), trio.current_time()
                 log.debug("%s %s", self.tag, event)
-                await self._carry_out(self.machine.handle(event, trio.current_time()))
+                await self._carry_out(self.machine.handle(event, now))
             nursery.cancel_scope.cancel()
 
     async def _carry_out(self, effects: list[Effect]) -> None:

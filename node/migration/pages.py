@@ -53,6 +53,10 @@ class RoundStats(NamedTuple):
     size: int
     probe: tuple[int, float] | None = None
 
+    def and_more(self, more: RoundStats) -> RoundStats:
+        pages, zero, size = self.pages + more.pages, self.zero_pages + more.zero_pages, self.size + more.size
+        return RoundStats(pages, zero, size, self.probe or more.probe)
+
 
 class Questions(Protocol):
     """What the target is asked before pages go (node/migration/known.py). ``size``: bytes that it took."""
@@ -60,9 +64,6 @@ class Questions(Protocol):
     @property
     def size(self) -> int: ...
     async def ask(self) -> None: ...
-
-    def and_more(self, more: RoundStats) -> RoundStats:
-        return RoundStats(self.pages + more.pages, self.zero_pages + more.zero_pages, self.size + more.size)
 
 
 class _Packet(NamedTuple):
@@ -149,8 +150,7 @@ class PageSender:
         if packet.batch.more and not self._ending:
             await questions.ask()
             self.sent += questions.size
-            rest = await self._send_set(WORTH_ASKING)
-            stats = RoundStats(stats.pages + rest.pages, stats.zero_pages + rest.zero_pages, stats.size + rest.size)
+            stats = stats.and_more(await self._send_set(WORTH_ASKING))
         return stats._replace(size=stats.size + questions.size, probe=probe)
 
     async def _arrived(self) -> None:
