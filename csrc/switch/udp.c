@@ -75,13 +75,27 @@ int wh_udp_address(const struct wh_udp *u, const void *addr, uint32_t addr_len, 
     return WH_OK;
 }
 
+/* What the kernel writes of a message is put back when the message was read, and not for all of them before each call:
+ * a wake-up for one datagram finds these lines cold. */
+static void make_ready(struct wh_udp *u, unsigned i)
+{
+    u->msg[i].msg_hdr = (struct msghdr){.msg_name = &u->from[i].sa,
+                                        .msg_namelen = sizeof(u->from[i].v6),
+                                        .msg_iov = &u->iov[i],
+                                        .msg_iovlen = 1,
+                                        .msg_control = u->control[i],
+                                        .msg_controllen = sizeof(u->control[i])};
+}
+
 static bool make_rooms(struct wh_udp *u)
 {
     u->room = malloc(MESSAGES * sizeof(*u->room));
     if (!u->room || wh_sendq_new(&u->out) != WH_OK)
         return false;
-    for (unsigned i = 0; i < MESSAGES; i++)
+    for (unsigned i = 0; i < MESSAGES; i++) {
         u->iov[i] = (struct iovec){u->room[i] + GAP, MESSAGE_MAX};
+        make_ready(u, i);
+    }
     return true;
 }
 
@@ -280,17 +294,11 @@ bool wh_udp_receive(wh_switch *s)
 {
     struct wh_udp *u = s->udp;
     for (unsigned seen = 0; seen < WH_UDP_BATCH;) {
-        for (unsigned i = 0; i < MESSAGES; i++)
-            u->msg[i].msg_hdr = (struct msghdr){.msg_name = &u->from[i].sa,
-                                                .msg_namelen = sizeof(u->from[i].v6),
-                                                .msg_iov = &u->iov[i],
-                                                .msg_iovlen = 1,
-                                                .msg_control = u->control[i],
-                                                .msg_controllen = sizeof(u->control[i])};
         int n = recvmmsg(u->fd, u->msg, MESSAGES, MSG_DONTWAIT, NULL);
         for (int i = 0; i < n; i++) {
             u->from[i].len = u->msg[i].msg_hdr.msg_namelen;
             size_t size = read_control(&u->msg[i].msg_hdr, &s->outer_tos);
+            make_ready(u, (unsigned)i);
             seen += cut(s, u->room[i] + GAP, u->msg[i].msg_len, size, &u->from[i]);
         }
         if (n < (int)MESSAGES)
