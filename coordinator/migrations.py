@@ -49,6 +49,7 @@ from protocol.migration.modes import refusal
 log = logging.getLogger(__name__)
 
 PREPARE_TIMEOUT_S = 120.0
+DISK_RATE = 16 << 20  # bytes/s at which a target at least makes a guest's disk from the image
 DEADLINE_SLACK_S = 30.0
 RESULT_GRACE_S = 10.0  # from the decision to the source's last word
 CANCEL_GRACE_S = 10.0
@@ -388,22 +389,26 @@ class Migrations:
     async def _start_source(self, migration: Migration, params: MigrationParams) -> str:
         """Ask the source to begin; returns why it is over already, or "" when it is under way."""
 
-        def read(tx: Tx) -> NodeInfo:
+        def read(tx: Tx) -> tuple[NodeInfo, int]:
             node = nodes.by_id(tx, migration.target)
-            return NodeInfo(node=node.id, name=node.name, link=node.link, tunnel=node.tunnel)
+            guest = guests.find_id(tx, migration.guest)
+            disk = guest.spec.image.disk if guest is not None else None
+            target = NodeInfo(node=node.id, name=node.name, link=node.link, tunnel=node.tunnel)
+            return target, disk.size if disk is not None else 0
 
+        target, disk_bytes = await self._cluster.db.run(read)
         request = MigrationStart(
             migration=migration.id,
             guest=migration.guest,
             generation=migration.generation,
-            target=await self._cluster.db.run(read),
+            target=target,
             params=params,
         )
         link = self._cluster.links.get(migration.source)
         if link is None:
             return "the source node is not connected"
         try:
-            await link.call(request, timeout=PREPARE_TIMEOUT_S)
+            await link.call(request, timeout=PREPARE_TIMEOUT_S + disk_bytes / DISK_RATE)
         except RemoteError as exc:
             return exc.message or exc.code
         except LinkError as exc:

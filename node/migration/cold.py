@@ -16,7 +16,7 @@ from node.guestcopy import Guest
 from node.host import Host
 from node.migration.bucket import TokenBucket
 from node.migration.disks import open_sender
-from node.migration.source import LINK_TIMEOUT, LOOK_S, PREPARE_TIMEOUT, SourceDriver
+from node.migration.source import LINK_TIMEOUT, LOOK_S, SourceDriver, prepare_timeout
 from node.migration.target import TargetDriver
 from protocol.errors import LinkError, Refused, RemoteError
 from protocol.messages import (
@@ -86,7 +86,7 @@ class ColdSource(SourceDriver):
                     cold=True,
                     disk_bytes=max(used(Path(guest.record.files["disk"])), 1),
                 ),
-                timeout=PREPARE_TIMEOUT,
+                timeout=prepare_timeout(guest.record.spec),
             )
             if not prepared.disks:
                 self.feed(TargetLost("the target node's software does not move disks"))

@@ -4,8 +4,9 @@ The source reads the file beside the guest process, which marks what it writes (
 its own, which nobody runs with before the store's word. A round ends when the target has synced it, so that little is
 left to be synced in the pause, and the last one is synced before the target says that it could run.
 
-Blocks are packed and squeezed in worker threads, never in the loop. What is left after a round of the image's own
-blocks is not sent: the target begins with a copy of the image's disk, whose hash it has checked.
+On a channel each end is one thread, as with pages (node/migration/pages.py); on a link, and where a rate is kept,
+blocks are packed and placed in worker threads. What is the image's is not sent: the target begins with a copy of the
+image's disk, whose hash it has checked.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from node.core import CoreError
 from node.disks import sync_folder
 from node.diskview import BLOCK, DiskBatch, DiskView
 from node.guestcopy import Guest
-from node.migration.bucket import TokenBucket
-from node.migration.channel import DIAL_TIMEOUT, Channel, dial
+from node.migration.bucket import SLICE, TokenBucket
+from node.migration.channel import DIAL_TIMEOUT, Channel, dial, sealed_size
 from node.migration.driver import Driver
 from node.migration.frames import FrameReader
 from node.migration.frames import framed as frame
-from node.migration.pages import BATCH, MAX_BATCH, SMALL, framed, limiter
+from node.migration.pages import BATCH, MAX_BATCH, SMALL, Cutter, LinkWatch, framed, limiter
 from node.migration.squeeze import Squeezer, Unsqueezer
 from protocol.errors import Refused
 from protocol.messages import MigrationDisk, Prepared
@@ -120,8 +121,14 @@ class DiskSender:
     async def _send_set(self) -> None:
         blocks = await self._call(self._view.round) if self._limited else self._view.round()
         small = blocks * BLOCK <= SMALL
+        if not blocks:
+            return
+        if isinstance(self._stream, Channel) and not small and not (self._limited and self._bucket.rate):
+            channel = self._stream
+            await channel.in_thread(lambda: self._send_set_blocking(channel))
+            return
         wire = raw = 0
-        while blocks:
+        while True:
             batch, data = self._make() if small else await self._call(self._make)
             if batch.size:
                 began = trio.current_time()
@@ -131,6 +138,27 @@ class DiskSender:
                 wire, raw = wire + len(data), raw + batch.data_blocks * BLOCK
             if not batch.left:
                 break
+        self._learn(wire, raw)
+
+    def _send_set_blocking(self, channel: Channel) -> None:
+        wire = raw = 0
+        sealed = bytearray(sealed_size(4 + BATCH))
+        link = LinkWatch(channel)
+        while True:
+            batch, data = self._make()
+            if batch.size:
+                records = channel.seal(data, sealed)
+                for start in range(0, len(records), SLICE):  # so that the count moves while they do
+                    part = records[start : start + SLICE]
+                    channel.send_blocking(part)
+                    self.sent += len(part)
+                self._squeezer.sent(*link.took(len(records)))
+                wire, raw = wire + len(data), raw + batch.data_blocks * BLOCK
+            if not batch.left:
+                break
+        self._learn(wire, raw)
+
+    def _learn(self, wire: int, raw: int) -> None:
         if raw >= SAMPLE:
             self._share = min(wire / raw, 1.0)
 
@@ -173,28 +201,48 @@ class DiskReceiver:
     async def run(self) -> None:
         """Returns when the source has sent everything and it is synced. Raises CoreError, Refused("full"),
         trio.BrokenResourceError; the source is told why, if it listens."""
-        frames = FrameReader(self._stream, MAX_BATCH)
         try:
-            while (batch := await frames.next()) is not None:
-                if batch:
-                    await trio.to_thread.run_sync(self._place, batch, limiter=limiter)
-                else:
-                    await trio.to_thread.run_sync(self._sync, limiter=limiter)
-                    await self._stream.send_all(frame(b""))
-            await trio.to_thread.run_sync(self._sync, limiter=limiter)
+            if isinstance(self._stream, Channel):
+                channel = self._stream
+                await channel.in_thread(lambda: self._run_blocking(channel))
+            else:
+                await self._run(self._stream)
         except (CoreError, OSError) as error:
             reason = _why(error)
-            await self._refuse(frames, reason)
+            await self._refuse(reason)
             raise Refused("full" if _is_full(error) else "unavailable", reason) from error
 
-    async def _refuse(self, frames: FrameReader, reason: str) -> None:
+    def _run_blocking(self, channel: Channel) -> None:
+        cutter, answer = Cutter(), bytearray(sealed_size(4))
+        while data := channel.receive_blocking():
+            cutter.push(data)
+            while (batch := cutter.cut()) is not None:
+                if batch:
+                    self._place(batch)
+                else:
+                    self._sync()
+                    channel.send_blocking(channel.seal(frame(b""), answer))
+        cutter.end()
+        self._sync()
+
+    async def _run(self, stream: LinkStream) -> None:
+        frames = FrameReader(stream, MAX_BATCH)
+        while (batch := await frames.next()) is not None:
+            if batch:
+                await trio.to_thread.run_sync(self._place, batch, limiter=limiter)
+            else:
+                await trio.to_thread.run_sync(self._sync, limiter=limiter)
+                await stream.send_all(frame(b""))
+        await trio.to_thread.run_sync(self._sync, limiter=limiter)
+
+    async def _refuse(self, reason: str) -> None:
         """What is under way must be read, or the connection's end would overtake the reason."""
         with trio.move_on_after(2):
             await self._stream.send_all(frame(reason.encode()[:_REASON]))
             while await self._stream.receive_some(65536):
                 pass
 
-    def _place(self, batch: memoryview) -> None:
+    def _place(self, batch: bytes | memoryview) -> None:
         data = self._unsqueezer.unsqueeze(batch)
         self._view.unpack(data)
         self._unsynced += len(data)

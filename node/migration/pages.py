@@ -212,7 +212,7 @@ class PageSender:
     def _send_set_blocking(self) -> RoundStats:
         pages = zero = size = 0
         assert self._channel is not None
-        link = _LinkWatch(self._channel)
+        link = LinkWatch(self._channel)
         while True:
             packet = self._make(0, self._squeezer)
             link.ready()
@@ -279,7 +279,7 @@ class PageSender:
         return packed[0]
 
 
-class _LinkWatch:
+class LinkWatch:
     """How fast the link takes what a thread sends, by what the other end acknowledges: sending itself says nothing as
     long as there is room in the sockets' buffers. What it took while it had nothing left to take says nothing either:
     then it waited for this end, as it does when a batch is squeezed too long."""
@@ -308,7 +308,7 @@ class PageReceiver:
     def __init__(self, view: RamView, stream: PageStream) -> None:
         self._view = view
         self._stream = stream
-        self._cutter = _Cutter()
+        self._cutter = Cutter()
         self._unsqueezer = Unsqueezer(MAX_BATCH)
 
     async def run(self) -> None:
@@ -378,7 +378,7 @@ class PageReceiver:
         self._view.unpack(self._unsqueezer.unsqueeze(batch))
 
 
-class _Cutter:
+class Cutter:
     """Batches out of a stream, however it was cut. Each is joined once: at hundreds of megabytes a copy counts."""
 
     def __init__(self) -> None:

@@ -36,6 +36,7 @@ from protocol.errors import LinkError, RemoteError
 from protocol.messages import (
     Asked,
     Finished,
+    GuestSpec,
     MigrationAsk,
     MigrationFinish,
     MigrationPages,
@@ -91,7 +92,8 @@ log = logging.getLogger("wherry.node.migration")
 
 LINK_TIMEOUT = 10.0
 REMEMBERED = 1 << 18  # pages of which marks are kept (1 KiB each), so that what changes in them goes alone
-PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image
+PREPARE_TIMEOUT = 120.0  # the target may have to fetch the image ...
+DISK_RATE = 16 << 20  # ... and makes a disk of it, at this many bytes a second at least
 STATE_TIMEOUT = 30.0
 FINISH_TIMEOUT = 10.0
 WARM_TIMEOUT = 1.0
@@ -103,6 +105,11 @@ FIRST_WAITS_S = 0.2
 FIRST_S = 0.4  # of a post-copy's first pass: it is to be short
 SHORTEST_HOT = 8  # bytes: a shorter list names no block
 _CLOCK_SAMPLES = 4
+
+
+def prepare_timeout(spec: GuestSpec) -> float:
+    """Seconds."""
+    return PREPARE_TIMEOUT + (spec.image.disk.size / DISK_RATE if spec.image.disk is not None else 0.0)
 
 
 class SourceDriver(Driver):
@@ -255,7 +262,7 @@ class SourceDriver(Driver):
                     disk_bytes=max(used(Path(disk)), 1) if disk else 0,
                     rate=self.rate,
                 ),
-                timeout=PREPARE_TIMEOUT,
+                timeout=prepare_timeout(guest.record.spec),
             )
             other = skew.refusal(
                 skew.STATE_VERSION,
