@@ -24,6 +24,11 @@ LOOK_S: Final = 5.0
 SHORT: Final = 16  # when less than this part of the host's memory is free, nothing is kept
 
 
+def _close_soon(fd: int) -> None:
+    """In a thread: a large memory takes tens of milliseconds, and a guest may be waiting for this one."""
+    trio.lowlevel.start_thread_soon(lambda: os.close(fd), lambda outcome: outcome.unwrap())
+
+
 class Stay(NamedTuple):
     fd: int
     size: int  # bytes that have memory behind them
@@ -33,8 +38,9 @@ class Stay(NamedTuple):
 class Stays:
     """``most``: bytes in all, 0: nothing is kept. Owner of the descriptors; :meth:`close` gives all of it back."""
 
-    def __init__(self, most: int, age_s: float = AGE_S) -> None:
+    def __init__(self, most: int, age_s: float = AGE_S, close: Callable[[int], None] = _close_soon) -> None:
         self.most = most
+        self._close = close
         self._age = age_s
         self._stays: OrderedDict[str, Stay] = OrderedDict()  # the oldest first
 
@@ -68,7 +74,7 @@ class Stays:
     def forget(self, guest: str) -> None:
         stay = self._stays.pop(guest, None)
         if stay is not None:
-            os.close(stay.fd)
+            self._close(stay.fd)
 
     def shrink(self, most: int) -> None:
         """Give back until no more than that is kept."""

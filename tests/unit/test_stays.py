@@ -34,7 +34,7 @@ def descriptors() -> int:
 
 @pytest.fixture
 def stays() -> Iterator[Stays]:
-    kept = Stays(4 * MIB)
+    kept = Stays(4 * MIB, close=os.close)
     before = descriptors()
     yield kept
     kept.close()
