@@ -1,6 +1,7 @@
 #include "switch/coalesce.h"
 
 #include "switch/port.h"
+#include "switch/tos.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -192,7 +193,9 @@ static bool append(struct wh_flow *flow, const struct wh_frame *f, const struct 
     if (payload > flow->whole.gso_size || flow->whole.len + payload - flow->y.l3 > PACKET_MAX ||
         !same_headers(flow, f, y))
         return false;
-    memcpy(flow->whole.data + flow->whole.len, f->data + y->data, payload);
+    uint8_t *end = flow->whole.data + flow->whole.len;
+    if (f->data + y->data != end) /* else it was opened there */
+        memcpy(end, f->data + y->data, payload);
     flow->whole.len += payload;
     flow->segments++;
     if (y->proto == WH_PROTO_TCP) {
@@ -238,6 +241,56 @@ bool wh_coalesce_next(wh_switch *s, const struct wh_peer *from, uint32_t vni, co
     else
         send_off(s, flow);
     return true;
+}
+
+/* What stands in front of the payload of a segment of this flow when it comes out of a tunnel. */
+static uint32_t front_of(const struct wh_flow *flow)
+{
+    return WH_OPEN_PREFIX + flow->y.data;
+}
+
+static uint8_t *place_ahead(const struct wh_flow *flow)
+{
+    return flow->whole.data + flow->whole.len - front_of(flow);
+}
+
+uint8_t *wh_coalesce_ahead(wh_switch *s, const struct wh_peer *from, size_t bytes)
+{
+    struct wh_coalesce *c = &s->coalesce;
+    const struct wh_flow *flow = c->hot;
+    if (!flow || c->from != from || bytes <= front_of(flow) || bytes > front_of(flow) + flow->whole.gso_size ||
+        flow->whole.len < flow->y.data + front_of(flow) || flow->whole.len + bytes > WH_RING_MAX_FRAME ||
+        (s->outer_tos & 3) == WH_ECN_CE || (s->outer_tos & 3) == WH_ECN_ECT1) /* these may change the frame */
+        return NULL;
+    memcpy(c->under, place_ahead(flow), front_of(flow));
+    return place_ahead(flow);
+}
+
+void wh_coalesce_undo(wh_switch *s)
+{
+    memcpy(place_ahead(s->coalesce.hot), s->coalesce.under, front_of(s->coalesce.hot));
+}
+
+bool wh_coalesce_settle(wh_switch *s, uint8_t *back, size_t bytes)
+{
+    struct wh_coalesce *c = &s->coalesce;
+    struct wh_flow *flow = c->hot;
+    struct wh_frame f = {.data = place_ahead(flow) + WH_OPEN_PREFIX,
+                         .len = (uint32_t)bytes - WH_OPEN_PREFIX,
+                         .csum = WH_CSUM_PARTIAL,
+                         .csum_start = flow->y.l4,
+                         .csum_offset = flow->whole.csum_offset};
+    uint8_t prefix[WH_OPEN_PREFIX], *place = place_ahead(flow);
+    struct wh_layers y;
+    wh_open_prefix(prefix + sizeof(prefix), f.len, c->vni, f.csum_start, (uint8_t)f.csum_offset);
+    bool next = memcmp(place, prefix, sizeof(prefix)) == 0 && same_layers(flow, &f, &y) && same_flow(flow, &f, &y) &&
+                append(flow, &f, &y);
+    if (!next)
+        memcpy(back, place, bytes);
+    memcpy(place, c->under, front_of(flow));
+    if (next && !may_go_on(flow, y.end - y.data))
+        send_off(s, flow);
+    return next;
 }
 
 void wh_coalesce_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)

@@ -9,6 +9,7 @@
 #define WH_SWITCH_COALESCE_H
 
 #include "switch/csum.h"
+#include "switch/wire.h"
 
 #define WH_FLOWS 8u
 
@@ -33,6 +34,7 @@ struct wh_coalesce {
     struct wh_flow *hot;
     const struct wh_peer *from;
     uint32_t vni;
+    uint8_t under[WH_OPEN_PREFIX + WH_GSO_HEADERS_MAX]; /* what wh_coalesce_ahead lets be overwritten */
 };
 
 /* As wh_port_deliver, but it may keep a copy until wh_coalesce_flush. */
@@ -43,6 +45,14 @@ void wh_coalesce_came(struct wh_coalesce *c, const struct wh_peer *from, uint32_
  * the same network? Then it is a part of it now; nothing was asked about it that was not answered for that one: it has
  * the same addresses, and no table has changed in between. False: it has to go the way of all frames. */
 bool wh_coalesce_next(wh_switch *s, const struct wh_peer *from, uint32_t vni, const struct wh_frame *f);
+/* Where a payload of so many bytes from this peer may be opened to: if it is [5, ...] with that next segment, the
+ * segment's own payload then stands where it belongs. NULL: nowhere. Until settle or undo, one of which must be called
+ * before anything else here, the packet's last bytes are not its own. */
+uint8_t *wh_coalesce_ahead(wh_switch *s, const struct wh_peer *from, size_t bytes);
+/* It was opened there. True: it was that and is a part of the packet now. False: it stands at `back` and all is as it
+ * was before. */
+bool wh_coalesce_settle(wh_switch *s, uint8_t *back, size_t bytes);
+void wh_coalesce_undo(wh_switch *s); /* it could not be opened */
 /* At the end of each batch, and before anything may happen to a port. */
 void wh_coalesce_flush(wh_switch *s);
 void wh_coalesce_free(struct wh_coalesce *c);

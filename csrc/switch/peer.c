@@ -401,8 +401,11 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
         WH_COUNT(s, p, drop_flood);
         return;
     }
-    uint8_t *plain = data + WH_TUNNEL_HEADER;
-    if (wh_aead_open(key->aead, data, len, plain) != WH_OK) {
+    size_t bytes = len - WH_TUNNEL_OVERHEAD;
+    uint8_t *plain = data + WH_TUNNEL_HEADER, *ahead = wh_coalesce_ahead(s, p, bytes);
+    if (wh_aead_open(key->aead, data, len, ahead ? ahead : plain) != WH_OK) {
+        if (ahead)
+            wh_coalesce_undo(s);
         WH_COUNT(s, p, drop_auth);
         return;
     }
@@ -412,6 +415,10 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
     heard(p, from);
     if (direct && !stream && key == &p->rx[0] && key->replay.top == h.counter)
         wh_probe_roam(s, p, from);
-    if (!payload(s, p, plain, len - WH_TUNNEL_OVERHEAD, direct, from))
+    if (ahead && wh_coalesce_settle(s, plain, bytes)) {
+        WH_COUNT(s, p, rx_frames);
+        WH_COUNT_BYTES(s, p, rx_bytes, bytes - WH_OPEN_PREFIX);
+    } else if (!payload(s, p, plain, bytes, direct, from)) {
         WH_COUNT(s, p, drop_invalid);
+    }
 }

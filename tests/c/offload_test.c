@@ -99,11 +99,31 @@ static void cut_is_right(unsigned rounds, uint64_t *state)
     }
 }
 
-/* As a frame out of a tunnel: by the short way behind the one before it, where it belongs to the same packet. True: it
- * took that. */
-static bool arrive(struct bench *b, struct wh_frame *f, const struct wh_peer *from, uint32_t vni)
+/* Opened to where it belongs if it is the next segment, as a datagram is. True: it was that. Else f is as it was, and
+ * so is all that was put together, also when it could not be opened. */
+static bool opened_ahead(struct bench *b, struct wh_frame *f, const struct wh_peer *from, uint32_t vni)
 {
-    if (wh_coalesce_next(b->s, from, vni, f))
+    static uint8_t back[WH_HEADROOM + WH_RING_MAX_FRAME];
+    size_t bytes = (size_t)f->len + WH_OPEN_PREFIX;
+    uint8_t *place = f->csum == WH_CSUM_PARTIAL ? wh_coalesce_ahead(b->s, from, bytes) : NULL;
+    if (!place)
+        return false;
+    memset(place, 0xee, bytes);
+    wh_coalesce_undo(b->s);
+    CHECK(wh_coalesce_ahead(b->s, from, bytes) == place);
+    wh_open_prefix(place + WH_OPEN_PREFIX, f->len, vni, f->csum_start, (uint8_t)f->csum_offset);
+    memcpy(place + WH_OPEN_PREFIX, f->data, f->len);
+    if (wh_coalesce_settle(b->s, back, bytes))
+        return true;
+    CHECK(memcmp(back + WH_OPEN_PREFIX, f->data, f->len) == 0);
+    return false;
+}
+
+/* As a frame out of a tunnel: by the shorter ways behind the one before it, where it belongs to the same packet. True:
+ * it took one. */
+static bool arrive(struct bench *b, struct wh_frame *f, const struct wh_peer *from, uint32_t vni, bool ahead)
+{
+    if ((ahead && opened_ahead(b, f, from, vni)) || wh_coalesce_next(b->s, from, vni, f))
         return true;
     wh_coalesce_deliver(b->s, &b->port, f);
     wh_coalesce_came(&b->s->coalesce, from, vni);
@@ -122,7 +142,7 @@ static void cut_to(struct bench *b, struct packet *k)
     struct wh_frame piece;
     wh_cut_begin(&cut, &k->f);
     for (unsigned i = 0; wh_cut_next(&cut, &piece); i++)
-        CHECK(arrive(b, &piece, peer_of(0), 7) == (i > 0));
+        CHECK(arrive(b, &piece, peer_of(0), 7, i % 3) == (i > 0));
 }
 
 static void coalesce_undoes_cut(unsigned rounds, uint64_t *state)
@@ -217,7 +237,7 @@ static void order_is_kept(unsigned rounds, uint64_t *state, uint32_t takes, bool
                 if (complete && below(state, 2)) /* nobody has looked whether it is right */
                     f.csum = WH_CSUM_COMPLETE;
                 if (below(state, 2))
-                    (void)arrive(&b, &f, peer_of(0), 7);
+                    (void)arrive(&b, &f, peer_of(0), 7, below(state, 2));
                 else
                     wh_coalesce_deliver(b.s, &b.port, &f);
             }
@@ -281,7 +301,7 @@ static void short_way_is_the_same(unsigned rounds, uint64_t *state)
                 f.data = copy[way] + WH_HEADROOM;
                 memcpy(f.data, piece.data, piece.len);
                 if (way == 0)
-                    taken += arrive(&by_short, &f, peer_of(peer), vni);
+                    taken += arrive(&by_short, &f, peer_of(peer), vni, below(state, 2));
                 else
                     wh_coalesce_deliver(by_long.s, &by_long.port, &f);
             }
@@ -297,7 +317,7 @@ static void short_way_is_the_same(unsigned rounds, uint64_t *state)
     bench_close(&by_short), bench_close(&by_long);
 }
 
-static void short_way_of_others(uint64_t *state)
+static void short_way_of_others(uint64_t *state, bool ahead)
 {
     static struct packet whole, got;
     struct wh_cut cut;
@@ -308,12 +328,14 @@ static void short_way_of_others(uint64_t *state)
         packet_make(&whole, state, 1, 7, 30);
     while (whole.f.gso != WH_GSO_TCP4 || (whole.f.data[whole.f.csum_start + 13] & WH_TCP_PSH));
     wh_cut_begin(&cut, &whole.f);
-    CHECK(wh_cut_next(&cut, &piece) && !arrive(&b, &piece, peer_of(0), 7)); /* the first of it */
-    CHECK(wh_cut_next(&cut, &piece) && !wh_coalesce_next(b.s, peer_of(1), 7, &piece));
+    CHECK(wh_cut_next(&cut, &piece) && !arrive(&b, &piece, peer_of(0), 7, ahead)); /* the first of it */
+    CHECK(wh_cut_next(&cut, &piece) && !wh_coalesce_ahead(b.s, peer_of(1), piece.len + WH_OPEN_PREFIX));
+    CHECK(!wh_coalesce_next(b.s, peer_of(1), 7, &piece));
     CHECK(!wh_coalesce_next(b.s, peer_of(0), 7, &piece)); /* there was another one in between */
-    CHECK(!arrive(&b, &piece, peer_of(0), 7) && wh_cut_next(&cut, &piece));
+    CHECK(!arrive(&b, &piece, peer_of(0), 7, ahead) && wh_cut_next(&cut, &piece));
     CHECK(!wh_coalesce_next(b.s, peer_of(0), 8, &piece));
-    CHECK(!arrive(&b, &piece, peer_of(0), 7) && wh_cut_next(&cut, &piece) && arrive(&b, &piece, peer_of(0), 7));
+    CHECK(!arrive(&b, &piece, peer_of(0), 7, ahead) && wh_cut_next(&cut, &piece) &&
+          arrive(&b, &piece, peer_of(0), 7, ahead));
     wh_coalesce_flush(b.s);
     CHECK(wh_cut_next(&cut, &piece) && !wh_coalesce_next(b.s, peer_of(0), 7, &piece)); /* a batch is over */
     CHECK(take(&b, &got) && !take(&b, &got));
@@ -455,7 +477,8 @@ int main(void)
     cut_is_right(rounds / 2, &state);
     coalesce_undoes_cut(rounds / 2, &state);
     short_way_is_the_same(rounds * 2, &state);
-    short_way_of_others(&state);
+    short_way_of_others(&state, false);
+    short_way_of_others(&state, true);
     order_is_kept(rounds, &state, WH_TAKES_ALL, false);
     order_is_kept(rounds / 2, &state, WH_TAKES_ALL, true);
     order_is_kept(rounds / 2, &state, 0, false);
