@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,6 +62,7 @@ class DiskSender:
         self._share = 1.0  # of what is written, that goes over the wire
         self._limited = True
         self.sent = 0
+        self.looked = 0.0  # seconds of the last round in which nothing went, because blocks were compared
 
     @property
     def dirty(self) -> bool:
@@ -80,7 +82,7 @@ class DiskSender:
     async def send_round(self, *, last: bool = False, limited: bool = True) -> int:
         """What is to be sent now, and wait until the target has synced it (``last``: until it is on its way, and end
         the stream). Bytes that went. Raises TargetFull, CoreError (this host), trio.BrokenResourceError."""
-        self._limited = limited
+        self._limited, self.looked = limited, 0.0
         before = self.sent
         if last:
             await self._send_set()
@@ -166,7 +168,9 @@ class DiskSender:
         return await trio.to_thread.run_sync(work, limiter=limiter)
 
     def _make(self) -> tuple[DiskBatch, memoryview]:
+        began = time.perf_counter()
         batch = self._view.pack(self._buffer, 4)
+        self.looked += time.perf_counter() - began
         return batch, framed(self._buffer, batch.size, self._squeezer) if batch.size else memoryview(b"")
 
     async def _send(self, data: memoryview) -> None:

@@ -368,7 +368,8 @@ class SourceDriver(Driver):
                 return
             finally:
                 looking.cancel()
-            self.feed(DisksDone(size, trio.current_time() - began, self._disk.expected))
+            seconds = trio.current_time() - began
+            self.feed(DisksDone(size, seconds, self._disk.expected, min(self._disk.looked, seconds)))
 
     async def _send_written(self) -> int:
         """What the guest wrote to its disk since the last round; bytes that went."""
@@ -388,6 +389,7 @@ class SourceDriver(Driver):
                 disk_size = await self._send_written()
                 if effect.likely:
                     stats = await self._send_likely(began)
+                    disk_size += await self._send_written()  # that took its time
                 else:
                     stats = await self._sender.send_round()
             except trio.BrokenResourceError as error:
@@ -536,6 +538,8 @@ class SourceDriver(Driver):
         stats = await self._sender.send_round(last=True, limited=False, kinds=NEEDED)
         self._absent = self._view.left()
         left = int.from_bytes(self._absent, "little").bit_count()
+        if not left:
+            self._absent = b""
         self.paused.open(self._view)
         self.feed(LastRoundDone(stats.pages, stats.zero_pages, stats.size, left, disk_size))
 

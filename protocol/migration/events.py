@@ -94,11 +94,13 @@ class RoundDone:
 @dataclass(frozen=True, slots=True)
 class DisksDone:
     """S. A round of the disks alone is synced at the target: bytes on the wire, seconds since SendDisks, and what was
-    written meanwhile will take so many bytes."""
+    written meanwhile will take so many bytes. ``looked``: seconds in which blocks were read and compared, and nothing
+    was sent."""
 
     bytes: int
     seconds: float
     left: int
+    looked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

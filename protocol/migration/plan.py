@@ -203,7 +203,7 @@ class Plan:
         what is written to the disks then is theirs to judge with the rest; but where nothing else will follow that
         could catch up with it, it has to be little."""
         self._mirrored += 1
-        self._learn_rate(done.bytes, done.seconds)
+        self._learn_rate(done.bytes, done.seconds - done.looked)
         before, self._disk_left = self._disk_left, done.left
         self.disk = Curve([(done.seconds * self.share, done.left)])
         self._predict_disks()

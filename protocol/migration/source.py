@@ -269,13 +269,17 @@ class Source:
         if type(event) not in self._awaited:
             return []
         self._awaited.discard(type(event))
+        noted: Effects = []
         if isinstance(event, ev.LastRoundDone):
             self._count(event)
+            if self.postcopy and not event.left:  # nobody will pull, nor say that it has all
+                self.postcopy = False
+                noted = [self._persist("switch")]
             self.left, self._final_bytes, self._disk_left = event.left, event.bytes + event.disk_bytes, 0
         if isinstance(event, ev.Checksummed):  # both ends compute at the same time
             self._checksums[0] = event.checksum
             return self._confirmed(now)
-        return [] if self._awaited - {ev.Checksummed} else [fx.SendState()]
+        return noted if self._awaited - {ev.Checksummed} else [*noted, fx.SendState()]
 
     def _on_ready(self, event: ev.TargetReady, now: float) -> Effects:
         if self._awaited - {ev.Checksummed}:

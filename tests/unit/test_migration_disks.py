@@ -287,3 +287,23 @@ def test_an_arrivals_disk_is_checked(tmp_path: Path) -> None:
         own_disk(blob, disk, sha256=hashlib.sha256(b"image" * 1000).hexdigest())
     assert not disk.exists()
     assert not disk.with_suffix(".part").exists()
+
+
+def test_time_that_went_in_comparing_says_nothing_of_the_link() -> None:
+    machine = source()
+    machine.handle(mig.DisksDone(10 * MB, 100.0, 0, looked=99.9), 1)
+    assert machine.rate == pytest.approx(10 * MB / 0.1, rel=0.01)
+
+
+def test_a_postcopy_that_leaves_no_page_waits_for_no_pull() -> None:
+    machine = mig.Source("m", "g", 5, 2, MigrationParams(mode="postcopy"))
+    machine.handle(mig.Start(), 0)
+    machine.handle(mig.TargetPrepared(), 0)
+    machine.handle(mig.RoundDone(256, 0, MB, 0.01, 0), 1)
+    machine.handle(mig.Paused(1.0), 1)
+    noted = machine.handle(mig.LastRoundDone(3, 0, 4096, left=0), 1)
+    assert isinstance(noted[0], mig.Persist)
+    assert not noted[0].record.postcopy
+    machine.handle(mig.StateSaved(), 1)
+    machine.handle(mig.TargetReady(), 1)
+    assert kinds(machine.handle(mig.StoreAnswered("committed", 6, 2), 2)) == ["FinishTarget", "Persist", "FreeGuest"]
