@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,15 +37,17 @@ def image_library() -> Library:
 
 
 @asynccontextmanager
-async def cluster(folder: Path, nodes: list[str], library: Library) -> AsyncIterator[Client]:
-    """A running cluster that has the image; everything is stopped at the end."""
+async def cluster(
+    folder: Path, nodes: list[str], library: Library, options: Sequence[str] = ()
+) -> AsyncIterator[Client]:
+    """A running cluster that has the image; everything is stopped at the end. ``options``: of `wherry node`."""
     daemons = Daemons(folder)
     try:
         coordinator = await daemons.coordinator()
         target = context.load(str(coordinator.ready["api"]), "", daemons.access_file)
         async with Client(target) as client:
             for name in nodes:
-                await daemons.node(name, (await client.create_join_token(600)).join)
+                await daemons.node(name, (await client.create_join_token(600)).join, options=options)
             await client.push(library, library.get(IMAGE), lambda *_: None)
             yield client
     finally:

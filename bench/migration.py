@@ -34,20 +34,20 @@ from bench.migration_qemu import WAYS, Qemu
 from bench.plot import Picture
 from wherry.image.store import Library
 
-METHOD = """Method. The same 256 MiB Debian guest, one hart, in Wherry (two agents, encrypted, default settings) and in
-QEMU (TCG, two processes, QMP), all on this host. A load in the guest dirties a working set of pages that were filled
-with random bytes, 8 bytes a page, at a steady rate; a client on a TAP polls it by UDP every 1 ms and TCP every 2 ms.
-total_ms: as the source tells it, from the wish until it knows that the target has all and runs it; what is left there
-is removed then. pause_ms: last instruction on the source to first on the target (ours: by both clocks, one here; QEMU:
-events STOP and RESUME). gap: the longest time without an answer to the
-client, from before the wish to a second behind the end. wire_mb: what the source says it sent, headers in. wire_ratio:
-that over the bytes of the guest's different pages, zeros left out, as its RAM's file had them before the wish.
-final_kb: bytes of pages sent in the pause. stream_mb_s: 128 MiB of random pages in one round of the page stream, two
-processes on loopback, sealed; beside it, in the same run and of one processor, openssl speed aes-256-gcm (256 KiB),
-zstd -1 and memcpy of the same bytes: its stages at their best. A limit
-(1g, 100m) is a class of HTB for the migration's TCP ports on loopback. Both take turns, one move each a round; the
-peer of a row is the way that its line names; other ways are in the raw file, and those that do not end in 30 s told.
-What it does not show: two machines, disks, guests with several harts, guests whose pages compress."""
+METHOD = """Method. The same 256 MiB Debian guest, one hart, in Wherry (two agents, encrypted, default settings but
+--keep 0: a node has nothing of a guest that was there before) and in QEMU (TCG, two processes, QMP), all on this host.
+A load in the guest dirties a working set of pages that were filled with random bytes, 8 bytes a page, at a steady
+rate; a client on a TAP polls it by UDP every 1 ms and TCP every 2 ms. total_ms: as the source tells it, from the wish
+until it knows that the target has all and runs it; what is left there is removed then. pause_ms: last instruction on
+the source to first on the target (ours: by both clocks, one here; QEMU: events STOP and RESUME). gap: the longest time
+without an answer to the client, from before the wish to a second behind the end. wire_mb: what the source says it
+sent, headers in. wire_ratio: that over the bytes of the guest's different pages, zeros left out, as its RAM's file had
+them before the wish. final_kb: bytes of pages sent in the pause. stream_mb_s: 128 MiB of random pages in one round of
+the page stream, two processes on loopback, sealed; beside it, in the same run and of one processor, openssl speed
+aes-256-gcm (256 KiB), zstd -1 and memcpy of the same bytes: its stages at their best. A limit (1g, 100m) is a class of
+HTB for the migration's TCP ports on loopback. Both take turns, one move each a round; the peer of a row is the way
+that its line names; other ways are in the raw file, and those that do not end in 30 s told. What it does not show: two
+machines, disks, guests with several harts, guests whose pages compress."""
 
 PICTURE = Picture("migration", "Live migration: Wherry against QEMU, times better", migration_rows.TARGETS, "QEMU")
 

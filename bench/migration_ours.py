@@ -89,9 +89,10 @@ def unique_bytes(folder: Path) -> int:
 
 @asynccontextmanager
 async def guest(folder: Path, library: Library) -> AsyncIterator[Ours]:
-    """A booted guest, and the host's address in its network."""
+    """A booted guest, and the host's address in its network. Nodes keep nothing of guests that have left: it goes to
+    and fro, and each move is to be one to a node that does not know it."""
     image = migration_guest.image(library)
-    async with runs.cluster(folder, ["n1", "n2"], library) as client:
+    async with runs.cluster(folder, ["n1", "n2"], library, ("--keep", "0")) as client:
         await client.push(library, image, lambda *_: None)
         await runs.boot(client, NAME, "n1", image.name, migration_guest.MEMORY_MIB << 20)
         await client.attach(network="lan", kind="tap", local=TAP, on="n1")

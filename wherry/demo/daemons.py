@@ -53,11 +53,14 @@ class Daemons:
         flags = ["--state", str(state), "--link", f"{host}:0", "--api", "127.0.0.1:0"]
         return await self._start("coordinator", "coordinator", [*flags, "--cli-file", str(self.access_file)])
 
-    async def node(self, name: str, join: str, host: str = "127.0.0.1", enter: Sequence[str] = ()) -> Daemon:
-        """``enter``: a command prefix that runs it elsewhere, such as ``ip netns exec NAME``; ``host``: its address."""
+    async def node(
+        self, name: str, join: str, host: str = "127.0.0.1", enter: Sequence[str] = (), options: Sequence[str] = ()
+    ) -> Daemon:
+        """``enter``: a command prefix that runs it elsewhere, such as ``ip netns exec NAME``; ``host``: its address;
+        ``options``: more of `wherry node`."""
         state = self.folder / "nodes" / name
         flags = ["--name", name, "--state", str(state), "--listen", f"{host}:0", "--join", join]
-        return await self._start(name, "node", flags, enter)
+        return await self._start(name, "node", [*flags, *options], enter)
 
     async def _start(self, name: str, module: str, flags: list[str], enter: Sequence[str] = ()) -> Daemon:
         """Raises :class:`WherryError` with the daemon's last words when it ends or stays silent."""
