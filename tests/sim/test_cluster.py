@@ -128,7 +128,7 @@ def trouble(world: World, rng: random.Random) -> None:
 
 
 def play(seed: int) -> tuple[World, Fabric]:
-    world = World(NODES, seed, jitter=0.03)
+    world = World(NODES, seed, jitter=0.03, disks=seed % 5 < 2)
     rng = random.Random(seed * 7919 + 1)
     fabric = Fabric(world)
     fabric.poll()

@@ -7,9 +7,11 @@ Built of the pure machines only. What is modelled here is what the node and the 
 - A link is a FIFO per direction; when it is cut, everything in flight is lost and both ends notice.
 - The store is durable and atomic; the coordinator forgets everything else when it crashes.
 - An agent keeps its records; everything else is gone with it.
+- A disk goes with its copy; what lies at the source is removed with it.
 
 The judge looks after every step: never two copies running, generations only grow, a copy that starts has the memory
-with which the other one stopped, and what it lacks is at the paused one. :meth:`World.settle` then demands that the
+and the disk with which the other one stopped, and what it lacks is at the paused one; a disk is removed only when the
+other runs. :meth:`World.settle` then demands that the
 guest runs exactly where the store says.
 """
 
@@ -41,6 +43,7 @@ class Copy:
 
     state: str  # incoming, loaded, running, paused
     memory: int = 0
+    disk: int = 0  # the same
     busy_until: float = 0.0
     mute: bool = False  # its ports are another copy's
     absent: int = 0  # chunks that are at the source yet
@@ -58,7 +61,8 @@ class Event:
 class World:
     """``steps`` counts what has happened; ``fault`` is called before each step with its number."""
 
-    def __init__(self, nodes: int = 2, seed: int = 0, jitter: float = 0.0) -> None:
+    def __init__(self, nodes: int = 2, seed: int = 0, jitter: float = 0.0, *, disks: bool = False) -> None:
+        self.disks = disks
         self.now = 0.0
         self.steps = 0
         self.random = random.Random(seed)
@@ -77,6 +81,7 @@ class World:
         self._fifo: dict[tuple[int, int], float] = {}
         self.generation = 5
         self.stopped_with: int | None = None
+        self.stopped_disk = 0
         self.trace: list[str] = []
         self.dead_hosts: set[int] = set()
         self.writes = 0  # pages that the guest writes in each round; 0: fewer and fewer
@@ -259,7 +264,7 @@ class Agent:
     # ---- events in
 
     def start_source(self, params: MigrationParams) -> None:
-        self.source = Source(MIGRATION, GUEST, 5, 2, params)
+        self.source = Source(MIGRATION, GUEST, 5, 2, params, disks=self.world.disks)
         if not self.world.link_up(self.node, COORDINATOR):
             self.feed(self.source, ev.CoordinatorLost())
         self.feed(self.source, ev.Start())
@@ -385,7 +390,8 @@ class Agent:
 
         def outcome(value: Any) -> None:
             if isinstance(value, Refused):
-                self.feed(machine, ev.TargetLost(str(value)))
+                over = kind == "finish" and value.code == "not_found"
+                self.feed(machine, ev.TargetLost(str(value), over=over))
             else:
                 done(value)
 
@@ -399,23 +405,42 @@ class Agent:
     def _do_PrepareTarget(self, machine: Source, effect: fx.PrepareTarget) -> None:
         self._to_target(machine, "prepare", None, lambda _: self.feed(machine, ev.TargetPrepared()))
 
+    def _do_SendDisks(self, machine: Source, effect: fx.SendDisks) -> None:
+        copy = self.world.copies[self.node]
+        disk = copy.disk
+        self._to_target(machine, "blocks", disk, lambda _: self.feed(machine, ev.DisksDone(1 << 20, 0.01, 100)))
+        if copy.state == "running":
+            copy.disk += 1
+
+    def _do_KeepDisks(self, machine: Source, effect: fx.KeepDisks) -> None:
+        copy = self.world.copies.get(self.node)
+        if copy is not None:
+            copy.mute = True
+
     def _do_SendRound(self, machine: Source, effect: fx.SendRound) -> None:
         copy = self.world.copies[self.node]
-        memory, dirty = copy.memory, (1000 if effect.number < 3 else 1)
+        memory, dirty = (copy.memory, copy.disk), (1000 if effect.number < 3 else 1)
         if self.world.writes:
             dirty = int(self.world.writes * (1 - copy.throttle / 100))
         done = ev.RoundDone(100, 5, 1 << 20, 0.01, dirty)
         self._to_target(machine, "pages", memory, lambda _: self.feed(machine, done))
         if copy.state == "running":
             copy.memory += 1
+            copy.disk += 1
 
     def _do_SendLastRound(self, machine: Source, effect: fx.SendLastRound) -> None:
-        memory = self.world.copies[self.node].memory
+        copy = self.world.copies[self.node]
+        memory = (copy.memory, copy.disk)
         self._to_target(machine, "pages", memory, lambda _: self.feed(machine, ev.LastRoundDone(1, 0, 4096)))
 
     def _do_LeavePages(self, machine: Source, effect: fx.LeavePages) -> None:
         self._left = CHUNKS
-        self.feed(machine, ev.LastRoundDone(0, 0, 0, CHUNKS))
+        done = ev.LastRoundDone(0, 0, 0, CHUNKS)
+        if self.world.disks:
+            disk = self.world.copies[self.node].disk
+            self._to_target(machine, "blocks", disk, lambda _: self.feed(machine, done))
+        else:
+            self.feed(machine, done)
 
     def _do_ServePages(self, machine: Source, effect: fx.ServePages) -> None:
         copy = self.world.copies.get(self.node)
@@ -474,7 +499,8 @@ class Agent:
             if copy and copy.state == "running":
                 copy.state = "paused"
                 copy.memory += 1
-                self.world.stopped_with = copy.memory
+                copy.disk += 1
+                self.world.stopped_with, self.world.stopped_disk = copy.memory, copy.disk
 
         self._guest(0.002, pause, machine, lambda: ev.Paused(self.world.now))
 
@@ -495,6 +521,9 @@ class Agent:
         self._guest(0.002, lambda: None, machine, lambda: ev.Checksummed(str(copy.memory if copy else "")))
 
     def _do_FreeGuest(self, machine: Source, effect: fx.FreeGuest) -> None:
+        others = [copy.state for node, copy in self.world.copies.items() if node != self.node]
+        kept = not self.world.disks or self.node not in self.world.copies or "running" in others
+        assert kept or self.world.dead_hosts, "a disk was removed, and nobody runs with another"
         self.world.copies.pop(self.node, None)
 
     # target
@@ -506,14 +535,17 @@ class Agent:
                 if copy is not None or "target" in self.records:
                     answer(Refused("conflict", "another copy is here"))
                     return
-                self.target = Target(MIGRATION, GUEST, 5, source)
+                self.target = Target(MIGRATION, GUEST, 5, source, disks=self.world.disks)
             self._waits["prepare"] = answer
             self.feed(self.target, ev.PrepareAsked())
-        elif kind == "pages":
+        elif kind in ("pages", "blocks"):
             if copy is None or copy.state != "incoming":
                 answer(Refused("conflict", "no reservation"))
                 return
-            copy.memory = payload
+            if kind == "pages":
+                copy.memory, copy.disk = payload
+            else:
+                copy.disk = payload
             answer(None)
         elif self.target is None:
             answer(Refused("not_found", "no such migration"))
@@ -560,6 +592,7 @@ class Agent:
         def start() -> None:
             if copy and copy.state == "loaded":
                 assert copy.absent or copy.memory == self.world.stopped_with, "pages were lost"
+                assert not self.world.disks or copy.disk == self.world.stopped_disk, "blocks were lost"
                 copy.state = "running"
 
         absent = lambda: copy.absent if copy else 0  # noqa: E731
@@ -605,6 +638,10 @@ class Agent:
     def _do_DestroyIncoming(self, machine: Target, effect: fx.DestroyIncoming) -> None:
         copy = self.world.copies.get(self.node)
         assert copy is None or copy.state != "running", "a running guest was destroyed"
+        self.world.copies.pop(self.node, None)
+
+    def _do_KeepIncoming(self, machine: Target, effect: fx.KeepIncoming) -> None:
+        assert self.world.dead_hosts, "processes that were loaded die with their hosts only"
         self.world.copies.pop(self.node, None)
 
     def _do_AnswerPrepared(self, machine: Target, effect: fx.AnswerPrepared) -> None:
