@@ -99,9 +99,9 @@ class World:
     def run(self, until: float) -> None:
         while self._queue and self._queue[0].time <= until:
             event = heapq.heappop(self._queue)
+            self.now = max(self.now, event.time)  # first: a timer is cancelled if it is not due by now
             if event.cancelled():
                 continue
-            self.now = max(self.now, event.time)
             self.fault(self.steps)
             self.steps += 1
             if not event.cancelled():

@@ -70,8 +70,9 @@ def migrate(
     gap: int = 0,
     mode: MigrationMode = "precopy",
     writes: int = 0,
+    disks: bool = False,
 ) -> World:
-    world = World()
+    world = World(disks=disks)
     world.writes = writes
 
     def strike(step: int) -> None:
@@ -89,6 +90,8 @@ def migrate(
 
 STEPS = migrate().steps
 POSTCOPY_STEPS = migrate(mode="postcopy").steps
+DISK_STEPS = migrate(disks=True).steps
+DISK_POSTCOPY_STEPS = migrate(mode="postcopy", disks=True).steps
 
 
 def test_without_faults_it_commits() -> None:
@@ -99,6 +102,17 @@ def test_without_faults_it_commits() -> None:
     assert result.source_checksum == result.target_checksum != ""
     assert 0 < result.blackout_ms < 200
     assert STEPS > 20
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_one_fault_at_every_step_with_a_disk(name: str) -> None:
+    modes: list[tuple[MigrationMode, int]] = [("precopy", DISK_STEPS), ("postcopy", DISK_POSTCOPY_STEPS)]
+    for mode, steps in modes:
+        outcomes = set()
+        for step in range(steps):
+            world = migrate(FAULTS[name], step, mode=mode, disks=True)
+            outcomes.add(world.arbiter.migrations[MIGRATION].decision)
+        assert "committed" in outcomes, mode
 
 
 @pytest.mark.parametrize("name", FAULTS)
