@@ -2,7 +2,8 @@
 
 Rows CASE.total_ms, CASE.pause_ms, CASE.gap_udp_ms, CASE.gap_tcp_ms, CASE.wire_mb, of ours CASE.wire_ratio and
 CASE.final_kb, of a post-copy CASE.fault_us and CASE.fault_max_us (from the guest's wish for a page until it has it),
-and stream_mb_s. Options: ``--rounds N`` (5), ``--only CASE,...`` (or ``stream``), ``--publish`` (README's table,
+stream_mb_s, and what the target has already: dedup_ratio, return_ratio, resent_page_b. Options: ``--rounds N`` (5),
+``--only CASE,...`` (or ``stream``, ``dedup``), ``--publish`` (README's table,
 docs/bench-migration.svg). Needs root (TAP, traffic control).
 """
 
@@ -21,6 +22,7 @@ import trio
 
 from bench import (
     cluster_runs,
+    migration_dedup,
     migration_faults,
     migration_guest,
     migration_ours,
@@ -44,10 +46,13 @@ without an answer to the client, from before the wish to a second behind the end
 sent, headers in. wire_ratio: that over the bytes of the guest's different pages, zeros left out, as its RAM's file had
 them before the wish. final_kb: bytes of pages sent in the pause. stream_mb_s: 128 MiB of random pages in one round of
 the page stream, two processes on loopback, sealed; beside it, in the same run and of one processor, openssl speed
-aes-256-gcm (256 KiB), zstd -1 and memcpy of the same bytes: its stages at their best. A limit (1g, 100m) is a class of
-HTB for the migration's TCP ports on loopback. Both take turns, one move each a round; the peer of a row is the way
-that its line names; other ways are in the raw file, and those that do not end in 30 s told. What it does not show: two
-machines, disks, guests with several harts, guests whose pages compress."""
+aes-256-gcm (256 KiB), zstd -1 and memcpy of the same bytes: its stages at their best. dedup_ratio: as wire_ratio, of a
+guest that moves at 1 Gbit/s to a node where another guest of its image runs; return_ratio: of the same one, back to
+where it was two seconds before, of which memory is kept there. resent_page_b: bytes of a page that was sent before, 8
+bytes of which have changed, as packed. A limit (1g, 100m) is a class of HTB for the migration's TCP ports on loopback.
+Both take turns, one move each a round; the peer of a row is the way that its line names; other ways are in the raw
+file, and those that do not end in 30 s told. What it does not show: two machines, disks, guests with several harts,
+guests whose pages compress."""
 
 PICTURE = Picture("migration", "Live migration: Wherry against QEMU, times better", migration_rows.TARGETS, "QEMU")
 
@@ -66,7 +71,7 @@ CASES = {
 }
 
 FAULT_ROUNDS = 3
-STREAM = "stream"  # in place of a case
+STREAM, DEDUP = "stream", "dedup"  # in place of a case
 
 
 class Bench:
@@ -75,7 +80,7 @@ class Bench:
         self.rows: dict[str, Row] = {}
         self.moves: dict[str, dict[str, list[Move]]] = {}
         self.faults: list[str] = []
-        self.streamed: Row | None = None
+        self.streamed: list[Row] = []
 
     def put(self, case: Case, who: str, move: Move) -> None:
         self.moves.setdefault(case.name, {}).setdefault(who, []).append(move)
@@ -93,7 +98,8 @@ class Bench:
 
     async def stream(self, rounds: int) -> None:
         """The row of the page stream alone."""
-        row = self.streamed = migration_rows.TARGETS.new_row(migration_rows.STREAM)
+        row = migration_rows.TARGETS.new_row(migration_rows.STREAM)
+        self.streamed.append(row)
         data = migration_stream.content(migration_stream.FILLED)
         row.note = "rivals: its stages alone"
         for _ in range(rounds):
@@ -107,9 +113,28 @@ class Bench:
                 row.rivals.setdefault(name, []).append(await trio.to_thread.run_sync(of, data))
             print(f"  {row.name}: {row.ours[-1]:.0f} {row.unit}", file=sys.stderr, flush=True)
 
-    async def run(self, cases: list[Case], rounds: int, stream: bool) -> None:
-        if stream:
+    async def dedup(self, rounds: int) -> None:
+        """The rows of what the target has."""
+        there, back, resent = (migration_rows.TARGETS.new_row(name) for name in migration_rows.DEDUP)
+        self.streamed += [there, back, resent]
+        for number in range(rounds):
+            resent.ours.append(migration_dedup.resent())
+            folder = self.folder / f"dedup-{number}"
+            folder.mkdir()
+            try:
+                both = await migration_dedup.pair(folder)
+            except NoFigure as why:
+                self.faults.append(f"{there.name}: {why}")
+                continue
+            there.ours.append(both.there.ratio)
+            back.ours.append(both.back.ratio)
+            print(f"  {there.name} {there.ours[-1]:.3f}, {back.name} {back.ours[-1]:.3f}", file=sys.stderr, flush=True)
+
+    async def run(self, cases: list[Case], rounds: int, others: set[str]) -> None:
+        if STREAM in others:
             await self.stream(rounds)
+        if DEDUP in others:
+            await self.dedup(rounds)
         if not cases:
             return
         library = cluster_runs.image_library()
@@ -155,7 +180,7 @@ class Bench:
                 row = migration_rows.TARGETS.new_row(f"{case}.{figure}")
                 row.ours = [of(move) for move in by.get("wherry", [])]
                 rows.append(row)
-        return [*rows, self.streamed] if self.streamed is not None else rows
+        return [*rows, *self.streamed]
 
 
 @asynccontextmanager
@@ -189,20 +214,20 @@ def publish(path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.migration", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default=",".join([*CASES, STREAM]), help="cases, comma-separated")
+    parser.add_argument("--only", default=",".join([*CASES, STREAM, DEDUP]), help="cases, comma-separated")
     parser.add_argument("--publish", action="store_true", help="write README's table and docs/bench-migration.svg")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
-    stream = STREAM in names
-    names = [name for name in names if name != STREAM]
+    others = {STREAM, DEDUP} & set(names)
+    names = [name for name in names if name not in others]
     if unknown := set(names) - set(CASES):
-        parser.error(f"--only: unknown case {sorted(unknown)[0]!r}; allowed: {', '.join([*CASES, STREAM])}")
+        parser.error(f"--only: unknown case {sorted(unknown)[0]!r}; allowed: {', '.join([*CASES, STREAM, DEDUP])}")
     if os.geteuid() != 0:
         print("bench-migration needs root: TAP devices and traffic control", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="wherry-bench-") as folder:
         bench = Bench(Path(folder))
-        trio.run(bench.run, [CASES[name] for name in names], arguments.rounds, stream)
+        trio.run(bench.run, [CASES[name] for name in names], arguments.rounds, others)
     rows = bench.table()
     path = write_json("migration", rows, METHOD, faults=bench.faults)
     print(f"{machine()}; up to {arguments.rounds} rounds, medians")

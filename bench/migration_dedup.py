@@ -9,7 +9,10 @@ guest had written meanwhile, in pages, are told beside it.
 from __future__ import annotations
 
 import argparse
+import mmap
+import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +22,14 @@ from bench import cluster_runs as runs
 from bench import migration_guest
 from bench.migration_guest import Limit, NoFigure
 from bench.migration_ours import unique_bytes
+from node.machine import Machine
+from node.migration.pages import BATCH
+from node.ramview import PAGE, RamView
 from wherry.client import Client
 from wherry.errors import WherryError
 
 MBIT = 1000
+PAGES = 4096  # of those that are sent again
 IDLE_S = 2.0  # what the guest does by itself at the node that it will leave
 STAYS, MOVES = "staying", "moving"
 
@@ -47,12 +54,42 @@ class Pair(NamedTuple):
     back: Moved
 
 
-async def pair(folder: Path, mbit: int = MBIT) -> Pair:
+def resent() -> float:
+    """Bytes that a batch takes for a page that was sent before, 8 random bytes of which have changed since."""
+    dice = random.Random(1)
+    machine = Machine(PAGES * PAGE, 1)
+    view = RamView(machine.ram_fd, machine.share_fd)
+    with mmap.mmap(machine.ram_fd, PAGES * PAGE) as memory:
+        memory[:] = dice.randbytes(PAGES * PAGE)
+        view.track(True)
+        view.remember(PAGES)
+        _packed(view)
+        for at in range(0, PAGES * PAGE, PAGE):
+            word = at + 8 * dice.randrange(PAGE // 8)
+            memory[word : word + 8] = dice.randbytes(8)
+        view.owe(b"\xff" * (PAGES // 8))  # dirty, all of them
+        size = _packed(view)
+    view.close()
+    machine.close()
+    return size / PAGES
+
+
+def _packed(view: RamView) -> int:
+    view.round()
+    buffer, size = bytearray(BATCH), 0
+    while True:
+        batch = view.pack(buffer)
+        size += batch.size
+        if not batch.more:
+            return size
+
+
+async def pair(folder: Path, mbit: int = MBIT, flags: Sequence[str] = ()) -> Pair:
     """One cluster, one move there and one back. Raises NoFigure."""
     library = runs.image_library()
     image = migration_guest.image(library)
     memory = migration_guest.MEMORY_MIB << 20
-    async with runs.cluster(folder, ["n1", "n2"], library) as client:
+    async with runs.cluster(folder, ["n1", "n2"], library, flags) as client:
         await client.push(library, image, lambda *_: None)
         await runs.boot(client, STAYS, "n2", image.name, memory)
         await runs.boot(client, MOVES, "n1", image.name, memory)
@@ -79,10 +116,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.migration_dedup", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mbit", type=int, default=MBIT, help="of the link, 0: loopback as it is")
+    parser.add_argument("--dedup", default="all", help="as a node takes it")
     arguments = parser.parse_args()
+    print(f"a page that was sent before: {resent():.1f} bytes")
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory(prefix="wherry-bench-") as folder:
-            both = trio.run(pair, Path(folder), arguments.mbit)
+            both = trio.run(pair, Path(folder), arguments.mbit, ("--dedup", arguments.dedup))
         for name, move in both._asdict().items():
             print(
                 f"{name}: {move.wire / 1e6:.2f} MB of {move.resident / 1e6:.1f}, ratio {move.ratio:.3f},"
