@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from node.core import CoreFull, check, core, ffi
+from node.core import CoreFull, CoreInvalid, check, core, ffi
 
 NAME: Final = 16  # bytes of a page's name
+NUMBER: Final = 4  # ... and of its number
 KEY: Final = 32  # bytes of what names are made with
 MOST_FILES: Final = 64
 
@@ -40,9 +41,18 @@ class PageIndex:
             return 0
         return int(self._count[0])
 
-    def ask(self, names: bytes) -> tuple[bytes, int]:
-        """A bit for each name: it is here; and how many are. Raises CoreInvalid: too many were asked."""
-        bits = bytearray((len(names) // NAME + 7) // 8)
+    def own(self, fd: int) -> None:
+        """Memory that this guest had: looked at where a page is asked for, and only there. CoreHostError."""
+        check(self._lib.wh_index_own(self.handle, fd))
+
+    def ask(self, names: bytes, pages: bytes) -> tuple[bytes, int]:
+        """For each name, and the number (u32 LE) of the page that has it, a bit: it is here; and how many are. Raises
+        CoreInvalid: too many were asked, or not as many numbers as names."""
+        count = len(names) // NAME
+        if len(names) % NAME or len(pages) != NUMBER * count:
+            raise CoreInvalid(-2, "names", f"names of {NAME} bytes and numbers of {NUMBER} are wanted")
+        bits = bytearray((count + 7) // 8)
         raw = ffi.from_buffer("uint8_t[]", bits, require_writable=True)
-        check(self._lib.wh_index_ask(self.handle, ffi.from_buffer("uint8_t[]", names), len(names), raw, self._count))
+        given = ffi.from_buffer("uint8_t[]", names), ffi.from_buffer("uint8_t[]", pages)
+        check(self._lib.wh_index_ask(self.handle, *given, count, raw, self._count))
         return bytes(bits), int(self._count[0])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from node.core import check, core, ffi, new_error
-from node.pageindex import PageIndex
+from node.pageindex import NAME, NUMBER, PageIndex
 
 PAGE = 4096
 WANTED_MOST = 64
@@ -116,14 +116,14 @@ class RamView:
         """The source's end: names are made with this key."""
         check(self._lib.wh_ramview_ask_begin(self._v, ffi.from_buffer("uint8_t[]", key)))
 
-    def ask(self, step: int, most: int) -> bytes:
+    def ask(self, step: int, most: int) -> tuple[bytes, bytes]:
         """Names of pages of the round's set that were not asked for in it, ``step`` pages apart or more, at most
-        ``most``; empty: that was all. Each is to be followed by :meth:`answer`."""
-        names = bytearray(16 * most)
+        ``most``, and their numbers (u32 LE); empty: that was all. Each is to be followed by :meth:`answer`."""
+        names, pages = bytearray(NAME * most), bytearray(NUMBER * most)
         count = ffi.new("uint32_t *")
-        raw = ffi.from_buffer("uint8_t[]", names, require_writable=True)
-        check(self._lib.wh_ramview_ask(self._v, step, raw, len(names), count))
-        return bytes(memoryview(names)[: 16 * count[0]])
+        raw = [ffi.from_buffer("uint8_t[]", each, require_writable=True) for each in (names, pages)]
+        check(self._lib.wh_ramview_ask(self._v, step, most, *raw, count))
+        return bytes(memoryview(names)[: NAME * count[0]]), bytes(memoryview(pages)[: NUMBER * count[0]])
 
     def answer(self, bits: bytes) -> None:
         """Which of these the target has. Raises CoreDataError when that are not so many."""

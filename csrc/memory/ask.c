@@ -9,6 +9,7 @@
 #include "memory/view.h"
 #include "state/state.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -95,23 +96,25 @@ static bool worth_asking(wh_ramview *v, uint64_t pfn)
            !wh_view_is_filled(v, pfn);
 }
 
-int wh_ramview_ask(wh_ramview *v, uint32_t step, uint8_t *names, size_t cap, uint32_t *count)
+int wh_ramview_ask(wh_ramview *v, uint32_t step, uint32_t most, uint8_t *names, uint8_t *pages, uint32_t *count)
 {
     struct wh_asker *a = v->asker;
     *count = 0;
     if (!a || a->waiting_count)
         return WH_E_STATE;
-    if (!step)
+    if (!step || !most || most > WH_ASK_MOST)
         return WH_E_INVAL;
     int status = wh_view_wait_present(v);
     if (status)
         return status;
-    uint32_t most = (uint32_t)(cap / WH_PAGE_NAME < WH_ASK_MOST ? cap / WH_PAGE_NAME : WH_ASK_MOST);
     v->extent = (wh_extent){0, 0, 0};
     uint64_t pfn = wh_view_next_set(v, a->cursor);
     while (pfn < v->pages && *count < most && a->asked < UINT32_MAX) {
-        if (worth_asking(v, pfn))
-            ask(v, pfn, names + (uint64_t)(*count)++ * WH_PAGE_NAME);
+        if (worth_asking(v, pfn)) {
+            uint32_t number = htole32((uint32_t)pfn);
+            ask(v, pfn, names + (size_t)*count * WH_PAGE_NAME);
+            memcpy(pages + (size_t)(*count)++ * sizeof number, &number, sizeof number);
+        }
         a->cursor = pfn + step;
         pfn = wh_view_next_set(v, a->cursor);
     }

@@ -3,6 +3,7 @@
 #include "memory/extent.h"
 #include "memory/pagehash.h"
 
+#include <endian.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_PAGES = 64 };
+enum { READ_PAGES = 64, OWN = WH_INDEX_FILES, NOWHERE };
 
-struct entry { /* a page that was seen; its number + 1 stands in `slots` and in `questions` */
+struct entry { /* a page of a file; its number + 1 stands in `slots` */
     uint8_t name[WH_PAGE_NAME];
     uint32_t file, pfn;
 };
@@ -25,7 +26,8 @@ struct wh_index {
     uint32_t *slots; /* open addressing by the first bytes of the name, 0: free */
     uint32_t slot_mask;
     uint32_t count, most;
-    uint32_t *questions; /* the entry of each, + 1; 0: nothing here has that name */
+    int own;                 /* the guest's earlier memory; -1: none */
+    struct entry *questions; /* what was found for each */
     uint64_t most_asked;
     _Atomic uint64_t asked; /* release behind the questions below it */
 };
@@ -45,6 +47,7 @@ int wh_index_new(const uint8_t *key, uint64_t most, uint64_t most_asked, wh_inde
     if (!ix)
         return WH_E_NOMEM;
     wh_page_key_set(&ix->key, key);
+    ix->own = -1;
     ix->most = (uint32_t)most;
     ix->most_asked = most_asked;
     ix->slot_mask = 1;
@@ -68,6 +71,8 @@ void wh_index_free(wh_index *ix)
         return;
     for (uint32_t i = 0; i < ix->file_count; i++)
         close(ix->files[i]);
+    if (ix->own >= 0)
+        close(ix->own);
     if (ix->entries)
         munmap(ix->entries, ix->most * sizeof *ix->entries);
     if (ix->slots)
@@ -141,18 +146,50 @@ uint64_t wh_index_pages(const wh_index *ix)
     return ix->count;
 }
 
-int wh_index_ask(wh_index *ix, const uint8_t *names, size_t len, uint8_t *bitmap, uint64_t *found)
+int wh_index_own(wh_index *ix, int fd)
 {
-    uint64_t asked = atomic_load_explicit(&ix->asked, memory_order_relaxed), count = len / WH_PAGE_NAME;
+    if (ix->own >= 0)
+        return WH_E_STATE;
+    ix->own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return ix->own >= 0 ? WH_OK : WH_E_IO;
+}
+
+static bool read_as(const wh_index *ix, int fd, const struct entry *e, uint8_t page[WH_PAGE_SIZE])
+{
+    uint8_t name[WH_PAGE_NAME];
+    if (pread(fd, page, WH_PAGE_SIZE, (off_t)((uint64_t)e->pfn << WH_PAGE_SHIFT)) != WH_PAGE_SIZE)
+        return false;
+    wh_page_name(&ix->key, page, name, sizeof name);
+    return memcmp(name, e->name, sizeof name) == 0;
+}
+
+/* First where the page would be if the guest had not touched it since. */
+static struct entry look(const wh_index *ix, const uint8_t *name, uint32_t pfn)
+{
+    struct entry e = {.file = OWN, .pfn = pfn};
+    uint8_t page[WH_PAGE_SIZE];
+    memcpy(e.name, name, sizeof e.name);
+    if (ix->own >= 0 && read_as(ix, ix->own, &e, page))
+        return e;
+    uint32_t found = *slot_of(ix, name);
+    e.file = NOWHERE;
+    return found ? ix->entries[found - 1] : e;
+}
+
+int wh_index_ask(wh_index *ix, const uint8_t *names, const uint8_t *pages, uint64_t count, uint8_t *bitmap,
+                 uint64_t *found)
+{
+    uint64_t asked = atomic_load_explicit(&ix->asked, memory_order_relaxed);
     *found = 0;
-    if (len % WH_PAGE_NAME || count > ix->most_asked - asked)
+    if (count > ix->most_asked - asked)
         return WH_E_INVAL;
     memset(bitmap, 0, (count + 7) / 8);
     for (uint64_t i = 0; i < count; i++) {
-        uint32_t entry = *slot_of(ix, names + i * WH_PAGE_NAME);
-        ix->questions[asked + i] = entry;
-        bitmap[i / 8] |= (uint8_t)((entry != 0) << i % 8);
-        *found += entry != 0;
+        uint32_t pfn;
+        memcpy(&pfn, pages + i * sizeof pfn, sizeof pfn);
+        struct entry e = ix->questions[asked + i] = look(ix, names + i * WH_PAGE_NAME, le32toh(pfn));
+        bitmap[i / 8] |= (uint8_t)((e.file != NOWHERE) << i % 8);
+        *found += e.file != NOWHERE;
     }
     atomic_store_explicit(&ix->asked, asked + count, memory_order_release);
     return WH_OK;
@@ -165,13 +202,8 @@ uint64_t wh_index_asked(const wh_index *ix)
 
 int wh_index_read(const wh_index *ix, uint64_t question, uint8_t page[WH_PAGE_SIZE])
 {
-    if (question >= wh_index_asked(ix) || !ix->questions[question])
+    if (question >= wh_index_asked(ix) || ix->questions[question].file == NOWHERE)
         return WH_E_STATE;
-    const struct entry *e = &ix->entries[ix->questions[question] - 1];
-    uint8_t name[WH_PAGE_NAME];
-    off_t at = (off_t)((uint64_t)e->pfn << WH_PAGE_SHIFT);
-    if (pread(ix->files[e->file], page, WH_PAGE_SIZE, at) != WH_PAGE_SIZE)
-        return WH_E_STATE;
-    wh_page_name(&ix->key, page, name, sizeof name);
-    return memcmp(name, e->name, sizeof name) == 0 ? WH_OK : WH_E_STATE;
+    const struct entry *e = &ix->questions[question];
+    return read_as(ix, e->file == OWN ? ix->own : ix->files[e->file], e, page) ? WH_OK : WH_E_STATE;
 }

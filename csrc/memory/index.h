@@ -1,8 +1,9 @@
 /* index: what a migration's target has already, by the names of its pages. Private to memory/.
  *
- * Memory of other guests and what stayed of an earlier stay of this one, as files, are read through once and their
- * pages named (pagehash.h). The source asks by name, and later says "what I asked for as number n stands here". Those
- * files may be changing: a page is copied out and named anew before it counts as what was asked for. */
+ * Memory of other guests, as files, is read through once and its pages named (pagehash.h); what stayed of an earlier
+ * stay of this guest is looked at only where it is asked for. The source asks by name, and later says "what I asked for
+ * as number n stands here". Those files may be changing: a page is copied out and named anew before it counts as what
+ * was asked for. */
 #ifndef WH_INDEX_H
 #define WH_INDEX_H
 

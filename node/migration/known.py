@@ -1,7 +1,7 @@
 """Pages that a migration's target has already: named, not sent (protocol/SPEC.md 11.8, docs/decisions/0022).
 
-The target's end, :class:`Donors`, reads through what stayed of an earlier stay of this guest, or, where bytes are
-dear, memory of guests of the same image that run there, while the new process is being made. The source's end,
+The target's end, :class:`Donors`, looks at what stayed of an earlier stay of this guest, page by page as asked; or,
+where bytes are dear, reads through memory of guests of the same image, while the new process is made. The source's end,
 :class:`Asker`, asks behind the beginning of the first round: for a sample, and for all when that was worth it. Nothing
 depends on the answers: the target copies, and tells what does not read as asked for; that is sent.
 """
@@ -20,7 +20,7 @@ from node.core import CoreError
 from node.guestcopy import Guest
 from node.host import Host
 from node.migration.pages import limiter
-from node.pageindex import KEY, NAME, PageIndex
+from node.pageindex import KEY, NAME, NUMBER, PageIndex
 from node.ramview import PAGE, RamView
 from protocol.errors import LinkError, Refused
 from protocol.messages import GuestSpec
@@ -39,8 +39,10 @@ class Donors:
     """The target's end. ``key`` is empty when there is nothing to ask for. :meth:`close` before the view that uses
     ``index`` is used again without it."""
 
-    def __init__(self, fds: list[int], questions: int) -> None:
+    def __init__(self, fds: list[int], questions: int, *, own: bool = False) -> None:
+        """``own``: the one memory is what stayed of the guest itself."""
         self._fds = fds
+        self._own = own
         self._asking = trio.Lock()
         self._built = trio.Event()
         self._closed = False
@@ -53,7 +55,8 @@ class Donors:
             async with self._asking:
                 if self.index is not None and not self._closed:
                     pages = await trio.to_thread.run_sync(self._add, self.index, limiter=limiter)
-                    log.info("%s %d pages of %d memories may be asked for", tag, pages, len(self._fds))
+                    what = "what stayed of it" if self._own else f"{pages} pages of {len(self._fds)} guests"
+                    log.info("%s may be asked for %s", tag, what)
         except CoreError as error:
             log.info("%s pages of other memories cannot be named: %s", tag, error)
         finally:
@@ -61,18 +64,19 @@ class Donors:
             self._release()
 
     def _add(self, index: PageIndex) -> int:
+        if self._own:
+            index.own(self._fds[0])
+            return 0
         return sum(index.add(fd) for fd in self._fds)
 
-    async def ask(self, names: bytes) -> bytes:
+    async def ask(self, names: bytes, pages: bytes) -> bytes:
         """Raises Refused."""
-        if len(names) % NAME:
-            raise Refused("invalid", f"names of {NAME} bytes are wanted", field="names")
         await self._built.wait()
         async with self._asking:
             if self.index is None or self._closed:
                 raise Refused("conflict", "no pages can be asked for")
             try:
-                bits, _ = await trio.to_thread.run_sync(self.index.ask, names, limiter=limiter)
+                bits, _ = await trio.to_thread.run_sync(self.index.ask, names, pages, limiter=limiter)
             except CoreError as error:
                 raise Refused("invalid", str(error), field="names") from None
             return bits
@@ -98,8 +102,8 @@ def donors(host: Host, spec: GuestSpec, *, rate: int) -> Donors:
     fds: list[int] = []
     own = host.stays.open(spec.guest)
     if own is not None:
-        fds.append(own)
-    elif host.config.dedup == "all" and rate < DEAR:
+        return Donors([own], spec.memory // PAGE, own=True)
+    if host.config.dedup == "all" and rate < DEAR:
         alike = [other for other in host.guests if other.id != spec.guest and _alike(other, spec)]
         for other in alike[:MOST_DONORS]:
             fds.append(os.dup(other.live.fds["ram"]))
@@ -111,13 +115,13 @@ def _alike(other: Guest, spec: GuestSpec) -> bool:
 
 
 class Asker:
-    """The source's end, good for one round. ``call``: names to bits; may raise LinkError."""
+    """The source's end, good for one round. ``call``: names and page numbers to bits; may raise LinkError."""
 
     def __init__(
         self,
         view: RamView,
         key: bytes,
-        call: Callable[[bytes], Awaitable[bytes]],
+        call: Callable[[bytes, bytes], Awaitable[bytes]],
         then: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         """``then``: behind the last answer. Raises CoreError."""
@@ -130,7 +134,7 @@ class Asker:
     @property
     def size(self) -> int:
         """Bytes of questions and answers."""
-        return self.asked * NAME + self.asked // 8
+        return self.asked * (NAME + NUMBER) + self.asked // 8
 
     async def ask(self) -> None:
         """Behind the beginning of a round. Whatever goes wrong, what was answered until then counts."""
@@ -143,10 +147,13 @@ class Asker:
         await self._then()
 
     async def _ask(self, step: int) -> None:
-        while names := await trio.to_thread.run_sync(self._view.ask, step, BATCH, limiter=limiter):
+        while True:
+            names, pages = await trio.to_thread.run_sync(self._view.ask, step, BATCH, limiter=limiter)
+            if not names:
+                return
             count = len(names) // NAME
             try:
-                bits = await self._call(names)
+                bits = await self._call(names, pages)
             except LinkError:
                 self._view.answer(bytes((count + 7) // 8))
                 raise

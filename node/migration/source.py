@@ -319,8 +319,8 @@ class SourceDriver(Driver):
         if len(key) != KEY or self._view is None:
             return None
 
-        async def call(names: bytes) -> bytes:
-            request = MigrationAsk(migration=self.machine.migration, names=names)
+        async def call(names: bytes, pages: bytes) -> bytes:
+            request = MigrationAsk(migration=self.machine.migration, names=names, pages=pages)
             answer: Asked = await link.call(request, timeout=ASK_TIMEOUT)
             return answer.found
 

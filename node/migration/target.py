@@ -205,7 +205,7 @@ class TargetDriver(Driver):
         """Which pages need not be sent."""
         if self._known is None:
             raise Refused("conflict", "no pages can be asked for")
-        return Asked(found=await self._known.ask(request.names))
+        return Asked(found=await self._known.ask(request.names, request.pages))
 
     async def _forget_known(self) -> None:
         known, self._known = self._known, None

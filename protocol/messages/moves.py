@@ -142,6 +142,7 @@ class MigrationAsk(Request, frozen=True, kw_only=True):
     method: ClassVar[str] = "migration.ask"
     migration: Id
     names: Annotated[bytes, Meta(max_length=256 << 10)]  # 16 bytes each
+    pages: Annotated[bytes, Meta(max_length=64 << 10)]  # the number of the page that has it, u32 LE each
 
 
 class Asked(Message, frozen=True, kw_only=True):

@@ -103,13 +103,13 @@ static void teardown(struct trio *t)
 /* All that the source asks for, answered: how many the target has. */
 static uint64_t ask_all(struct trio *t, uint32_t step, uint64_t *asked)
 {
-    static uint8_t names[64 * WH_PAGE_NAME];
+    static uint8_t names[64 * WH_PAGE_NAME], numbers[64 * 4];
     uint64_t found = 0, have;
     uint32_t count;
     *asked = 0;
-    while (!wh_ramview_ask(t->from.view, step, names, sizeof names, &count) && count) {
+    while (!wh_ramview_ask(t->from.view, step, 64, names, numbers, &count) && count) {
         uint8_t bits[8];
-        CHECK(!wh_index_ask(t->index, names, (size_t)count * WH_PAGE_NAME, bits, &have));
+        CHECK(!wh_index_ask(t->index, names, numbers, count, bits, &have));
         CHECK(!wh_ramview_answer(t->from.view, bits, (count + 7) / 8));
         found += have;
         *asked += count;
@@ -226,14 +226,14 @@ static void test_donor_changes(void)
 static void test_lying_index(void)
 {
     struct trio t;
-    static uint8_t names[WH_ASK_MOST * WH_PAGE_NAME];
+    static uint8_t names[WH_ASK_MOST * WH_PAGE_NAME], numbers[WH_ASK_MOST * 4];
     uint8_t bits[32];
     uint64_t found;
     uint32_t count;
     setup(&t, PAGES);
-    CHECK(!wh_ramview_ask(t.from.view, 1, names, sizeof names, &count) && count == 200);
-    CHECK(wh_ramview_ask(t.from.view, 1, names, sizeof names, &count) == WH_E_STATE); /* unanswered */
-    CHECK(!wh_index_ask(t.index, names, 200 * WH_PAGE_NAME, bits, &found) && found == 100);
+    CHECK(!wh_ramview_ask(t.from.view, 1, WH_ASK_MOST, names, numbers, &count) && count == 200);
+    CHECK(wh_ramview_ask(t.from.view, 1, WH_ASK_MOST, names, numbers, &count) == WH_E_STATE); /* unanswered */
+    CHECK(!wh_index_ask(t.index, names, numbers, 200, bits, &found) && found == 100);
     memset(bits, 0xff, sizeof bits);
     CHECK(wh_ramview_answer(t.from.view, bits, 24) == WH_E_FORMAT &&
           wh_ramview_answer(t.from.view, bits, 26) == WH_E_FORMAT);
@@ -293,10 +293,32 @@ static void test_hostile_batches(void)
     teardown(&t);
 }
 
+/* What the guest had here itself is looked at where it was; what it has moved or written since is not found there. */
+static void test_own(void)
+{
+    struct trio t;
+    uint64_t asked;
+    setup(&t, PAGES);
+    wh_index_free(t.index);
+    for (unsigned i = 1; i <= 200; i += 4)
+        put(&t.donor, 19 + i, i);
+    CHECK(!wh_ramview_use_index(t.to.view, NULL) && !wh_index_new(key, 1, PAGES, &t.index));
+    CHECK(wh_index_own(t.index, -1) == WH_E_IO && !wh_index_own(t.index, t.donor.ram.ram_fd));
+    CHECK(wh_index_own(t.index, t.donor.ram.ram_fd) == WH_E_STATE && !wh_ramview_use_index(t.to.view, t.index));
+    CHECK(ask_all(&t, 1, &asked) == 50 && asked == 200);
+    put(&t.donor, 19 + 5, 777);
+    (void)send(&t);
+    CHECK(miss(&t) == 1 && next_round(&t) == 1 && send(&t) > WH_PAGE_SIZE && same(&t.from, &t.to));
+    const uint8_t name[WH_PAGE_NAME] = {0}, far[] = {255, 255, 255, 255};
+    uint8_t bits[1];
+    CHECK(!wh_index_ask(t.index, name, far, 1, bits, &asked) && !asked); /* behind the end of that memory */
+    teardown(&t);
+}
+
 static void test_limits(void)
 {
     wh_index *ix;
-    uint8_t names[3 * WH_PAGE_NAME] = {0}, bits[1];
+    uint8_t names[3 * WH_PAGE_NAME] = {0}, numbers[3 * 4] = {0}, bits[1];
     uint64_t n;
     CHECK(wh_index_new(key, 0, 1, &ix) == WH_E_INVAL && wh_index_new(key, WH_INDEX_MOST + 1ull, 1, &ix) == WH_E_INVAL);
     struct side s = make();
@@ -304,9 +326,8 @@ static void test_limits(void)
         put(&s, i, i % 10);
     CHECK(!wh_index_new(key, 7, 2, &ix) && !wh_index_add(ix, s.ram.ram_fd, &n) && n == 7);
     CHECK(wh_index_add(ix, s.ram.ram_fd, &n) == WH_E_FULL);
-    CHECK(wh_index_ask(ix, names, sizeof names, bits, &n) == WH_E_INVAL);
-    CHECK(wh_index_ask(ix, names, WH_PAGE_NAME + 1, bits, &n) == WH_E_INVAL && !wh_index_asked(ix));
-    CHECK(!wh_index_ask(ix, names, 2 * WH_PAGE_NAME, bits, &n) && !n && !bits[0] && wh_index_asked(ix) == 2);
+    CHECK(wh_index_ask(ix, names, numbers, 3, bits, &n) == WH_E_INVAL && !wh_index_asked(ix));
+    CHECK(!wh_index_ask(ix, names, numbers, 2, bits, &n) && !n && !bits[0] && wh_index_asked(ix) == 2);
     uint8_t into[WH_PAGE_SIZE];
     CHECK(wh_index_read(ix, 0, into) == WH_E_STATE && wh_index_read(ix, 2, into) == WH_E_STATE);
     wh_index_free(ix);
@@ -318,7 +339,7 @@ static void test_limits(void)
     wh_index_free(ix);
     wh_index_free(NULL);
     uint32_t count;
-    CHECK(wh_ramview_ask(s.view, 1, names, sizeof names, &count) == WH_E_STATE); /* no key */
+    CHECK(wh_ramview_ask(s.view, 1, 1, names, numbers, &count) == WH_E_STATE); /* no key */
     CHECK(wh_ramview_answer(s.view, bits, 1) == WH_E_FORMAT);
     drop(&s);
 }
@@ -327,9 +348,9 @@ static void test_limits(void)
 static void *ask_on(void *arg)
 {
     struct trio *t = arg;
-    uint8_t names[WH_PAGE_NAME] = {1}, bits[1];
+    uint8_t names[WH_PAGE_NAME] = {1}, numbers[4] = {0}, bits[1];
     uint64_t n;
-    while (!wh_index_ask(t->index, names, sizeof names, bits, &n))
+    while (!wh_index_ask(t->index, names, numbers, 1, bits, &n))
         ;
     return NULL;
 }
@@ -367,6 +388,7 @@ int main(void)
     test_lying_index();
     test_old_answers();
     test_hostile_batches();
+    test_own();
     test_limits();
     test_threads();
     return finish("index");

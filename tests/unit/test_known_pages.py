@@ -27,7 +27,6 @@ from protocol.migration.plan import Plan
 from tests.unit.test_agent_pages import RAM, Memory, channels
 
 FILLED = 1500
-Call = Callable[[bytes], "trio.lowlevel.Awaitable[bytes]"]
 
 
 @dataclass
@@ -95,8 +94,27 @@ async def test_what_the_target_has_is_not_sent(monkeypatch: pytest.MonkeyPatch) 
         assert first.probe is not None
         assert first.pages == FILLED
         assert asker.asked == asker.found == FILLED - first.probe[0] // PAGE
-        assert first.size - first.probe[0] < asker.asked * (NAME + 16)
+        assert first.size - first.probe[0] < asker.asked * (NAME + 20)
         assert (second.pages, last.pages) == (0, 0)
+
+
+async def test_what_stayed_of_the_guest_is_looked_at_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ends(monkeypatch) as at:
+        stay = Memory()
+        stay.bytes[:] = at.source.bytes[:]
+        for number in range(0, FILLED, 10):  # what the guest has written since
+            at.source.bytes[(number + 50) * PAGE : (number + 51) * PAGE] = random.Random(number).randbytes(PAGE)
+        own = Donors([os.dup(stay.machine.ram_fd)], RAM // PAGE, own=True)
+        await own.build("test")
+        at.target.view.use_index(own.index)
+        asker = Asker(at.source.view, own.key, own.ask)
+        _, second, last = await moved(at, asker)
+        assert at.target.bytes[:] == at.source.bytes[:]
+        assert 0 < asker.asked - asker.found <= FILLED // 10
+        assert (second.pages, last.pages) == (0, 0)
+        at.target.view.use_index(None)
+        await own.close()
+        stay.close()
 
 
 async def test_what_the_donor_has_no_more_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +152,8 @@ async def test_lies(monkeypatch: pytest.MonkeyPatch, lie: str) -> None:
     """Whatever a target answers, what is sent is the source's memory; what it named in vain it gets."""
     async with ends(monkeypatch) as at:
 
-        async def answer(names: bytes) -> bytes:
-            bits = await at.known.ask(names)
+        async def answer(names: bytes, numbers: bytes) -> bytes:
+            bits = await at.known.ask(names, numbers)
             if lie == "late":
                 raise LinkTimeout("migration.ask", 10.0)
             return {
@@ -187,7 +205,7 @@ async def test_names_in_the_last_round_that_are_not_there(monkeypatch: pytest.Mo
     """Nobody would send those pages any more: such a guest must not run."""
     async with ends(monkeypatch) as at:
         ours, theirs = trio.testing.memory_stream_pair()
-        await at.known.ask(bytes(NAME))  # nothing has that name
+        await at.known.ask(bytes(NAME), bytes(4))  # nothing has that name
         batch = bytes([0xDD, 0, 0, 0, 1, 0x93, 3, 1, 0x91, 0])
         await ours.send_all(len(batch).to_bytes(4, "big") + batch)
         await ours.aclose()
@@ -197,15 +215,16 @@ async def test_names_in_the_last_round_that_are_not_there(monkeypatch: pytest.Mo
 
 async def test_questions_that_no_source_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ends(monkeypatch) as at:
-        with pytest.raises(Refused, match="names of 16 bytes"):
-            await at.known.ask(bytes(NAME + 1))
-        await at.known.ask(bytes(RAM // PAGE * NAME))
+        for names, numbers in ((bytes(NAME + 1), bytes(4)), (bytes(NAME), b""), (bytes(NAME), bytes(8))):
+            with pytest.raises(Refused, match="names of 16 bytes"):
+                await at.known.ask(names, numbers)
+        await at.known.ask(bytes(RAM // PAGE * NAME), bytes(RAM // PAGE * 4))
         with pytest.raises(Refused, match="invalid"):
-            await at.known.ask(bytes(NAME))  # more than the guest has pages
+            await at.known.ask(bytes(NAME), bytes(4))  # more than the guest has pages
         at.target.view.use_index(None)
         await at.known.close()
         with pytest.raises(Refused, match="no pages"):
-            await at.known.ask(bytes(NAME))
+            await at.known.ask(bytes(NAME), bytes(4))
         with pytest.raises(CoreError):  # nor may any be named
             at.target.view.unpack(bytes([0xDD, 0, 0, 0, 1, 0x93, 3, 1, 0x91, 0]))
 
@@ -215,7 +234,7 @@ async def test_no_donors_no_key() -> None:
     await none.build("test")
     assert none.key == b""
     with pytest.raises(Refused):
-        await none.ask(bytes(NAME))
+        await none.ask(bytes(NAME), bytes(4))
     await none.close()
 
 
