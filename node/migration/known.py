@@ -61,7 +61,6 @@ class Donors:
             log.info("%s pages of other memories cannot be named: %s", tag, error)
         finally:
             self._built.set()
-            self._release()
 
     def _add(self, index: PageIndex) -> int:
         if self._own:
@@ -86,13 +85,14 @@ class Donors:
         with trio.CancelScope(shield=True):
             async with self._asking:
                 self._closed = True
-                if self.index is not None:
-                    self.index.close()
-        self._release()
+                fds, self._fds = self._fds, []
+                if self.index is not None or fds:
+                    await trio.to_thread.run_sync(self._give_back, fds, limiter=limiter)
 
-    def _release(self) -> None:
-        """The index has duplicates."""
-        fds, self._fds = self._fds, []
+    def _give_back(self, fds: list[int]) -> None:
+        """In a thread: these may be the last that hold a large memory."""
+        if self.index is not None:
+            self.index.close()
         for fd in fds:
             os.close(fd)
 

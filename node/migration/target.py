@@ -263,8 +263,8 @@ class TargetDriver(Driver):
             raise
         finally:
             self._view.use_index(None)
+            self._pages_ended.set()  # first: the guest may stand still, and the index is large
             await self._forget_known()
-            self._pages_ended.set()
 
     async def _wait(self, kind: str) -> Message:
         if self.finished.is_set():
