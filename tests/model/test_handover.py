@@ -77,12 +77,12 @@ CASES: list[tuple[MigrationMode, int, bool, bool]] = [
     ("postcopy", 1, False, False),
     ("stop-and-copy", 1, False, False),
     ("precopy", 1, False, True),
-    ("postcopy", 1, False, True),
 ]
 LONGER: list[tuple[MigrationMode, int, bool, bool]] = [
     ("hybrid", 1, False, False),
     ("precopy", 2, False, False),
     ("stop-and-copy", 2, False, False),
+    ("postcopy", 1, False, True),
     ("hybrid", 1, False, True),
 ]
 

@@ -230,6 +230,22 @@ async def test_rounds_over_a_stream(tmp_path: Path) -> None:
     there.close()
 
 
+async def test_the_limit_of_bandwidth_holds(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """In the clock's time, which passes only while everybody waits."""
+    sender, receiver, view, there = ends(tmp_path)
+    (tmp_path / "disk").write_bytes(os.urandom(4 * MB + 512))
+    sender._bucket = TokenBucket(MB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receiver.run)
+        began = trio.current_time()
+        size = await sender.send_round()
+        assert trio.current_time() - began >= size / MB - 0.1
+        await sender.send_round(last=True)
+    assert (tmp_path / "copy.img").read_bytes() == (tmp_path / "disk").read_bytes()
+    view.close()
+    there.close()
+
+
 async def test_the_reason_of_a_target_that_takes_no_more_comes_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
