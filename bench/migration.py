@@ -2,8 +2,8 @@
 
 Rows CASE.total_ms, CASE.pause_ms, CASE.gap_udp_ms, CASE.gap_tcp_ms, CASE.wire_mb, of ours CASE.wire_ratio and
 CASE.final_kb, of a post-copy CASE.fault_us and CASE.fault_max_us (from the guest's wish for a page until it has it),
-stream_mb_s, and what the target has already: dedup_ratio, return_ratio, resent_page_b. Options: ``--rounds N`` (5),
-``--only CASE,...`` (or ``stream``, ``dedup``), ``--publish`` (README's table,
+stream_mb_s, slowdown_pct, and what the target has already: dedup_ratio, return_ratio, resent_page_b. Options:
+``--rounds N`` (5), ``--only CASE,...`` (or ``stream``, ``dedup``, ``slowdown``), ``--publish`` (README's table,
 docs/bench-migration.svg). Needs root (TAP, traffic control).
 """
 
@@ -27,6 +27,7 @@ from bench import (
     migration_guest,
     migration_ours,
     migration_rows,
+    migration_speed,
     migration_stream,
     peers,
 )
@@ -49,10 +50,11 @@ the page stream, two processes on loopback, sealed; beside it, in the same run a
 aes-256-gcm (256 KiB), zstd -1 and memcpy of the same bytes: its stages at their best. dedup_ratio: as wire_ratio, of a
 guest that moves at 1 Gbit/s to a node where another guest of its image runs; return_ratio: of the same one, back to
 where it was two seconds before, of which memory is kept there. resent_page_b: bytes of a page that was sent before, 8
-bytes of which have changed, as packed. A limit (1g, 100m) is a class of HTB for the migration's TCP ports on loopback.
-Both take turns, one move each a round; the peer of a row is the way that its line names; other ways are in the raw
-file, and those that do not end in 30 s told. What it does not show: two machines, disks, guests with several harts,
-guests whose pages compress."""
+bytes of which have changed, as packed. slowdown_pct: how much less a guest of one hart with 128 MiB of random bytes
+calculates while its pages are copied at 1 Gbit/s than before, counted by itself in 5 ms of its clock. A limit (1g,
+100m) is a class of HTB for the migration's TCP ports on loopback. Both take turns, one move each a round; the peer of
+a row is the way that its line names; other ways are in the raw file, and those that do not end in 30 s told. What it
+does not show: two machines, disks, guests with several harts, guests whose pages compress."""
 
 PICTURE = Picture("migration", "Live migration: Wherry against QEMU, times better", migration_rows.TARGETS, "QEMU")
 
@@ -71,7 +73,7 @@ CASES = {
 }
 
 FAULT_ROUNDS = 3
-STREAM, DEDUP = "stream", "dedup"  # in place of a case
+STREAM, DEDUP, SLOWDOWN = OTHERS = "stream", "dedup", "slowdown"  # in place of a case
 
 
 class Bench:
@@ -130,9 +132,21 @@ class Bench:
             back.ours.append(both.back.ratio)
             print(f"  {there.name} {there.ours[-1]:.3f}, {back.name} {back.ours[-1]:.3f}", file=sys.stderr, flush=True)
 
+    async def slowdown(self, rounds: int) -> None:
+        """The row of a guest that calculates while it is copied."""
+        row = migration_rows.TARGETS.new_row(migration_rows.SLOWDOWN)
+        self.streamed.append(row)
+        try:
+            row.ours = await migration_speed.rounds(rounds)
+        except NoFigure as why:
+            self.faults.append(f"{row.name}: {why}")
+        print(f"  {row.name}: {' '.join(f'{figure:.1f}' for figure in row.ours)}", file=sys.stderr, flush=True)
+
     async def run(self, cases: list[Case], rounds: int, others: set[str]) -> None:
         if STREAM in others:
             await self.stream(rounds)
+        if SLOWDOWN in others:
+            await self.slowdown(rounds)
         if DEDUP in others:
             await self.dedup(rounds)
         if not cases:
@@ -214,14 +228,14 @@ def publish(path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.migration", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default=",".join([*CASES, STREAM, DEDUP]), help="cases, comma-separated")
+    parser.add_argument("--only", default=",".join([*CASES, *OTHERS]), help="cases, comma-separated")
     parser.add_argument("--publish", action="store_true", help="write README's table and docs/bench-migration.svg")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
-    others = {STREAM, DEDUP} & set(names)
+    others = set(OTHERS) & set(names)
     names = [name for name in names if name not in others]
     if unknown := set(names) - set(CASES):
-        parser.error(f"--only: unknown case {sorted(unknown)[0]!r}; allowed: {', '.join([*CASES, STREAM, DEDUP])}")
+        parser.error(f"--only: unknown case {sorted(unknown)[0]!r}; allowed: {', '.join([*CASES, *OTHERS])}")
     if os.geteuid() != 0:
         print("bench-migration needs root: TAP devices and traffic control", file=sys.stderr)
         return 1

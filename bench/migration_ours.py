@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -29,32 +30,34 @@ class Ours:
     """The guest and where it is."""
 
     def __init__(self, client: Client, address: str, links: list[int], folder: Path) -> None:
-        self._client, self._address, self._links, self._folder = client, address, links, folder
+        self.client, self.links, self._address, self._folder = client, links, address, folder
         self._there = 1
 
     async def load(self, case: Case) -> None:
-        await traffic.sh(self._client, NAME, case.command, 120)
+        await traffic.sh(self.client, NAME, case.command, 120)
+
+    async def go(self, mode: str = "auto") -> dict[str, Any]:
+        """To the other node; the operation's result. Raises WherryError."""
+        to = 2 if self._there == 1 else 1
+        operation = await self.client.finish(await self.client.guest_action(NAME, "migrate", to=f"n{to}", mode=mode))
+        self._there = to
+        return operation.result or {}
 
     async def move(self, case: Case) -> Move:
         """Raises NoFigure; the guest runs where it was then."""
-        to = 2 if self._there == 1 else 1
         resident = await trio.to_thread.run_sync(unique_bytes, self._folder)
         poller = await trio.to_thread.run_sync(Poller, self._address)
         try:
-            with Limit(case.mbit, self._links):
+            with Limit(case.mbit, self.links):
                 poller.reset()
                 try:
-                    operation = await self._client.finish(
-                        await self._client.guest_action(NAME, "migrate", to=f"n{to}", mode=case.mode)
-                    )
+                    result = await self.go(case.mode)
                 except WherryError as error:
                     raise NoFigure(f"wherry: {error}") from None
             await trio.sleep(SETTLE_S)
             udp, tcp = await trio.to_thread.run_sync(poller.gaps)
         finally:
             poller.close()
-        self._there = to
-        result = operation.result or {}
         return Move(
             float(result["total_ms"]),
             float(result["blackout_ms"]),

@@ -30,6 +30,7 @@ def own_figures(case: str) -> dict[str, Callable[[Move], float]]:
 
 UNITS = {"wire_mb": "MB", "wire_ratio": "ratio", "final_kb": "KB", "fault_us": "us", "fault_max_us": "us"}
 STREAM = "stream_mb_s"
+SLOWDOWN = "slowdown_pct"
 DEDUP = ("dedup_ratio", "return_ratio", "resent_page_b")
 
 # The first that gave figures is the peer of a case's rows.
@@ -78,6 +79,7 @@ TARGETS = Targets(
             for figure in (*FIGURES, *own_figures(case))
         ),
         Spec(STREAM, "MB/s", "higher", _own(300, 500)),
+        Spec(SLOWDOWN, "%", "lower", _own(5, 3)),
         Spec("dedup_ratio", "ratio", "lower", _own(0.15, 0.05)),
         Spec("return_ratio", "ratio", "lower", _own(0.05)),
         Spec("resent_page_b", "B", "lower", _own(64)),

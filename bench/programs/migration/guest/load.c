@@ -2,7 +2,10 @@
  *
  * load SET RATE     SET MiB are filled with random bytes and then touched, 8 bytes a page, RATE MiB (of pages) a
  * second; 0 0: no writer. UDP datagrams to port 7001 and TCP bytes to port 7002 come back as they are. Prints "ready"
- * when memory is filled and both ports are open. */
+ * when memory is filled and both ports are open.
+ * load speed SECONDS     speed.c */
+#include "speed.h"
+
 #include <arpa/inet.h>
 #include <signal.h>
 #include <stdint.h>
@@ -88,6 +91,8 @@ int main(int argc, char **argv)
 {
     if (argc != 3)
         return 2;
+    if (strcmp(argv[1], "speed") == 0)
+        return speed(strtod(argv[2], NULL));
     int udp = bound(SOCK_DGRAM, UDP_PORT), tcp = bound(SOCK_STREAM, TCP_PORT);
     if (listen(tcp, 4))
         fail("listen");
