@@ -118,6 +118,10 @@ def test_a_kernel_that_is_no_image(library: Library, tmp_path: Path, data: bytes
 
 
 def test_disks_and_firmware(library: Library, tmp_path: Path) -> None:
+    made = importer.store_linux(
+        library, "db", write(tmp_path, "k", kernel()), None, "", {}, disk=write(tmp_path, "d", bytes(1024))
+    )
+    assert [file.role for file in made.files] == ["kernel", "disk"]
     assert importer.store_disk(library, "disk", write(tmp_path, "d", bytes(1024)), None, {}).kind == "disk"
     assert importer.store_firmware(library, "fw", write(tmp_path, "f", b"\x13\0\0\0"), {}).kind == "firmware"
     for data, match in ((bytes(513), "multiple of 512"), (b"", "multiple of 512"), (b"QFI\xfb" + bytes(508), "qcow2")):

@@ -78,17 +78,17 @@ def import_(
     firmware: Path | None,
     archive: Path | None,
 ) -> None:
-    """Take a kernel (with initrd), a raw disk, firmware, or an exported image."""
+    """Take a kernel (with initrd and disk), a raw disk, firmware, or an exported image."""
     images = library()
     source = {"by": "import", "files": [p.name for p in (kernel, initrd, disk, firmware, archive) if p]}
     if (
-        sum(x is not None for x in (kernel, disk, archive)) > 1
+        sum(x is not None for x in (kernel or disk, archive)) > 1
         or (initrd and not kernel)
         or (firmware and (kernel or archive))
     ):
-        raise UsageProblem("give one of: --kernel [--initrd], --disk [--firmware], --firmware, --tar")
+        raise UsageProblem("give one of: --kernel [--initrd] [--disk], --disk [--firmware], --firmware, --tar")
     if kernel:
-        made = importer.store_linux(images, name, kernel, initrd, cmdline, source)
+        made = importer.store_linux(images, name, kernel, initrd, cmdline, source, disk=disk)
     elif disk:
         made = importer.store_disk(images, name, disk, firmware, source)
     elif firmware:

@@ -39,25 +39,39 @@ def image_size(kernel: Path) -> int:
 
 
 def store_linux(
-    library: Library, name: str, kernel: Path, initrd: Path | None, cmdline: str, source: dict[str, Any]
+    library: Library,
+    name: str,
+    kernel: Path,
+    initrd: Path | None,
+    cmdline: str,
+    source: dict[str, Any],
+    *,
+    disk: Path | None = None,
 ) -> Image:
-    """Store a kernel with an optional initrd under ``name``."""
+    """Store a kernel with an optional initrd under ``name``, with a raw disk that its guests get (/dev/vda)."""
     needed = image_size(kernel) + 48 * _MIB  # what a minimal Linux needs to run at all
     files = [library.add_blob("kernel", kernel)]
     if initrd is not None:
         # The archive and its unpacked copy are in memory together until the kernel frees the first.
         needed += 2 * initrd.stat().st_size
         files.append(library.add_blob("initrd", initrd))
+    if disk is not None:
+        _check_raw(disk)
+        files.append(library.add_blob("disk", disk))
     return _store(library, name, "linux", files, cmdline, -(-needed // (16 * _MIB)) * 16 * _MIB, source)
 
 
-def store_disk(library: Library, name: str, disk: Path, firmware: Path | None, source: dict[str, Any]) -> Image:
-    """Store a raw disk, with the firmware that boots it where given."""
+def _check_raw(disk: Path) -> None:
     if disk.stat().st_size == 0 or disk.stat().st_size % 512:
         raise ImageError(f"disk {disk}: {disk.stat().st_size} bytes; a raw disk is a positive multiple of 512")
     with disk.open("rb") as file:
         if file.read(4) == b"QFI\xfb":
             raise ImageError(f"disk {disk}: is qcow2; convert it to raw first")
+
+
+def store_disk(library: Library, name: str, disk: Path, firmware: Path | None, source: dict[str, Any]) -> Image:
+    """Store a raw disk, with the firmware that boots it where given."""
+    _check_raw(disk)
     files = [library.add_blob("disk", disk)]
     if firmware is not None:
         files.append(library.add_blob("firmware", firmware))
