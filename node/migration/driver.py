@@ -163,17 +163,7 @@ class Driver:
 
     async def _persist(self, record: Record) -> None:
         """In a thread: what the effects before this one began to send goes out meanwhile, also in the blackout."""
-        note = {
-            "role": record.role,
-            "migration": record.migration,
-            "guest": record.guest,
-            "generation": record.generation,
-            "peer": record.peer,
-            "phase": record.phase,
-            "postcopy": record.postcopy,
-            "disks": record.disks,
-        }
-        await trio.to_thread.run_sync(save_note, self._folder, note, limiter=_notes)
+        await trio.to_thread.run_sync(save_note, self._folder, note_of(record), limiter=_notes)
 
     async def _ask_store(self, effect: AskStore) -> None:
         if effect.ask == "commit":
@@ -206,6 +196,21 @@ class Driver:
             await coordinator.wait_down()
 
 
+def note_of(record: Record) -> dict[str, Any]:
+    """A record as it is kept."""
+    return {
+        "role": record.role,
+        "migration": record.migration,
+        "guest": record.guest,
+        "generation": record.generation,
+        "peer": record.peer,
+        "phase": record.phase,
+        "postcopy": record.postcopy,
+        "disks": record.disks,
+        "bandwidth": record.bandwidth,
+    }
+
+
 def record_of(note: dict[str, Any]) -> Record:
     """Raises Refused when a note is no record (damaged)."""
     try:
@@ -218,6 +223,7 @@ def record_of(note: dict[str, Any]) -> Record:
             str(note["phase"]),
             bool(note.get("postcopy", False)),
             bool(note.get("disks", False)),
+            int(note.get("bandwidth", 0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Refused("internal", f"migration.msgpack is damaged: {error}") from error

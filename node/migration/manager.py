@@ -31,7 +31,6 @@ from protocol.messages import (
     MigrationFinish,
     MigrationLookup,
     MigrationPages,
-    MigrationParams,
     MigrationPrepare,
     MigrationProbe,
     MigrationProtect,
@@ -105,7 +104,7 @@ class Migrations:
         log.info("%s migration=%s is taken up again as %s", guest.tag, record.migration, record.role)
         if record.role == "source":
             machine, effects = Source.recover(record, now)
-            source = SourceDriver(self._host, machine, MigrationParams(), "")
+            source = SourceDriver(self._host, machine, machine.params, "")
             source.begin_with(effects)
             self._run(self._sources, source)
         else:

@@ -15,7 +15,7 @@ from protocol.messages import MigrationProgress, MigrationResult
 class Record:
     """What survives an agent's restart. ``phase`` is "copy", "switch", "serve", "handed" or "committed" for a source,
     "incoming", "committed" or "pull" for a target. ``postcopy``: pages are, or may be, left to be pulled after the
-    switch. ``disks``: the guest has a disk, which goes with it."""
+    switch. ``disks``: the guest has a disk, which goes with it. ``bandwidth``: what the source keeps to."""
 
     role: Literal["source", "target"]
     migration: str
@@ -25,6 +25,7 @@ class Record:
     phase: str
     postcopy: bool = False
     disks: bool = False
+    bandwidth: int = 0  # bytes/s, 0: unlimited
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ class Source:
     @classmethod
     def recover(cls, record: fx.Record, now: float) -> tuple[Source, Effects]:
         """After the agent's restart. The guest process, running or paused, is left as it is until the store spoke."""
-        params = MigrationParams()
+        params = MigrationParams(bandwidth=record.bandwidth)
         source = cls(record.migration, record.guest, record.generation, record.peer, params, disks=record.disks)
         source._started = now
         source.postcopy = record.postcopy
@@ -518,8 +518,11 @@ class Source:
 
     def _persist(self, phase: str) -> fx.Persist:
         leaves = self.postcopy and not self.pulled
+        limit = self.params.bandwidth
         return fx.Persist(
-            fx.Record("source", self.migration, self.guest, self.generation, self.target, phase, leaves, self.disks)
+            fx.Record(
+                "source", self.migration, self.guest, self.generation, self.target, phase, leaves, self.disks, limit
+            )
         )
 
     def _progress(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from node.migration.driver import note_of, record_of
+from node.record import load_note, save_note
 from protocol import migration as mig
 from protocol.errors import Refused
 from protocol.messages import MigrationParams
@@ -307,6 +310,17 @@ def test_a_source_whose_pages_are_all_pulled_frees_them_after_a_restart(when: st
         effects = again.handle(mig.StoreAnswered("committed", 6, 2), 2)
         assert "ServePages" not in kinds(effects)
     assert "FreeGuest" in kinds(effects)
+
+
+def test_a_limit_of_bandwidth_outlives_a_restart(tmp_path: Path) -> None:
+    machine = source(mode="postcopy", bandwidth=5_000_000)
+    [record] = [effect.record for effect in machine.handle(done(9), 1) if isinstance(effect, mig.Persist)]
+    save_note(tmp_path, note_of(record))
+    note = load_note(tmp_path)
+    assert note is not None
+    again, _ = mig.Source.recover(record_of(note), 2)
+    assert record_of(note) == record
+    assert again.params.bandwidth == 5_000_000
 
 
 def test_a_guest_that_was_taken_back_frees_nothing() -> None:
