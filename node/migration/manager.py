@@ -246,7 +246,7 @@ class Migrations:
             self._run(self._targets, driver)
         elif driver.machine.source != link.peer.node:
             raise Refused("forbidden", f"migration {request.migration} is another node's")
-        return await driver.prepare(link, request.rate)
+        return await driver.prepare(link, asks=request.asks, rate=request.rate)
 
     async def _ask(self, link: Link, request: MigrationAsk) -> Message:
         return await self._target(link, request.migration).ask(request)

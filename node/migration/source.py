@@ -97,6 +97,7 @@ DISK_RATE = 16 << 20  # ... and makes a disk of it, at this many bytes a second 
 STATE_TIMEOUT = 30.0
 FINISH_TIMEOUT = 10.0
 WARM_TIMEOUT = 1.0
+ASKING = ("auto", "precopy", "hybrid")  # modes with rounds: what was sent is remembered, what the target has is named
 ASK_TIMEOUT = 10.0  # the target may still be reading what it has
 LOOK_S = 0.25
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.005, LOOK_S  # between two looks at a round under way
@@ -260,6 +261,7 @@ class SourceDriver(Driver):
                     source=self.host.identity.node,
                     state_version=skew.STATE_VERSION,
                     disk_bytes=max(used(Path(disk)), 1) if disk else 0,
+                    asks=self.params.mode in ASKING,
                     rate=self.rate,
                 ),
                 timeout=prepare_timeout(guest.record.spec),
@@ -301,7 +303,7 @@ class SourceDriver(Driver):
                 Squeezer(FASTEST) if prepared.squeezed else None,
                 self._asker(link, prepared.names),
             )
-            if prepared.squeezed and self.params.mode in ("auto", "precopy", "hybrid"):
+            if prepared.squeezed and self.params.mode in ASKING:
                 self._view.remember(REMEMBERED)
         except RemoteError as error:
             self.feed(TargetLost(f"the target refuses: {error.message or error.code}"))

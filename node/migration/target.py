@@ -126,7 +126,7 @@ class TargetDriver(Driver):
         self._reserving: trio.CancelScope | None = None
         self._reserved = trio.Event()
         self._given_up = False
-        self._rate = 0
+        self._asks, self._rate = False, 0
 
     async def run(self) -> None:
         try:
@@ -155,9 +155,9 @@ class TargetDriver(Driver):
 
     # -- what the source asks
 
-    async def prepare(self, link: Link, rate: int) -> Message:
-        """``rate``: bytes/s of the way to here, 0: unknown."""
-        self._rate = rate
+    async def prepare(self, link: Link, *, asks: bool, rate: int) -> Message:
+        """``asks``: the source may ask for pages that are here; ``rate``: bytes/s of the way to here, 0: unknown."""
+        self._asks, self._rate = asks, rate
         self.host.nursery.start_soon(self._watch_source, link)
         self.feed(PrepareAsked())
         return await self._wait("prepare")
@@ -335,7 +335,7 @@ class TargetDriver(Driver):
         guests = self.host.guests
         if self._disk is not None:
             self._disk.check_room(self._spec)
-        known = self._known = donors(self.host, self._spec, rate=self._rate)
+        known = self._known = donors(self.host, self._spec, rate=self._rate) if self._asks else Donors([], 0)
         guest = guests.add_incoming(self._spec, self.machine.generation, self.machine.migration, self.machine.source)
         self._nursery.start_soon(known.build, self.tag)
         self._reserving = trio.CancelScope()

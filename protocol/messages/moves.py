@@ -106,6 +106,7 @@ class MigrationPrepare(Request, frozen=True, kw_only=True):
     state_version: int = 1  # of the machine state that will come
     cold: bool = False  # the guest is stopped: nothing but its disk comes
     disk_bytes: Bytes = 0  # that the guest's disk has content for, at the source; 0: it has no disk
+    asks: bool = False  # it may ask for pages that the target has (SPEC 11.9)
     rate: Bytes = 0  # bytes/s that the source expects of the way; 0: it does not know
 
 
