@@ -164,7 +164,10 @@ class Mesh:
         """Runs beside each live link to a peer."""
         node = link.peer.node
         self._need_peer(node)
-        self.switch.set_peer_takes(node, open_checksums="open-checksum" in link.peer.features)
+        features = link.peer.features
+        self.switch.set_peer_takes(
+            node, open_checksums="open-checksum" in features, lanes="tunnel-lanes" in features
+        )
         session = self._sessions[node] = _Session(link)
         if link in self._early:
             self._greeted(session, self._early.pop(link))

@@ -29,6 +29,7 @@ __all__ = ["Counters", "FdbEntry", "Switch", "SwitchEvent", "SwitchEventKind", "
 NO_MAC = "00:00:00:00:00:00"
 _AGAIN = -10
 _NO_STORM = 0xFFFFFFFF
+_TAKES_LANES = 256
 _FDB_SLACK = 64  # rows that may appear between counting and reading
 
 
@@ -369,9 +370,10 @@ class Switch:
     def remove_peer(self, node: int) -> None:
         check(self._lib.wh_switch_peer_del(self.handle, node))
 
-    def set_peer_takes(self, node: int, *, open_checksums: bool) -> None:
-        """Whether the peer reads frames whose checksum was left open (SPEC 8.4). A new peer does not."""
-        check(self._lib.wh_switch_peer_takes(self.handle, node, int(open_checksums)))
+    def set_peer_takes(self, node: int, *, open_checksums: bool, lanes: bool = False) -> None:
+        """Whether the peer reads frames whose checksum was left open (SPEC 8.4), and tells lanes apart (8.1), without
+        which several workers send to it one at a time. A new peer does neither."""
+        check(self._lib.wh_switch_peer_takes(self.handle, node, int(open_checksums) | (_TAKES_LANES if lanes else 0)))
 
     def set_peer_stream(self, node: int, fd: int) -> None:
         """A connected TCP socket to the peer's switch, used while UDP does not come through (SPEC 8.10). The switch

@@ -29,6 +29,8 @@ FRAME_MIN: Final = 14
 FRAME_MAX: Final = 9018  # MTU 9000, Ethernet header, one VLAN tag
 OPEN_OFFSET_MAX: Final = 127
 HOPS: Final = 8
+LANES: Final = 8
+LANE_SHIFT: Final = 56
 VNI_MAX: Final = 0xFFFFFF
 
 
@@ -44,7 +46,8 @@ class Type(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The 24 clear bytes. ``hops`` changes on the way and is therefore zero in what is authenticated."""
+    """The 24 clear bytes. ``hops`` changes on the way and is therefore zero in what is authenticated. ``counter`` has
+    the lane in its top byte."""
 
     epoch: int
     sender: int
@@ -52,6 +55,10 @@ class Header:
     counter: int
     type: Type = Type.DIRECT
     hops: int = 1
+
+    @property
+    def lane(self) -> int:
+        return self.counter >> LANE_SHIFT
 
     def encode(self) -> bytes:
         return HEADER.pack(VERSION, self.type, self.hops, 0, self.epoch, self.sender, self.dest, self.counter)
@@ -229,11 +236,11 @@ def open_sealed(cipher: int, key: bytes, datagram: bytes) -> tuple[Header, bytes
 
 
 class Sender:
-    """One direction to one node: counts, so that no nonce is used twice."""
+    """One direction to one node, in one lane: counts, so that no nonce is used twice."""
 
-    def __init__(self, node: int, peer: int, epoch: int, cipher: int, key: bytes) -> None:
+    def __init__(self, node: int, peer: int, epoch: int, cipher: int, key: bytes, *, lane: int = 0) -> None:
         self.node, self.peer, self.epoch, self.cipher, self._key = node, peer, epoch, Cipher(cipher), key
-        self.counter = 0
+        self.counter = lane << LANE_SHIFT
 
     def seal(self, payload: Payload, *, relayed: bool = False) -> bytes:
         self.counter += 1
@@ -248,7 +255,7 @@ class Receiver:
 
     def __init__(self, node: int, peer: int) -> None:
         self.node, self.peer = node, peer
-        self._keys: dict[int, tuple[Cipher, bytes, ReplayWindow]] = {}
+        self._keys: dict[int, tuple[Cipher, bytes, list[ReplayWindow]]] = {}
         self._used: int | None = None
 
     def install(self, epoch: int, cipher: int, key: bytes) -> None:
@@ -257,7 +264,7 @@ class Receiver:
         if known is not None and known[:2] == (Cipher(cipher), key):
             return
         self._keys.pop(epoch, None)  # a new key under a known epoch: the peer began anew, and this is its newest
-        self._keys[epoch] = (Cipher(cipher), key, ReplayWindow())
+        self._keys[epoch] = (Cipher(cipher), key, [ReplayWindow() for _ in range(LANES)])
         if known is not None and self._used == epoch:
             self._used = None
         while len(self._keys) > 3:
@@ -275,10 +282,13 @@ class Receiver:
             raise RemoteProtocolError("header.sender", (header.sender, header.dest), f"{self.peer} to {self.node}")
         if header.epoch not in self._keys:
             raise RemoteProtocolError("epoch", header.epoch, "an installed key")
-        cipher, key, window = self._keys[header.epoch]
-        if not window.check(header.counter):
-            raise RemoteProtocolError("counter", header.counter, f"new, and within {window.top} - window")
+        if header.lane >= LANES:
+            raise RemoteProtocolError("header.lane", header.lane, f"0..{LANES - 1}")
+        cipher, key, windows = self._keys[header.epoch]
+        window, counter = windows[header.lane], header.counter & ((1 << LANE_SHIFT) - 1)
+        if not window.check(counter):
+            raise RemoteProtocolError("counter", counter, f"new, and within {window.top} - window")
         header, plain = open_sealed(cipher, key, datagram)
-        window.accept(header.counter)
+        window.accept(counter)
         self._used = header.epoch
         return header, decode_payload(plain)

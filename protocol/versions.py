@@ -12,7 +12,7 @@ from typing import Final
 from protocol.errors import RemoteProtocolError
 
 VERSIONS: Final = (1, 1)
-FEATURES: Final = frozenset({"relay", "precopy", "open-checksum", "tunnel-stream"})
+FEATURES: Final = frozenset({"relay", "precopy", "open-checksum", "tunnel-lanes", "tunnel-stream"})
 
 
 def choose_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int:

@@ -15,7 +15,7 @@
 static void done(wh_switch *s)
 {
     wh_switch_unlock(s);
-    wh_switch_wake(s);
+    wh_switch_wake_all(s);
 }
 
 /* ---- ports ---- */
@@ -36,11 +36,11 @@ static int claim_if_free(wh_switch *s, struct wh_port *p)
 static int port_add(wh_switch *s, struct wh_port *p, uint32_t vni, wh_error *err)
 {
     wh_switch_lock(s);
-    p->enabled = !s->ports_off;
+    p->enabled = !s->all->ports_off;
     p->net = wh_network_of(s, vni);
     int status = p->net ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "vni", "no network %u", vni);
-    if (!status && wh_idmap_put(&s->ports, p->id, p))
-        status = wh_fail(err, wh_idmap_get(&s->ports, p->id) ? WH_E_EXISTS : WH_E_NOMEM, "port",
+    if (!status && wh_idmap_put(&s->all->ports, p->id, p))
+        status = wh_fail(err, wh_idmap_get(&s->all->ports, p->id) ? WH_E_EXISTS : WH_E_NOMEM, "port",
                          "port %u cannot be added", p->id);
     else if (!status) {
         if (wh_network_attach(s, p->net, p) || claim_if_free(s, p))
@@ -49,7 +49,7 @@ static int port_add(wh_switch *s, struct wh_port *p, uint32_t vni, wh_error *err
             status = wh_port_watch(s, p, err);
         if (status) {
             wh_network_detach(s, p->net, p);
-            wh_idmap_take(&s->ports, p->id);
+            wh_idmap_take(&s->all->ports, p->id);
         }
     }
     if (status)
@@ -63,14 +63,24 @@ int wh_switch_port_ring(wh_switch *s, uint32_t port, uint32_t vni, int ring_fd, 
 {
     struct wh_port *p = NULL;
     struct wh_port_ring_spec spec = {ring_fd, to_switch_event, to_guest_event, locked_mac, generation};
-    int status = wh_port_new_ring(port, &spec, &p, err);
+    int status = wh_port_new_ring(s, port, &spec, &p, err);
     return status ? status : port_add(s, p, vni, err);
+}
+
+int wh_switch_port_queue(wh_switch *s, uint32_t port, int ring_fd, int to_switch_event, wh_error *err)
+{
+    wh_switch_lock(s);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
+    int status = p ? wh_port_add_pair(s, p, ring_fd, to_switch_event, err)
+                   : wh_fail(err, WH_E_NOTFOUND, "port", "no port %u", port);
+    done(s);
+    return status;
 }
 
 int wh_switch_port_tap(wh_switch *s, uint32_t port, uint32_t vni, int tap_fd, wh_error *err)
 {
     struct wh_port *p = NULL;
-    int status = wh_port_new_tap(port, tap_fd, &p, err);
+    int status = wh_port_new_tap(s, port, tap_fd, &p, err);
     return status ? status : port_add(s, p, vni, err);
 }
 
@@ -82,7 +92,7 @@ int wh_switch_port_dgram(wh_switch *s, uint32_t port, uint32_t vni, int fd, cons
     int status = wh_dgram_new(fd, remote, remote_len, &d, err);
     if (status)
         return status;
-    status = wh_port_new_dgram(port, fd, d, &p, err);
+    status = wh_port_new_dgram(s, port, fd, d, &p, err);
     if (status) {
         wh_dgram_free(d);
         return status;
@@ -93,7 +103,7 @@ int wh_switch_port_dgram(wh_switch *s, uint32_t port, uint32_t vni, int fd, cons
 int wh_switch_port_del(wh_switch *s, uint32_t port)
 {
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_take(&s->ports, port);
+    struct wh_port *p = wh_idmap_take(&s->all->ports, port);
     if (p) {
         wh_network_detach(s, p->net, p);
         wh_port_free(s, p);
@@ -106,7 +116,7 @@ int wh_switch_port_enable(wh_switch *s, uint32_t port, int on)
 {
     int status = WH_E_NOTFOUND;
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     if (p) {
         status = WH_OK;
         if (on && !p->enabled && p->locked && wh_network_locked(p->net, p->mac) == p) {
@@ -126,7 +136,7 @@ int wh_switch_port_enable(wh_switch *s, uint32_t port, int on)
 int wh_switch_port_hold(wh_switch *s, uint32_t port, int on)
 {
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     s->now_ns = wh_now_ns();
     if (p && on)
         wh_moved_hold(s, p);
@@ -154,7 +164,7 @@ static void rarp(uint8_t frame[60], const uint8_t mac[6])
 int wh_switch_port_announce(wh_switch *s, uint32_t port)
 {
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     int status = !p ? WH_E_NOTFOUND : !p->locked || !p->enabled || p->down ? WH_E_STATE : WH_OK;
     if (!status) {
         struct wh_frame f = wh_frame_plain(s->frame_room + WH_HEADROOM, 60);
@@ -173,7 +183,7 @@ int wh_switch_port_announce(wh_switch *s, uint32_t port)
 int wh_switch_port_limits(wh_switch *s, uint32_t port, uint32_t fdb_max, uint32_t storm_rate, wh_error *err)
 {
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     if (p) {
         p->fdb_max = fdb_max ? fdb_max : UINT32_MAX;
         p->net->fdb.places[p->place].max = p->fdb_max;
@@ -187,7 +197,7 @@ int wh_switch_port_storms(wh_switch *s, uint32_t port, uint32_t broadcast, uint3
 {
     const uint32_t rates[WH_STORM_CLASSES] = {WH_STORM_NONE, broadcast, multicast, unknown};
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     for (unsigned i = WH_STORM_BROADCAST; p && i < WH_STORM_CLASSES; i++) {
         p->storm_own[i] = rates[i] != WH_STORM_NONE;
         wh_storm_set(&p->storm[i], p->storm_own[i] ? rates[i] : 0, wh_now_ns());
@@ -200,7 +210,7 @@ int wh_switch_port_vlan(wh_switch *s, uint32_t port, int mode, uint32_t vid, con
                         wh_error *err)
 {
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     int status = p ? wh_vlan_set(&p->vlan, mode, vid, allowed, count, err)
                    : wh_fail(err, WH_E_NOTFOUND, "port", "no port %u", port);
     wh_switch_unlock(s);
@@ -210,7 +220,7 @@ int wh_switch_port_vlan(wh_switch *s, uint32_t port, int mode, uint32_t vid, con
 int wh_switch_port_guard(wh_switch *s, uint32_t port, int on)
 {
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     if (p)
         p->guard = on != 0;
     wh_switch_unlock(s);
@@ -230,16 +240,17 @@ int wh_switch_peer_set(wh_switch *s, uint32_t node, uint32_t via, const void *ad
     if (status)
         return status;
     wh_switch_lock(s);
-    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, node);
     if (!p) {
-        p = wh_peer_new(node);
-        if (!p || wh_idmap_put(&s->peers, node, p)) {
+        p = wh_peer_new(s, node);
+        if (!p || wh_idmap_put(&s->all->peers, node, p)) {
             wh_peer_free(p);
             wh_switch_unlock(s);
             return wh_fail(err, WH_E_NOMEM, "node", "out of memory");
         }
     }
     wh_peer_place(s, p, via, &at);
+    wh_peer_judge(s, p);
     done(s);
     return WH_OK;
 }
@@ -247,10 +258,11 @@ int wh_switch_peer_set(wh_switch *s, uint32_t node, uint32_t via, const void *ad
 int wh_switch_peer_del(wh_switch *s, uint32_t node)
 {
     wh_switch_lock(s);
-    struct wh_peer *p = wh_idmap_take(&s->peers, node);
+    struct wh_peer *p = wh_idmap_take(&s->all->peers, node);
     if (p) {
         wh_stream_free(s, p);
         wh_egress_forget(s, p);
+        s->all->odd -= p->odd;
     }
     wh_peer_free(p);
     wh_switch_unlock(s);
@@ -260,7 +272,7 @@ int wh_switch_peer_del(wh_switch *s, uint32_t node)
 int wh_switch_peer_stream(wh_switch *s, uint32_t node, int fd, wh_error *err)
 {
     wh_switch_lock(s);
-    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, node);
     int status = p ? WH_OK : wh_fail(err, WH_E_NOTFOUND, "node", "no peer %u", node);
     s->now_ns = wh_now_ns();
     if (p && fd < 0)
@@ -274,7 +286,7 @@ int wh_switch_peer_stream(wh_switch *s, uint32_t node, int fd, wh_error *err)
 int wh_switch_peer_rate(wh_switch *s, uint32_t node, uint64_t bytes_per_s)
 {
     wh_switch_lock(s);
-    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, node);
     if (p)
         wh_egress_set_rate(s, p, bytes_per_s);
     done(s);
@@ -284,9 +296,11 @@ int wh_switch_peer_rate(wh_switch *s, uint32_t node, uint64_t bytes_per_s)
 int wh_switch_peer_takes(wh_switch *s, uint32_t node, uint32_t takes)
 {
     wh_switch_lock(s);
-    struct wh_peer *p = wh_idmap_get(&s->peers, node);
-    if (p)
-        p->takes = takes & WH_TAKES_CSUM;
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, node);
+    if (p) {
+        p->takes = takes & (WH_TAKES_CSUM | WH_TAKES_LANES);
+        wh_peer_judge(s, p);
+    }
     wh_switch_unlock(s);
     return p ? WH_OK : WH_E_NOTFOUND;
 }
@@ -295,7 +309,7 @@ static int set_key(wh_switch *s, bool tx, uint32_t node, uint32_t epoch, int cip
                    wh_error *err)
 {
     wh_switch_lock(s);
-    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, node);
     int status = !p   ? WH_E_NOTFOUND
                  : tx ? wh_peer_set_tx(s, p, epoch, cipher, key)
                       : wh_peer_set_rx(s, p, epoch, cipher, key);
@@ -318,7 +332,7 @@ int wh_switch_peer_rx_key(wh_switch *s, uint32_t node, uint32_t epoch, int ciphe
 int wh_switch_peer_rx_drop(wh_switch *s, uint32_t node, uint32_t epoch)
 {
     wh_switch_lock(s);
-    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, node);
     int status = p ? wh_peer_drop_rx(p, epoch) : WH_E_NOTFOUND;
     wh_switch_unlock(s);
     return status;
@@ -424,23 +438,21 @@ int wh_switch_fdb(wh_switch *s, uint32_t vni, wh_fdb_entry *out, uint32_t cap, u
 
 int wh_switch_event_fd(wh_switch *s)
 {
-    return s->events.fd;
+    return s->all->events.fd;
 }
 
 int wh_switch_next_event(wh_switch *s, wh_switch_event *out)
 {
-    wh_switch_lock(s);
-    int status = wh_eventq_take(&s->events, out);
-    wh_switch_unlock(s);
-    return status;
+    return wh_eventq_take(&s->all->events, out);
 }
 
 int wh_switch_port_counters(wh_switch *s, uint32_t port, wh_counters *out)
 {
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
-    if (p)
-        *out = p->counters;
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
+    *out = (wh_counters){0};
+    for (uint32_t i = 0; p && i < s->all->workers; i++)
+        wh_counters_add(out, &p->part[i].counters);
     wh_switch_unlock(s);
     return p ? WH_OK : WH_E_NOTFOUND;
 }
@@ -451,7 +463,7 @@ int wh_switch_port_trace(wh_switch *s, uint32_t port, uint32_t every)
     if (every && !t)
         return WH_E_NOMEM;
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     struct wh_trace *old = p ? p->trace : t;
     if (p)
         p->trace = t;
@@ -466,7 +478,7 @@ int wh_switch_port_traced(wh_switch *s, uint32_t port, wh_trace_event *out, uint
     *count = 0;
     *lost = 0;
     wh_switch_lock(s);
-    struct wh_port *p = wh_idmap_get(&s->ports, port);
+    struct wh_port *p = wh_idmap_get(&s->all->ports, port);
     int status = !p ? WH_E_NOTFOUND : p->trace ? WH_OK : WH_E_STATE;
     if (!status)
         *count = wh_trace_read(p->trace, out, cap, lost);
@@ -477,22 +489,40 @@ int wh_switch_port_traced(wh_switch *s, uint32_t port, wh_trace_event *out, uint
 int wh_switch_peer_counters(wh_switch *s, uint32_t node, wh_counters *out)
 {
     wh_switch_lock(s);
-    struct wh_peer *p = wh_idmap_get(&s->peers, node);
-    if (p)
-        *out = p->counters;
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, node);
+    *out = (wh_counters){0};
+    for (uint32_t i = 0; p && i < s->all->workers; i++)
+        wh_counters_add(out, &p->part[i].counters);
     wh_switch_unlock(s);
     return p ? WH_OK : WH_E_NOTFOUND;
 }
 
 const char *wh_switch_crypto(wh_switch *s)
 {
-    return wh_crypto_name(s->crypto);
+    return wh_crypto_name(s->all->crypto);
 }
 
 int wh_switch_counters(wh_switch *s, wh_counters *out)
 {
+    *out = (wh_counters){0};
     wh_switch_lock(s);
-    *out = s->total;
+    for (uint32_t i = 0; i < s->all->workers; i++)
+        wh_counters_add(out, &s->all->worker[i]->total);
+    wh_switch_unlock(s);
+    return WH_OK;
+}
+
+uint32_t wh_switch_workers(wh_switch *s)
+{
+    return s->all->workers;
+}
+
+int wh_switch_worker_counters(wh_switch *s, uint32_t worker, wh_counters *out)
+{
+    if (worker >= s->all->workers)
+        return WH_E_NOTFOUND;
+    wh_switch_lock(s);
+    *out = s->all->worker[worker]->total;
     wh_switch_unlock(s);
     return WH_OK;
 }

@@ -10,7 +10,7 @@ int wh_switch_network_add(wh_switch *s, uint32_t vni, uint32_t mtu, wh_error *er
     if (status)
         return status;
     wh_switch_lock(s);
-    status = wh_idmap_put(&s->networks, vni, n);
+    status = wh_idmap_put(&s->all->networks, vni, n);
     wh_switch_unlock(s);
     if (status) {
         wh_network_free(n);
@@ -26,7 +26,7 @@ int wh_switch_network_del(wh_switch *s, uint32_t vni)
     struct wh_network *n = wh_network_of(s, vni);
     int status = !n ? WH_E_NOTFOUND : n->port_count ? WH_E_STATE : WH_OK;
     if (!status)
-        wh_network_free(wh_idmap_take(&s->networks, vni));
+        wh_network_free(wh_idmap_take(&s->all->networks, vni));
     wh_switch_unlock(s);
     return status;
 }

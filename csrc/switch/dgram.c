@@ -59,8 +59,8 @@ static bool same_host_and_port(const struct wh_dgram *d, const struct sockaddr_s
     return a->sin6_port == d->to.in6.sin6_port && memcmp(&a->sin6_addr, &d->to.in6.sin6_addr, 16) == 0;
 }
 
-/* May this one speak? Where no remote is given it becomes the remote. A nameless unix socket cannot be answered. */
-static bool admit(struct wh_dgram *d, const struct sockaddr_storage *from, socklen_t len)
+/* Where no remote is given who speaks becomes the remote. A nameless unix socket cannot be answered. */
+static bool look(struct wh_dgram *d, const struct sockaddr_storage *from, socklen_t len)
 {
     if (d->fixed)
         return from->ss_family == AF_UNIX || len == 0 || same_host_and_port(d, from);
@@ -69,6 +69,17 @@ static bool admit(struct wh_dgram *d, const struct sockaddr_storage *from, sockl
         d->to_len = len;
     }
     return true;
+}
+
+/* May this one speak? The address is also who delivers' to read. */
+static bool admit(const wh_switch *s, struct wh_port *p, const struct sockaddr_storage *from, socklen_t len)
+{
+    if (s->alone)
+        return look(p->dgram, from, len);
+    pthread_mutex_lock(&p->lock);
+    bool may = look(p->dgram, from, len);
+    pthread_mutex_unlock(&p->lock);
+    return may;
 }
 
 void wh_dgram_drain(wh_switch *s, struct wh_port *p, unsigned most)
@@ -86,7 +97,7 @@ void wh_dgram_drain(wh_switch *s, struct wh_port *p, unsigned most)
             continue; /* EINTR; ECONNREFUSED and the like tell of an earlier send */
         if ((size_t)len > sizeof(s->frame_room) - WH_HEADROOM)
             WH_COUNT(s, p, drop_invalid);
-        else if (!admit(p->dgram, &from, from_len))
+        else if (!admit(s, p, &from, from_len))
             WH_COUNT(s, p, drop_spoofed);
         else {
             struct wh_frame f = wh_frame_plain(room, (uint32_t)len);

@@ -45,9 +45,20 @@ static struct wh_held *hold(enum kind kind, uint32_t dest, const uint8_t *data, 
     return h;
 }
 
+/* What s has of it. */
+static struct wh_way *way_in(const wh_switch *s, struct wh_peer *way)
+{
+    return &way->part[s->index].way;
+}
+
+static bool is_paced(const wh_switch *s, const struct wh_peer *way)
+{
+    return way->rate && atomic_load_explicit(&way->free_ns, memory_order_relaxed) > s->now_ns;
+}
+
 static struct wh_peer *way_of(const wh_switch *s, struct wh_peer *dest)
 {
-    return dest->via == dest->node ? dest : wh_idmap_get(&s->peers, dest->via);
+    return dest->via == dest->node ? dest : wh_idmap_get(&s->all->peers, dest->via);
 }
 
 /* ---- what is lost ---- */
@@ -55,10 +66,10 @@ static struct wh_peer *way_of(const wh_switch *s, struct wh_peer *dest)
 /* frames: that were in it. */
 static void count_lost(wh_switch *s, uint32_t node, uint64_t frames, bool aqm)
 {
-    struct wh_peer *dest = wh_idmap_get(&s->peers, node);
+    struct wh_peer *dest = wh_idmap_get(&s->all->peers, node);
     *(aqm ? &s->total.drop_aqm : &s->total.drop_queue) += frames;
     if (dest)
-        *(aqm ? &dest->counters.drop_aqm : &dest->counters.drop_queue) += frames;
+        *(aqm ? &dest->part[s->index].counters.drop_aqm : &dest->part[s->index].counters.drop_queue) += frames;
 }
 
 static void lose(wh_switch *s, struct wh_fq_item *list, bool aqm)
@@ -76,12 +87,12 @@ static void lose(wh_switch *s, struct wh_fq_item *list, bool aqm)
 static void list_way(wh_switch *s, struct wh_peer *way)
 {
     struct wh_egress *e = &s->egress;
-    if (way->way.listed)
+    if (way_in(s, way)->listed)
         return;
-    way->way.listed = true;
-    way->way.next = NULL;
+    way_in(s, way)->listed = true;
+    way_in(s, way)->next = NULL;
     if (e->tail)
-        e->tail->way.next = way;
+        way_in(s, e->tail)->next = way;
     else
         e->head = way;
     e->tail = way;
@@ -94,10 +105,10 @@ static struct wh_peer *first_way(wh_switch *s)
 {
     struct wh_egress *e = &s->egress;
     struct wh_peer *way = e->head;
-    e->head = way->way.next;
+    e->head = way_in(s, way)->next;
     if (!e->head)
         e->tail = NULL;
-    way->way.listed = false;
+    way_in(s, way)->listed = false;
     e->ways--;
     e->slow--;
     return way;
@@ -106,7 +117,7 @@ static struct wh_peer *first_way(wh_switch *s)
 /* Takes h; NULL: there was no memory for it. */
 static void queue(wh_switch *s, struct wh_peer *way, struct wh_held *h, uint32_t dest, uint32_t hash)
 {
-    if (!way->way.fq && wh_fq_new(WH_EGRESS_WAY_BYTES, &way->way.fq)) {
+    if (!way_in(s, way)->fq && wh_fq_new(WH_EGRESS_WAY_BYTES, &way_in(s, way)->fq)) {
         free(h);
         h = NULL;
     }
@@ -115,11 +126,11 @@ static void queue(wh_switch *s, struct wh_peer *way, struct wh_held *h, uint32_t
         count_lost(s, dest, 1, false);
         return;
     }
-    size_t before = wh_fq_bytes(way->way.fq);
-    lose(s, wh_fq_put(way->way.fq, &h->item, hash, s->now_ns), false);
-    s->egress.bytes += wh_fq_bytes(way->way.fq) - before;
-    way->way.used_ns = s->now_ns;
-    if (wh_fq_bytes(way->way.fq))
+    size_t before = wh_fq_bytes(way_in(s, way)->fq);
+    lose(s, wh_fq_put(way_in(s, way)->fq, &h->item, hash, s->now_ns), false);
+    s->egress.bytes += wh_fq_bytes(way_in(s, way)->fq) - before;
+    way_in(s, way)->used_ns = s->now_ns;
+    if (wh_fq_bytes(way_in(s, way)->fq))
         list_way(s, way);
 }
 
@@ -129,9 +140,9 @@ static bool is_blocked(const wh_switch *s, const struct wh_peer *way)
     return way->on_stream ? wh_stream_blocked(way) : s->egress.blocked;
 }
 
-static bool must_wait(const wh_switch *s, const struct wh_peer *way)
+static bool must_wait(const wh_switch *s, struct wh_peer *way)
 {
-    return is_blocked(s, way) || way->way.listed || (way->way.rate && way->way.free_ns > s->now_ns);
+    return is_blocked(s, way) || way_in(s, way)->listed || is_paced(s, way);
 }
 
 bool wh_egress_frame(wh_switch *s, struct wh_peer *dest, uint32_t vni, const struct wh_frame *f)
@@ -225,19 +236,21 @@ bool wh_egress_control(wh_switch *s, struct wh_peer *dest, const struct wh_addr 
 
 void wh_egress_spent(wh_switch *s, const struct wh_peer *dest, const struct wh_addr *to, size_t len)
 {
-    struct wh_peer *way = wh_idmap_get(&s->peers, dest->via);
-    if (!way || !way->way.rate)
+    struct wh_peer *way = wh_idmap_get(&s->all->peers, dest->via);
+    if (!way || !way->rate)
         return;
-    struct wh_way *w = &way->way;
-    uint64_t bytes = len + (to->sa.sa_family == AF_INET ? HEADERS_V4 : HEADERS_V6);
-    if (w->free_ns + WH_EGRESS_BURST_NS < s->now_ns)
-        w->free_ns = s->now_ns - WH_EGRESS_BURST_NS;
-    w->free_ns += bytes * 1000000000u / w->rate;
+    uint64_t bytes = len + (to->sa.sa_family == AF_INET ? HEADERS_V4 : HEADERS_V6), next;
+    uint64_t free_ns = atomic_load_explicit(&way->free_ns, memory_order_relaxed);
+    do {
+        next = free_ns + WH_EGRESS_BURST_NS < s->now_ns ? s->now_ns - WH_EGRESS_BURST_NS : free_ns;
+        next += bytes * 1000000000u / way->rate;
+    } while (!atomic_compare_exchange_weak_explicit(&way->free_ns, &free_ns, next, memory_order_relaxed,
+                                                    memory_order_relaxed));
 }
 
 static void send_frame(wh_switch *s, struct wh_held *h, bool mark)
 {
-    struct wh_peer *dest = wh_idmap_get(&s->peers, h->dest);
+    struct wh_peer *dest = wh_idmap_get(&s->all->peers, h->dest);
     if (!dest) {
         s->total.drop_no_peer++;
         return;
@@ -253,7 +266,7 @@ static void send_frame(wh_switch *s, struct wh_held *h, bool mark)
 
 static void send_relayed(wh_switch *s, struct wh_held *h, bool mark)
 {
-    struct wh_peer *dest = wh_idmap_get(&s->peers, h->dest);
+    struct wh_peer *dest = wh_idmap_get(&s->all->peers, h->dest);
     if (!dest) {
         s->total.drop_no_peer++;
         return;
@@ -271,7 +284,7 @@ static void send_relayed(wh_switch *s, struct wh_held *h, bool mark)
 
 static void send_payload(wh_switch *s, struct wh_held *h)
 {
-    struct wh_peer *dest = wh_idmap_get(&s->peers, h->dest);
+    struct wh_peer *dest = wh_idmap_get(&s->all->peers, h->dest);
     if (!dest)
         s->total.drop_no_peer += h->of.frames;
     else if (h->of.frames)
@@ -294,12 +307,12 @@ static void send_urgent(wh_switch *s, struct wh_urgent *u)
 /* Up to a share of what waits for a way. The bytes that left. */
 static size_t serve(wh_switch *s, struct wh_peer *way)
 {
-    size_t sent = 0, before = wh_fq_bytes(way->way.fq), share = s->egress.share ? s->egress.share : SHARE_BYTES;
+    size_t sent = 0, before = wh_fq_bytes(way_in(s, way)->fq), share = s->egress.share ? s->egress.share : SHARE_BYTES;
     share = share > SHARE_BYTES ? SHARE_BYTES : share < SHARE_LEAST ? SHARE_LEAST : share;
-    while (sent < share && !is_blocked(s, way) && !(way->way.rate && way->way.free_ns > s->now_ns)) {
+    while (sent < share && !is_blocked(s, way) && !is_paced(s, way)) {
         struct wh_fq_item *lost;
         bool mark;
-        struct wh_fq_item *item = wh_fq_take(way->way.fq, s->now_ns, &mark, &lost);
+        struct wh_fq_item *item = wh_fq_take(way_in(s, way)->fq, s->now_ns, &mark, &lost);
         lose(s, lost, true);
         if (!item)
             break;
@@ -311,8 +324,8 @@ static size_t serve(wh_switch *s, struct wh_peer *way)
             send_relayed(s, h, mark);
         free(h);
     }
-    way->way.used_ns = s->now_ns;
-    s->egress.bytes -= before - wh_fq_bytes(way->way.fq);
+    way_in(s, way)->used_ns = s->now_ns;
+    s->egress.bytes -= before - wh_fq_bytes(way_in(s, way)->fq);
     return sent;
 }
 
@@ -325,11 +338,12 @@ static void serve_ways(wh_switch *s)
         struct wh_peer *way = first_way(s);
         size_t sent = serve(s, way);
         in_vain = sent ? 0 : in_vain + 1;
-        if (wh_fq_bytes(way->way.fq)) {
+        if (wh_fq_bytes(way_in(s, way)->fq)) {
             uint64_t at = e->at_ns;
             list_way(s, way);
-            bool paced = way->way.rate && !is_blocked(s, way); /* else an event says when */
-            e->at_ns = paced && way->way.free_ns < at ? way->way.free_ns : at;
+            bool paced = way->rate && !is_blocked(s, way); /* else an event says when */
+            uint64_t free_ns = atomic_load_explicit(&way->free_ns, memory_order_relaxed);
+            e->at_ns = paced && free_ns < at ? free_ns : at;
         }
         if (sent)
             wh_peer_flush(s);
@@ -354,41 +368,63 @@ void wh_egress_run(wh_switch *s)
 
 /* ---- settings, end ---- */
 
-void wh_egress_set_rate(wh_switch *s, struct wh_peer *way, uint64_t rate)
+void wh_egress_soon(wh_switch *s)
 {
-    s->egress.slow += (rate != 0) - (way->way.rate != 0);
-    way->way.rate = rate;
-    way->way.free_ns = 0;
-    s->egress.at_ns = 0;
+    for (uint32_t i = 0; i < s->all->workers; i++) {
+        wh_switch *w = s->all->worker[i];
+        w->egress.at_ns = 0;
+        if (w != s && w->egress.ways)
+            wh_switch_wake(w);
+    }
 }
 
+void wh_egress_set_rate(wh_switch *s, struct wh_peer *way, uint64_t rate)
+{
+    for (uint32_t i = 0; i < s->all->workers; i++)
+        s->all->worker[i]->egress.slow += (rate != 0) - (way->rate != 0);
+    wh_egress_soon(s);
+    way->rate = rate;
+    atomic_store_explicit(&way->free_ns, 0, memory_order_relaxed);
+}
+
+/* Of s's own. */
 static void drop_queue(wh_switch *s, struct wh_peer *way)
 {
-    if (!way->way.fq)
+    struct wh_way *w = way_in(s, way);
+    if (!w->fq)
         return;
-    s->egress.bytes -= wh_fq_bytes(way->way.fq);
-    lose(s, wh_fq_clear(way->way.fq), false);
-    wh_fq_free(way->way.fq);
-    way->way.fq = NULL;
+    s->egress.bytes -= wh_fq_bytes(w->fq);
+    lose(s, wh_fq_clear(w->fq), false);
+    wh_fq_free(w->fq);
+    w->fq = NULL;
 }
 
 void wh_egress_tick(wh_switch *s, struct wh_peer *way)
 {
-    if (way->way.fq && !way->way.listed && s->now_ns > way->way.used_ns + IDLE_NS)
-        drop_queue(s, way);
+    for (uint32_t i = 0; i < s->all->workers; i++) {
+        wh_switch *of = s->all->worker[i];
+        const struct wh_way *w = way_in(of, way);
+        if (w->fq && !w->listed && s->now_ns > w->used_ns + IDLE_NS)
+            drop_queue(of, way);
+    }
 }
 
-void wh_egress_forget(wh_switch *s, struct wh_peer *way)
+static void forget(wh_switch *s, struct wh_peer *way)
 {
-    struct wh_egress *e = &s->egress;
-    if (way->way.listed) {
-        for (uint32_t n = e->ways; n > 0; n--) { /* once round: the others keep their order */
+    if (way_in(s, way)->listed) {
+        for (uint32_t n = s->egress.ways; n > 0; n--) { /* once round: the others keep their order */
             struct wh_peer *p = first_way(s);
             if (p != way)
                 list_way(s, p);
         }
     }
     drop_queue(s, way);
+}
+
+void wh_egress_forget(wh_switch *s, struct wh_peer *way)
+{
+    for (uint32_t i = 0; i < s->all->workers; i++)
+        forget(s->all->worker[i], way);
     wh_egress_set_rate(s, way, 0);
 }
 

@@ -30,10 +30,8 @@ struct wh_peer;
 struct wh_content;
 struct wh_held;
 
-/* A part of each peer: the way to it. */
+/* A part of each peer for each worker: the way to it. */
 struct wh_way {
-    uint64_t rate;    /* bytes of IP packets a second; 0: no bound */
-    uint64_t free_ns; /* when what has left is paid for at this rate */
     struct wh_fq *fq; /* NULL: nothing has waited lately */
     uint64_t used_ns;
     struct wh_peer *next;
@@ -45,7 +43,7 @@ struct wh_urgent {
     size_t bytes;
 };
 
-/* A part of the switch. */
+/* A part of each worker. */
 struct wh_egress {
     uint32_t slow;               /* ways with a rate or a queue, and one for a full socket. 0: all goes straight */
     uint32_t ways;               /* listed */
@@ -66,11 +64,13 @@ bool wh_egress_relayed(wh_switch *s, struct wh_peer *dest, const uint8_t *data, 
 
 /* A datagram for dest was committed to the send queue. */
 void wh_egress_spent(wh_switch *s, const struct wh_peer *dest, const struct wh_addr *to, size_t len);
-void wh_egress_set_rate(wh_switch *s, struct wh_peer *way, uint64_t rate);
-/* What may leave leaves; asks to be called again by at_ns. */
+/* Of s: what may leave leaves; asks to be called again by at_ns. */
 void wh_egress_run(wh_switch *s);
+/* Alone, from here on: for all workers. */
+void wh_egress_soon(wh_switch *s); /* what waits may go now */
+void wh_egress_set_rate(wh_switch *s, struct wh_peer *way, uint64_t rate);
 void wh_egress_tick(wh_switch *s, struct wh_peer *way);   /* gives memory back */
 void wh_egress_forget(wh_switch *s, struct wh_peer *way); /* it goes away; what waits is counted and dropped */
-void wh_egress_free(wh_switch *s);                        /* after the peers */
+void wh_egress_free(wh_switch *s);                        /* of s; after the peers */
 
 #endif

@@ -1,14 +1,17 @@
 /* eventq: the bounded queue from the switch to its owner, with an eventfd that is readable while it holds something.
- * Callers hold the switch lock. */
+ * Any worker puts, its owner takes: it has a lock of its own. */
 #ifndef WH_SWITCH_EVENTQ_H
 #define WH_SWITCH_EVENTQ_H
 
 #include "base/base.h"
 
+#include <pthread.h>
+
 #define WH_EVENTQ_CAP 1024u
 
 struct wh_eventq {
     int fd;
+    pthread_mutex_t lock;
     uint32_t head, tail; /* free-running */
     wh_switch_event ring[WH_EVENTQ_CAP];
 };

@@ -65,7 +65,7 @@ static void send_one(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh
 /* Datagrams carry frames of a wire: what is larger is cut, so that each piece is of use without the others. */
 static void send_node(wh_switch *s, struct wh_port *from, uint32_t node, struct wh_frame *f)
 {
-    struct wh_peer *peer = wh_idmap_get(&s->peers, node);
+    struct wh_peer *peer = wh_idmap_get(&s->all->peers, node);
     struct wh_cut cut;
     struct wh_frame segment;
     if (!peer) {
@@ -108,18 +108,38 @@ static void flood(wh_switch *s, struct wh_port *p, struct wh_frame *f)
         flood_one(s, p, &segment);
 }
 
-static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+static void put_aside(wh_switch *s, struct wh_port *p, struct wh_frame *f, enum wh_aside_kind kind, uint16_t vid)
+{
+    const struct wh_aside_item about = {.kind = kind, .id = p->id, .vid = vid};
+    if (!wh_aside_put(s, &about, f))
+        WH_COUNT(s, p, drop_queue);
+}
+
+static const struct wh_fdb_row *way_to(const struct wh_network *net, const struct wh_frame *f, uint16_t vid)
+{
+    return is_group(dst_of(f->data)) ? NULL : wh_fdb_resolve(&net->fdb, dst_of(f->data), vid);
+}
+
+/* Would the frame change something that all share? Looks only. */
+static bool is_quiet_from_port(const wh_switch *s, const struct wh_port *p, const struct wh_frame *f, uint16_t vid)
+{
+    const struct wh_network *net = p->net;
+    if (wh_proxy_cares(f) || !wh_station_settled_at_port(s, p, src_of(f->data), vid))
+        return false;
+    const struct wh_fdb_row *to = way_to(net, f, vid);
+    if (!to) /* a flood: the port's storms are counted */
+        return false;
+    if (wh_fdb_port(&net->fdb, to))
+        return true;
+    const struct wh_peer *peer = wh_idmap_get(&s->all->peers, wh_fdb_node(&net->fdb, to));
+    return !peer || wh_peer_sendable(s, peer);
+}
+
+static void admitted(wh_switch *s, struct wh_port *p, struct wh_frame *f, uint16_t vid)
 {
     struct wh_network *net = p->net;
-    uint16_t vid;
-    if (!wh_ingress(s, p, f, &vid))
-        return;
-    if (!shape_ok(f)) {
-        WH_COUNT(s, p, drop_invalid);
-        return;
-    }
-    if (!size_ok(net, f)) {
-        WH_COUNT(s, p, drop_oversize);
+    if (!s->alone && !is_quiet_from_port(s, p, f, vid)) {
+        put_aside(s, p, f, WH_ASIDE_ADMITTED, vid);
         return;
     }
     if (!wh_station_at_port(s, p, src_of(f->data), vid))
@@ -132,7 +152,7 @@ static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     WH_COUNT_BYTES(s, p, rx_bytes, f->len);
     if (wh_proxy_cares(f) && wh_proxy_at_port(s, p, f, vid))
         return;
-    const struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_resolve(&net->fdb, dst_of(f->data), vid);
+    const struct wh_fdb_row *to = way_to(net, f, vid);
     struct wh_port *at = to ? wh_fdb_port(&net->fdb, to) : NULL;
     if (!to) {
         if (!wh_station_may_flood(s, p, f, vid))
@@ -146,9 +166,35 @@ static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     } /* else the station is on the port that the frame came from and has it already */
 }
 
+void wh_forward_admitted(wh_switch *s, struct wh_port *p, struct wh_frame *f, uint16_t vid)
+{
+    if (p->enabled && !p->shut) /* which it was */
+        admitted(s, p, f, vid);
+    else
+        WH_COUNT(s, p, drop_disabled);
+}
+
+static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+{
+    uint16_t vid;
+    if (!wh_ingress(s, p, f, &vid))
+        return;
+    if (!shape_ok(f)) {
+        WH_COUNT(s, p, drop_invalid);
+        return;
+    }
+    if (!size_ok(p->net, f)) {
+        WH_COUNT(s, p, drop_oversize);
+        return;
+    }
+    admitted(s, p, f, vid);
+}
+
 void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
-    if (p->trace)
+    if (!s->alone && (p->trace || wh_ingress_shuts(p, f)))
+        put_aside(s, p, f, WH_ASIDE_FROM_PORT, 0);
+    else if (p->trace)
         wh_trace_forward(s, p, f, from_port);
     else
         from_port(s, p, f);
@@ -163,7 +209,7 @@ static void flood_from_tunnel(wh_switch *s, struct wh_network *net, struct wh_fr
 /* The network of a frame out of a tunnel, which is a frame of it. NULL: counted. */
 static struct wh_network *network_for(wh_switch *s, struct wh_peer *peer, uint32_t vni, const struct wh_frame *f)
 {
-    struct wh_network *net = wh_idmap_get(&s->networks, vni);
+    struct wh_network *net = wh_idmap_get(&s->all->networks, vni);
     if (!net || !shape_ok(f)) {
         WH_COUNT(s, peer, drop_invalid);
         return NULL;
@@ -173,6 +219,15 @@ static struct wh_network *network_for(wh_switch *s, struct wh_peer *peer, uint32
         return NULL;
     }
     return net;
+}
+
+static bool is_quiet_from_tunnel(const wh_switch *s, const struct wh_network *net, const struct wh_peer *peer,
+                                 const struct wh_frame *f, uint16_t vid)
+{
+    if (wh_proxy_cares(f) || !wh_station_settled_at_node(s, net, peer, src_of(f->data), vid))
+        return false;
+    const struct wh_fdb_row *to = way_to(net, f, vid);
+    return !to || wh_fdb_port(&net->fdb, to); /* else it may follow its guest */
 }
 
 void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f)
@@ -185,6 +240,13 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
         return;
     }
     uint16_t vid = wh_vlan_of(f);
+    if (!s->alone && !is_quiet_from_tunnel(s, net, peer, f, vid)) {
+        const struct wh_aside_item about = {
+            .kind = WH_ASIDE_FROM_TUNNEL, .id = peer->node, .vni = vni, .tos = s->outer_tos};
+        if (!wh_aside_put(s, &about, f))
+            WH_COUNT(s, peer, drop_queue);
+        return;
+    }
     enum wh_station_verdict verdict = wh_station_at_node(s, net, peer, src_of(f->data), vid);
     if (verdict == WH_STATION_WAIT)
         wh_moved_park(s, peer, vni, f);
@@ -194,7 +256,7 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
     WH_COUNT_BYTES(s, peer, rx_bytes, f->len);
     if (wh_proxy_cares(f))
         wh_proxy_learn(s, net, f, vid);
-    const struct wh_fdb_row *to = is_group(dst_of(f->data)) ? NULL : wh_fdb_resolve(&net->fdb, dst_of(f->data), vid);
+    const struct wh_fdb_row *to = way_to(net, f, vid);
     struct wh_port *at = to ? wh_fdb_port(&net->fdb, to) : NULL;
     if (!to)
         flood_from_tunnel(s, net, f);

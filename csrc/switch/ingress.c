@@ -16,6 +16,11 @@ static bool is_bpdu(const struct wh_frame *f)
            (f->len >= WH_ETH_HEADER && memcmp(f->data, pvst, 6) == 0);
 }
 
+bool wh_ingress_shuts(const struct wh_port *p, const struct wh_frame *f)
+{
+    return p->guard && p->enabled && !p->shut && is_bpdu(f);
+}
+
 static void shut(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
 {
     wh_switch_event event = {.kind = WH_SW_GUARD, .port = p->id, .vni = p->net->vni};
@@ -30,7 +35,7 @@ bool wh_ingress(wh_switch *s, struct wh_port *p, struct wh_frame *f, uint16_t *v
         WH_COUNT(s, p, drop_disabled);
         return false;
     }
-    if (!p->shut && p->guard && is_bpdu(f))
+    if (wh_ingress_shuts(p, f))
         shut(s, p, f);
     if (p->shut) {
         WH_COUNT(s, p, drop_guard);

@@ -13,6 +13,8 @@
 
 /* False: counted, at the port. Else the frame has its VLAN's tag, and *vid is that VLAN. */
 bool wh_ingress(wh_switch *s, struct wh_port *p, struct wh_frame *f, uint16_t *vid);
+/* Will wh_ingress shut the port for this frame? */
+bool wh_ingress_shuts(const struct wh_port *p, const struct wh_frame *f);
 bool wh_ingress_reserved(const struct wh_frame *f);
 
 #endif

@@ -18,15 +18,20 @@ static struct wh_frame in_hand(wh_switch *s, const struct wh_frame *f)
     return copy;
 }
 
+/* All by the first worker, alone: in one lane none overtakes another, whichever worker has met them. */
 static void send_complete(wh_switch *s, struct wh_peer *peer, uint32_t vni, struct wh_frame *f, const uint8_t *mac)
 {
+    wh_switch *first = s->all->worker[0];
     wh_csum_complete(f);
-    wh_peer_send_moved(s, peer, vni, f, mac);
+    first->now_ns = s->now_ns;
+    wh_peer_send_moved(first, peer, vni, f, mac);
+    if (first != s)
+        wh_peer_flush(first);
 }
 
 static void send_moved(wh_switch *s, struct wh_port *p, uint32_t node, const struct wh_frame *f)
 {
-    struct wh_peer *peer = wh_idmap_get(&s->peers, node);
+    struct wh_peer *peer = wh_idmap_get(&s->all->peers, node);
     if (!peer || f->len < WH_ETH_HEADER || (f->gso == WH_GSO_NONE && f->len > WH_FRAME_MAX)) {
         WH_COUNT(s, p, drop_no_peer);
         return;
@@ -49,24 +54,32 @@ static void send_moved(wh_switch *s, struct wh_port *p, uint32_t node, const str
     }
 }
 
+/* By the worker that reads it, so that they go the way of those before them. */
+static void drain(wh_switch *s, struct wh_pair *r)
+{
+    wh_switch *w = r->home;
+    bool was = wh_switch_act_as(w, s->now_ns);
+    for (unsigned i = 0; i < DRAIN_MAX && wh_pair_drain(w, r); i++)
+        ;
+    wh_switch_acted(w, was);
+}
+
 void wh_moved_hold(wh_switch *s, struct wh_port *p)
 {
     p->held = true;
     p->waiting.max = WH_HOLD_BYTES;
-    if (!p->is_ring)
-        return;
-    for (unsigned i = 0; i < DRAIN_MAX && wh_port_drain(s, p); i++)
-        ;
+    for (uint32_t i = 0; i < p->pairs; i++)
+        drain(s, p->pair[i]);
 }
 
 /* What lies in the ring of a guest that will not take it any more. It stands still, so this end may read in its place;
  * if its process goes on all the same, its copy of these frames is nobody's business: it is fenced. */
-static void send_ringed(wh_switch *s, struct wh_port *p, uint32_t node)
+static void send_pair(wh_switch *s, struct wh_port *p, const struct wh_pair *pair, uint32_t node)
 {
     const uint8_t *frame;
     struct wh_frame f;
     wh_ring *r;
-    if (!p->is_ring || p->down || wh_ring_map(p->ring_fd, 1, false, &r, NULL) != WH_OK)
+    if (wh_ring_map(pair->ring_fd, 1, false, &r, NULL) != WH_OK)
         return;
     for (unsigned n = 0; n < RINGED_MAX && wh_ring_peek(r, &frame, &f.len) == WH_OK; n++) {
         if (wh_port_take(s, p, frame, &f) && wh_vlan_in(&p->vlan, &f)) /* back into what is on tunnels */
@@ -74,6 +87,12 @@ static void send_ringed(wh_switch *s, struct wh_port *p, uint32_t node)
         wh_ring_consume(r);
     }
     wh_ring_unmap(r);
+}
+
+static void send_ringed(wh_switch *s, struct wh_port *p, uint32_t node)
+{
+    for (uint32_t i = 0; !p->down && i < p->pairs; i++)
+        send_pair(s, p, p->pair[i], node);
 }
 
 void wh_moved_release(wh_switch *s, struct wh_port *p)
@@ -94,7 +113,7 @@ void wh_moved_release(wh_switch *s, struct wh_port *p)
         if (node)
             send_moved(s, p, node, &w->frame);
         else
-            wh_port_deliver(s, here, &w->frame);
+            wh_port_deliver(s->all->worker[w->node], here, &w->frame); /* before what that one delivers from now on */
         free(w);
         w = next;
     }
@@ -102,7 +121,7 @@ void wh_moved_release(wh_switch *s, struct wh_port *p)
 
 bool wh_moved_follow(wh_switch *s, const struct wh_network *net, const struct wh_fdb_row *row, const struct wh_frame *f)
 {
-    struct wh_peer *peer = row->was_here ? wh_idmap_get(&s->peers, wh_fdb_node(&net->fdb, row)) : NULL;
+    struct wh_peer *peer = row->was_here ? wh_idmap_get(&s->all->peers, wh_fdb_node(&net->fdb, row)) : NULL;
     if (!peer)
         return false;
     struct wh_frame copy = in_hand(s, f);
@@ -127,31 +146,31 @@ void wh_moved_arrived(wh_switch *s, struct wh_peer *from, struct wh_network *net
 
 static void give_up(wh_switch *s, uint32_t node)
 {
-    struct wh_peer *peer = wh_idmap_get(&s->peers, node);
+    struct wh_peer *peer = wh_idmap_get(&s->all->peers, node);
     s->total.drop_fenced++;
     if (peer)
-        peer->counters.drop_fenced++;
+        peer->part[s->index].counters.drop_fenced++;
 }
 
 void wh_moved_park(wh_switch *s, struct wh_peer *from, uint32_t vni, const struct wh_frame *f)
 {
     const struct wh_waiting about = {.since_ns = s->now_ns, .vni = vni, .node = from->node};
-    s->parked.max = WH_PARK_BYTES;
-    if (!wh_frameq_put(&s->parked, &about, f))
+    s->all->parked.max = WH_PARK_BYTES;
+    if (!wh_frameq_put(&s->all->parked, &about, f))
         give_up(s, from->node);
     else
-        wh_switch_timer(s, s->parked.head->since_ns + WH_PARK_FOR_NS);
+        wh_switch_timer(s, s->all->parked.head->since_ns + WH_PARK_FOR_NS);
 }
 
 void wh_moved_unpark(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t node)
 {
-    struct wh_waiting *w = wh_frameq_take_all(&s->parked);
+    struct wh_waiting *w = wh_frameq_take_all(&s->all->parked);
     while (w) {
         struct wh_waiting *next = w->next;
-        struct wh_peer *peer = wh_idmap_get(&s->peers, w->node);
+        struct wh_peer *peer = wh_idmap_get(&s->all->peers, w->node);
         if (peer && w->vni == vni && w->node == node && memcmp(w->frame.data + 6, mac, 6) == 0)
             wh_forward_from_tunnel(s, peer, vni, &w->frame);
-        else if (!wh_frameq_put(&s->parked, w, &w->frame))
+        else if (!wh_frameq_put(&s->all->parked, w, &w->frame))
             give_up(s, w->node);
         free(w);
         w = next;
@@ -161,11 +180,11 @@ void wh_moved_unpark(wh_switch *s, uint32_t vni, const uint8_t mac[6], uint32_t 
 
 void wh_moved_tick(wh_switch *s)
 {
-    while (s->parked.head && s->now_ns >= s->parked.head->since_ns + WH_PARK_FOR_NS) {
-        struct wh_waiting *w = wh_frameq_take(&s->parked);
+    while (s->all->parked.head && s->now_ns >= s->all->parked.head->since_ns + WH_PARK_FOR_NS) {
+        struct wh_waiting *w = wh_frameq_take(&s->all->parked);
         give_up(s, w->node);
         free(w);
     }
-    if (s->parked.head)
-        wh_switch_timer(s, s->parked.head->since_ns + WH_PARK_FOR_NS);
+    if (s->all->parked.head)
+        wh_switch_timer(s, s->all->parked.head->since_ns + WH_PARK_FOR_NS);
 }

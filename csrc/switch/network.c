@@ -20,7 +20,7 @@ int wh_network_new(wh_switch *s, uint32_t vni, uint32_t mtu, struct wh_network *
     n->vni = vni;
     n->mtu = mtu;
     n->storm_rate = WH_STORM_RATE;
-    wh_fdb_init(&n->fdb, s->fdb_max, s->hash_seed ^ vni);
+    wh_fdb_init(&n->fdb, s->all->fdb_max, s->hash_seed ^ vni);
     wh_moves_init(&n->moves, s->hash_seed ^ vni << 8);
     wh_neighs_init(&n->neighs, s->hash_seed ^ (uint64_t)vni << 32);
     *out = n;
@@ -80,7 +80,7 @@ int wh_network_limit(wh_switch *s, struct wh_network *n, uint32_t fdb_max, uint3
 {
     if (fdb_max > WH_FDB_LIMIT)
         return WH_E_INVAL;
-    n->fdb.max = fdb_max ? fdb_max : s->fdb_max;
+    n->fdb.max = fdb_max ? fdb_max : s->all->fdb_max;
     n->storm_rate = storm_rate;
     return WH_OK;
 }
@@ -135,7 +135,7 @@ static bool tell_aged(const struct wh_fdb_row *row, void *arg)
         return true;
     wh_switch_event event = {.kind = WH_SW_MAC_AGED, .port = place->port_id, .vni = t->n->vni, .value = row->vid};
     memcpy(event.mac, row->mac, 6);
-    return wh_eventq_put(&t->s->events, &event);
+    return wh_eventq_put(&t->s->all->events, &event);
 }
 
 void wh_network_tick(wh_switch *s, struct wh_network *n)

@@ -29,7 +29,7 @@ struct wh_network {
 /* The switch's, or NULL. */
 static inline struct wh_network *wh_network_of(const wh_switch *s, uint32_t vni)
 {
-    return wh_idmap_get(&s->networks, vni);
+    return wh_idmap_get(&s->all->networks, vni);
 }
 
 int wh_network_new(wh_switch *s, uint32_t vni, uint32_t mtu, struct wh_network **out, wh_error *err);

@@ -7,7 +7,7 @@ uint8_t *wh_out_slot(wh_switch *s, const struct wh_addr *to, uint8_t tos)
     s->out_stream = NULL;
     if (!wh_addr_is_stream(to))
         return wh_udp_slot(s, to, tos);
-    struct wh_peer *p = wh_idmap_get(&s->peers, wh_stream_node(to));
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, wh_stream_node(to));
     uint8_t *slot = p ? wh_stream_slot(s, p, tos) : NULL;
     if (slot)
         s->out_stream = p->stream;
@@ -25,5 +25,6 @@ void wh_out_commit(wh_switch *s, size_t len)
 void wh_out_flush(wh_switch *s)
 {
     wh_udp_flush(s);
-    wh_stream_flush(s);
+    if (s->alone) /* nobody else has put anything into one */
+        wh_stream_flush(s);
 }

@@ -8,16 +8,20 @@
 #include "switch/probe.h"
 #include "switch/rate.h"
 #include "switch/relay.h"
+#include "switch/steer.h"
 #include "switch/stream.h"
 #include "switch/tos.h"
 
 #include <openssl/crypto.h>
 #include <stdlib.h>
 
-struct wh_peer *wh_peer_new(uint32_t node)
+struct wh_peer *wh_peer_new(const wh_switch *s, uint32_t node)
 {
-    struct wh_peer *p = calloc(1, sizeof(*p));
+    size_t size = sizeof(struct wh_peer) + s->all->workers * sizeof(struct wh_peer_part);
+    struct wh_peer *p = aligned_alloc(_Alignof(struct wh_peer), size);
     if (p) {
+        memset(p, 0, size);
+        p->workers = s->all->workers;
         p->node = p->via = node;
         wh_pmtu_reset(&p->pmtu, 0);
         wh_stream_address(node, &p->stream_at);
@@ -25,14 +29,31 @@ struct wh_peer *wh_peer_new(uint32_t node)
     return p;
 }
 
+static void rx_key_free(struct wh_rx_key *key)
+{
+    for (unsigned i = 0; i < WH_ARRAY_LEN(key->aead); i++)
+        wh_aead_free(key->aead[i]);
+    for (unsigned i = 0; i < WH_ARRAY_LEN(key->lane); i++)
+        free(key->lane[i]);
+    *key = (struct wh_rx_key){0};
+}
+
 void wh_peer_free(struct wh_peer *p)
 {
     if (!p)
         return;
-    wh_aead_free(p->tx.aead);
+    for (uint32_t i = 0; i < p->workers; i++)
+        wh_aead_free(p->part[i].tx.aead);
     for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
-        wh_aead_free(p->rx[i].aead);
+        rx_key_free(&p->rx[i]);
     free(p);
+}
+
+void wh_peer_judge(wh_switch *s, struct wh_peer *p)
+{
+    bool odd = p->workers > 1 && (p->stream || !(p->takes & WH_TAKES_LANES));
+    s->all->odd += (uint32_t)odd - (uint32_t)p->odd;
+    p->odd = odd;
 }
 
 static void tell(wh_switch *s, struct wh_peer *p, enum wh_switch_event_kind kind, uint64_t value)
@@ -53,18 +74,38 @@ void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct w
     wh_probe_soon(s, p);
 }
 
+/* One context for each worker. */
+static int make_contexts(wh_switch *s, int cipher, const uint8_t key[32], bool seal, wh_aead *out[WH_WORKERS_MAX])
+{
+    int status = WH_OK;
+    uint32_t made = 0;
+    memset(out, 0, WH_WORKERS_MAX * sizeof(wh_aead *));
+    while (!status && made < s->all->workers) {
+        status = wh_aead_new(s->all->crypto, cipher, key, seal, &out[made]);
+        made += !status;
+    }
+    while (status && made > 0)
+        wh_aead_free(out[--made]);
+    return status;
+}
+
 int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
 {
-    /* The same key again keeps its counter: a counter that starts anew under one key would repeat nonces. */
-    if (p->tx.epoch == epoch && wh_aead_same(p->tx.aead, cipher, key))
+    /* The same key again keeps its counters: one that starts anew under one key would repeat nonces. */
+    if (p->part[0].tx.epoch == epoch && wh_aead_same(p->part[0].tx.aead, cipher, key))
         return WH_OK;
-    wh_aead *aead;
-    int status = wh_aead_new(s->crypto, cipher, key, true, &aead);
+    wh_aead *aead[WH_WORKERS_MAX];
+    int status = make_contexts(s, cipher, key, true, aead);
     if (status)
         return status;
-    wh_aead_free(p->tx.aead);
-    p->tx = (struct wh_tx_key){
-        .aead = aead, .epoch = epoch, .tell_datagrams = WH_REKEY_DATAGRAMS, .tell_bytes = WH_REKEY_BYTES};
+    for (uint32_t i = 0; i < p->workers; i++) {
+        struct wh_tx_key *tx = &p->part[i].tx;
+        wh_aead_free(tx->aead);
+        *tx = (struct wh_tx_key){.aead = aead[i],
+                                 .epoch = epoch,
+                                 .tell_datagrams = WH_REKEY_DATAGRAMS / p->workers,
+                                 .tell_bytes = WH_REKEY_BYTES / p->workers};
+    }
     wh_probe_soon(s, p);
     return WH_OK;
 }
@@ -72,14 +113,19 @@ int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, 
 static struct wh_rx_key *rx_key(struct wh_peer *p, uint32_t epoch)
 {
     for (unsigned i = 0; i < WH_ARRAY_LEN(p->rx); i++)
-        if (p->rx[i].aead && p->rx[i].epoch == epoch)
+        if (p->rx[i].aead[0] && p->rx[i].epoch == epoch)
             return &p->rx[i];
     return NULL;
 }
 
+/* That of the last authentic datagram, of whichever worker. */
 static bool in_use(const struct wh_peer *p, const struct wh_rx_key *key)
 {
-    return p->rx_any && key->aead && key->epoch == p->rx_used;
+    const struct wh_peer_part *last = NULL;
+    for (uint32_t i = 0; i < p->workers; i++)
+        if (p->part[i].rx_any && (!last || p->part[i].rx_ns > last->rx_ns))
+            last = &p->part[i];
+    return last && key->aead[0] && key->epoch == last->rx_used;
 }
 
 /* Free, or the oldest, but not the one in use: the peer may never have learned that it could use those behind it. */
@@ -92,19 +138,23 @@ static struct wh_rx_key *place_for_rx(struct wh_peer *p)
 int wh_peer_set_rx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32])
 {
     struct wh_rx_key *at = rx_key(p, epoch);
-    if (at && wh_aead_same(at->aead, cipher, key))
-        return WH_OK; /* and its window stays, or old datagrams would be taken again */
-    wh_aead *aead;
-    int status = wh_aead_new(s->crypto, cipher, key, false, &aead);
-    if (status)
+    if (at && wh_aead_same(at->aead[0], cipher, key))
+        return WH_OK; /* and its windows stay, or old datagrams would be taken again */
+    struct wh_rx_key fresh = {.epoch = epoch};
+    fresh.lane[0] = calloc(1, sizeof(struct wh_replay));
+    int status = fresh.lane[0] ? make_contexts(s, cipher, key, false, fresh.aead) : WH_E_NOMEM;
+    if (status) {
+        free(fresh.lane[0]);
         return status;
+    }
     if (!at)
         at = place_for_rx(p);
     else if (in_use(p, at)) /* a new key under a known epoch: the peer began anew */
-        p->rx_any = false;
-    wh_aead_free(at->aead);
+        for (uint32_t i = 0; i < p->workers; i++)
+            p->part[i].rx_any = false;
+    rx_key_free(at);
     memmove(&p->rx[1], &p->rx[0], (size_t)(at - p->rx) * sizeof(p->rx[0]));
-    p->rx[0] = (struct wh_rx_key){.aead = aead, .epoch = epoch};
+    p->rx[0] = fresh;
     return WH_OK;
 }
 
@@ -115,7 +165,7 @@ int wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch)
         return WH_E_NOTFOUND;
     if (in_use(p, at))
         return WH_E_STATE;
-    wh_aead_free(at->aead);
+    rx_key_free(at);
     memmove(at, at + 1, (size_t)(last - at) * sizeof(*at));
     *last = (struct wh_rx_key){0};
     return WH_OK;
@@ -125,7 +175,7 @@ int wh_peer_drop_rx(struct wh_peer *p, uint32_t epoch)
 
 uint32_t wh_peer_payload_max(const wh_switch *s, const struct wh_peer *p)
 {
-    const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->peers, p->via);
+    const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->all->peers, p->via);
     next = next ? next : p;
     return (next->on_stream ? WH_DATAGRAM_MAX : next->pmtu.limit) - WH_TUNNEL_OVERHEAD;
 }
@@ -136,20 +186,23 @@ void wh_peer_flush(wh_switch *s)
     wh_out_flush(s);
 }
 
-static void ask_for_key(wh_switch *s, struct wh_peer *p)
+static void ask_for_key(wh_switch *s, struct wh_peer *p, struct wh_tx_key *tx)
 {
-    if (p->tx.counter < p->tx.tell_datagrams && p->tx.bytes < p->tx.tell_bytes)
+    if (tx->counter < tx->tell_datagrams && tx->bytes < tx->tell_bytes)
         return;
     /* Again after another sixteenth: the event may have been lost. */
-    p->tx.tell_datagrams = p->tx.counter + WH_REKEY_DATAGRAMS / 16;
-    p->tx.tell_bytes = p->tx.bytes + WH_REKEY_BYTES / 16;
-    tell(s, p, WH_SW_REKEY, p->tx.counter);
+    tx->tell_datagrams = tx->counter + WH_REKEY_DATAGRAMS / 16;
+    tx->tell_bytes = tx->bytes + WH_REKEY_BYTES / 16;
+    tell(s, p, WH_SW_REKEY, tx->counter);
 }
 
 enum wh_seal_verdict wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
                                   const uint8_t *plain, size_t len, uint8_t tos)
 {
-    if (!p->tx.aead || p->tx.counter >= WH_KEY_DATAGRAMS)
+    /* Who knows no lanes is sent to by who is alone, in the first. */
+    uint32_t lane = p->takes & WH_TAKES_LANES ? s->index : 0;
+    struct wh_tx_key *tx = &p->part[lane].tx;
+    if (!tx->aead || tx->counter >= WH_KEY_DATAGRAMS / p->workers)
         return WH_SEAL_NO_KEY;
     uint8_t *slot = wh_out_slot(s, to, tos);
     if (!slot)
@@ -157,17 +210,17 @@ enum wh_seal_verdict wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunne
     struct wh_header h = {.version = WH_TUNNEL_VERSION,
                           .type = (uint8_t)type,
                           .hops = type == WH_TUNNEL_DIRECT ? 1 : WH_TUNNEL_HOPS,
-                          .epoch = p->tx.epoch,
+                          .epoch = tx->epoch,
                           .sender = s->node_id,
                           .dest = p->node,
-                          .counter = ++p->tx.counter};
+                          .counter = ++tx->counter | (uint64_t)lane << WH_LANE_SHIFT};
     uint8_t header[WH_TUNNEL_HEADER];
     wh_header_encode(&h, header);
-    if (wh_aead_seal(p->tx.aead, header, plain, len, slot) != WH_OK)
+    if (wh_aead_seal(tx->aead, header, plain, len, slot) != WH_OK)
         return WH_SEAL_NO_KEY;
     wh_out_commit(s, len + WH_TUNNEL_OVERHEAD);
-    p->tx.bytes += len;
-    ask_for_key(s, p);
+    tx->bytes += len;
+    ask_for_key(s, p, tx);
     if (s->egress.slow)
         wh_egress_spent(s, p, to, len + WH_TUNNEL_OVERHEAD);
     return WH_SEAL_DONE;
@@ -329,8 +382,20 @@ static bool read_batch(wh_switch *s, struct wh_peer *p, wh_reader *r)
     return !r->status;
 }
 
-static bool payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_t len, bool direct,
-                    const struct wh_addr *from)
+/* Probes and what follows a guest are few. */
+static bool put_aside(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_t len, bool direct,
+                      const struct wh_addr *from)
+{
+    const struct wh_aside_item about = {
+        .kind = WH_ASIDE_PAYLOAD, .id = p->node, .direct = direct, .tos = s->outer_tos, .addr = *from};
+    const struct wh_frame bytes = wh_frame_plain((uint8_t *)plain, (uint32_t)len);
+    if (!wh_aside_put(s, &about, &bytes))
+        WH_COUNT(s, p, drop_queue);
+    return true;
+}
+
+bool wh_peer_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_t len, bool direct,
+                     const struct wh_addr *from)
 {
     wh_reader r;
     wh_reader_init(&r, plain, len);
@@ -340,12 +405,14 @@ static bool payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_
         return false;
     if (kind == WH_KIND_FRAME && items >= 3)
         return read_frame(s, p, &r);
-    if (kind == WH_KIND_MOVED && items >= 4)
-        return read_moved(s, p, &r);
     if (kind == WH_KIND_OPEN && items >= 5)
         return read_open(s, p, &r);
     if (kind == WH_KIND_BATCH && items >= 2)
         return read_batch(s, p, &r);
+    if (!s->alone)
+        return put_aside(s, p, plain, len, direct, from);
+    if (kind == WH_KIND_MOVED && items >= 4)
+        return read_moved(s, p, &r);
     if ((kind == WH_KIND_PROBE || kind == WH_KIND_ANSWER) && items >= 3)
         return wh_probe_read(s, p, &r, kind, direct, from);
     return false;
@@ -354,17 +421,77 @@ static bool payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_
 /* May a datagram from there be tried with the peer's key? An authentic one gives back what it took. */
 static bool affordable(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
 {
-    return wh_addr_is_stream(from) || wh_addr_equal(from, &p->heard) || wh_addr_equal(from, &p->addr) ||
-           wh_rate_take(&p->strange_ns, s->now_ns, WH_STRANGE_EVERY_NS, WH_STRANGE_BURST);
+    struct wh_peer_part *part = &p->part[s->index];
+    return wh_addr_is_stream(from) || wh_addr_equal(from, &part->heard) || wh_addr_equal(from, &p->addr) ||
+           wh_rate_take(&part->strange_ns, s->now_ns, WH_STRANGE_EVERY_NS, WH_STRANGE_BURST);
 }
 
-static void heard(struct wh_peer *p, const struct wh_addr *from)
+static void heard(wh_switch *s, struct wh_peer *p, uint32_t epoch, const struct wh_addr *from)
 {
-    if (wh_addr_is_stream(from) || wh_addr_equal(from, &p->heard))
+    struct wh_peer_part *part = &p->part[s->index];
+    part->rx_used = epoch;
+    part->rx_any = true;
+    part->rx_ns = s->now_ns;
+    if (wh_addr_is_stream(from) || wh_addr_equal(from, &part->heard))
         return;
-    if (p->strange_ns >= WH_STRANGE_EVERY_NS)
-        p->strange_ns -= WH_STRANGE_EVERY_NS;
-    p->heard = *from;
+    if (part->strange_ns >= WH_STRANGE_EVERY_NS)
+        part->strange_ns -= WH_STRANGE_EVERY_NS;
+    part->heard = *from;
+}
+
+/* Its newest datagram came from there, directly. */
+static void roam(wh_switch *s, struct wh_peer *p, const struct wh_addr *from)
+{
+    if (s->alone)
+        wh_probe_roam(s, p, from);
+    else if (!wh_addr_equal(&p->addr, from)) /* no room: it sends more */
+        (void)wh_aside_put(s, &(struct wh_aside_item){.kind = WH_ASIDE_ROAM, .id = p->node, .addr = *from}, NULL);
+}
+
+/* Is the lane's window another worker's, and s not alone? Then it waits until it is. */
+static bool is_anothers(wh_switch *s, struct wh_peer *p, uint8_t *data, size_t len, uint32_t lane,
+                        const struct wh_addr *from)
+{
+    if (s->alone || wh_steer_to(p->node, lane, s->all->workers) == s->index)
+        return false;
+    const struct wh_aside_item about = {.kind = WH_ASIDE_DATAGRAM, .tos = s->outer_tos, .addr = *from};
+    const struct wh_frame bytes = wh_frame_plain(data, (uint32_t)len);
+    if (!wh_aside_put(s, &about, &bytes))
+        WH_COUNT(s, p, drop_queue);
+    return true;
+}
+
+/* Opened, in place or (*ahead) where the coalescer expects it, and its counter is taken. False: counted. */
+static bool open_datagram(wh_switch *s, struct wh_peer *p, struct wh_rx_key *key, uint8_t *data, size_t len,
+                          const struct wh_header *h, const struct wh_addr *from, bool *ahead)
+{
+    struct wh_replay **window = &key->lane[wh_header_lane(h)];
+    uint64_t counter = h->counter & ~(UINT64_MAX << WH_LANE_SHIFT);
+    if (*window ? !wh_replay_check(*window, counter) : counter == 0) {
+        WH_COUNT(s, p, drop_replay);
+        return false;
+    }
+    if (!affordable(s, p, from)) {
+        WH_COUNT(s, p, drop_flood);
+        return false;
+    }
+    if (!*window && !(*window = calloc(1, sizeof(**window)))) {
+        WH_COUNT(s, p, drop_queue);
+        return false;
+    }
+    uint8_t *to = wh_coalesce_ahead(s, p, len - WH_TUNNEL_OVERHEAD);
+    *ahead = to != NULL;
+    if (wh_aead_open(key->aead[s->index], data, len, to ? to : data + WH_TUNNEL_HEADER) != WH_OK) {
+        if (to)
+            wh_coalesce_undo(s);
+        WH_COUNT(s, p, drop_auth);
+        return false;
+    }
+    wh_replay_accept(*window, counter);
+    heard(s, p, key->epoch, from);
+    if (h->type == WH_TUNNEL_DIRECT && !wh_addr_is_stream(from) && key == &p->rx[0] && (*window)->top == counter)
+        roam(s, p, from);
+    return true;
 }
 
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from)
@@ -378,12 +505,14 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
         wh_relay(s, data, len, &h, from);
         return;
     }
-    bool direct = h.type == WH_TUNNEL_DIRECT, stream = wh_addr_is_stream(from);
-    if (stream && direct && wh_stream_node(from) != h.sender) { /* only its own stream brings what was not relayed */
+    bool direct = h.type == WH_TUNNEL_DIRECT;
+    /* Only its own stream brings what was not relayed. */
+    bool stranger = wh_addr_is_stream(from) && direct && wh_stream_node(from) != h.sender;
+    if (stranger || wh_header_lane(&h) >= WH_LANES) {
         s->total.drop_invalid++;
         return;
     }
-    struct wh_peer *p = wh_idmap_get(&s->peers, h.sender);
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, h.sender);
     if (!p) {
         s->total.drop_no_peer++;
         return;
@@ -393,32 +522,16 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
         WH_COUNT(s, p, drop_no_key);
         return;
     }
-    if (!wh_replay_check(&key->replay, h.counter)) {
-        WH_COUNT(s, p, drop_replay);
-        return;
-    }
-    if (!affordable(s, p, from)) {
-        WH_COUNT(s, p, drop_flood);
-        return;
-    }
+    uint8_t *plain = data + WH_TUNNEL_HEADER;
     size_t bytes = len - WH_TUNNEL_OVERHEAD;
-    uint8_t *plain = data + WH_TUNNEL_HEADER, *ahead = wh_coalesce_ahead(s, p, bytes);
-    if (wh_aead_open(key->aead, data, len, ahead ? ahead : plain) != WH_OK) {
-        if (ahead)
-            wh_coalesce_undo(s);
-        WH_COUNT(s, p, drop_auth);
+    bool ahead;
+    if (is_anothers(s, p, data, len, wh_header_lane(&h), from) ||
+        !open_datagram(s, p, key, data, len, &h, from, &ahead))
         return;
-    }
-    wh_replay_accept(&key->replay, h.counter);
-    p->rx_used = key->epoch;
-    p->rx_any = true;
-    heard(p, from);
-    if (direct && !stream && key == &p->rx[0] && key->replay.top == h.counter)
-        wh_probe_roam(s, p, from);
     if (ahead && wh_coalesce_settle(s, plain, bytes)) {
         WH_COUNT(s, p, rx_frames);
         WH_COUNT_BYTES(s, p, rx_bytes, bytes - WH_OPEN_PREFIX);
-    } else if (!payload(s, p, plain, bytes, direct, from)) {
+    } else if (!wh_peer_payload(s, p, plain, bytes, direct, from)) {
         WH_COUNT(s, p, drop_invalid);
     }
 }

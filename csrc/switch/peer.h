@@ -24,6 +24,9 @@
 #define WH_STRANGE_EVERY_NS 1000000ull
 #define WH_STRANGE_BURST    64u
 
+#define WH_TAKES_LANES 0x100u /* beside WH_TAKES_CSUM: it tells lanes apart */
+
+/* One lane of it. */
 struct wh_tx_key {
     wh_aead *aead; /* NULL: none */
     uint32_t epoch;
@@ -32,9 +35,21 @@ struct wh_tx_key {
 };
 
 struct wh_rx_key {
-    wh_aead *aead;
+    wh_aead *aead[WH_WORKERS_MAX]; /* of each worker, that two may open at once; the first NULL: no key */
     uint32_t epoch;
-    struct wh_replay replay;
+    struct wh_replay *lane[WH_LANES]; /* the first always, others from their first datagram on; each is one worker's */
+};
+
+/* What a worker has of a peer, to itself. */
+struct wh_peer_part {
+    _Alignas(WH_CACHE_LINE) struct wh_tx_key tx;
+    struct wh_way way;
+    uint32_t rx_used;     /* the epoch of the last authentic datagram */
+    bool rx_any;          /* there was one, under a key that is still held */
+    uint64_t rx_ns;       /* when */
+    struct wh_addr heard; /* where that came from, also by a relay */
+    uint64_t strange_ns;  /* of rate.h: datagrams from strange addresses */
+    wh_counters counters;
 };
 
 /* The probes of one of the two paths to a peer: UDP and, while there is one, its stream. */
@@ -51,13 +66,9 @@ struct wh_stream;
 struct wh_peer {
     uint32_t node, via;
     struct wh_addr addr, configured;
-    struct wh_tx_key tx;
     struct wh_rx_key rx[3]; /* newest first */
-    uint32_t rx_used;       /* the epoch in use: of the last authentic datagram */
-    bool rx_any;            /* there was one, under a key that is still held */
-    struct wh_addr heard;   /* where that came from, also by a relay */
-    uint64_t strange_ns;    /* of rate.h: datagrams from strange addresses */
-    uint32_t takes;         /* WH_TAKES_CSUM: frames with open checksums; the link has said so */
+    uint32_t takes;         /* WH_TAKES_CSUM: frames with open checksums, WH_TAKES_LANES; the link has said so */
+    bool odd;               /* of several workers only who is alone may send to it: it has a stream, or no lanes */
     bool up, on_stream;     /* which path frames take, and whether it answers: what was told */
     uint64_t told_rtt_ns;
     struct wh_beat udp, tcp;
@@ -65,11 +76,13 @@ struct wh_peer {
     struct wh_addr stream_at; /* its address (stream.h) */
     struct wh_pmtu pmtu;
     uint16_t told_limit;
-    struct wh_way way;
-    wh_counters counters;
+    uint32_t workers;
+    uint64_t rate;            /* bytes of IP packets a second that may be sent its way; 0: no bound */
+    _Atomic uint64_t free_ns; /* when what has left is paid for at this rate */
+    struct wh_peer_part part[];
 };
 
-struct wh_peer *wh_peer_new(uint32_t node);
+struct wh_peer *wh_peer_new(const wh_switch *s, uint32_t node);
 void wh_peer_free(struct wh_peer *p);
 void wh_peer_place(wh_switch *s, struct wh_peer *p, uint32_t via, const struct wh_addr *addr);
 int wh_peer_set_tx(wh_switch *s, struct wh_peer *p, uint32_t epoch, int cipher, const uint8_t key[32]);
@@ -106,6 +119,19 @@ enum wh_seal_verdict {
 enum wh_seal_verdict wh_peer_seal(wh_switch *s, struct wh_peer *p, enum wh_tunnel_type type, const struct wh_addr *to,
                                   const uint8_t *plain, size_t len, uint8_t tos);
 void wh_peer_flush(wh_switch *s); /* all that was sent so far leaves */
+/* Alone: what is odd about it may have changed. */
+void wh_peer_judge(wh_switch *s, struct wh_peer *p);
+/* May s send to it now? */
+static inline bool wh_peer_sendable(const wh_switch *s, const struct wh_peer *p)
+{
+    if (s->alone)
+        return true;
+    const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->all->peers, p->via);
+    return !p->odd && !(next && next->odd);
+}
+/* An opened payload. False: it is none. */
+bool wh_peer_payload(wh_switch *s, struct wh_peer *p, const uint8_t *plain, size_t len, bool direct,
+                     const struct wh_addr *from);
 void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr *from);
 void wh_peer_tick(wh_switch *s, struct wh_peer *p); /* probes that are due (probe.c) */
 

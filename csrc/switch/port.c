@@ -3,211 +3,35 @@
 #include "switch/cut.h"
 #include "switch/dgram.h"
 #include "switch/forward.h"
-#include "switch/tap.h"
-#include "switch/trace.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 /* Of one port in one turn: bounds the latency that it adds to others. */
 #define SHARE_FRAMES 64u
 #define SHARE_BYTES  (256u << 10)
-#define GUEST_MACS   1024u /* learned behind a guest whose port is open, unless it is told otherwise */
 
-static int dup_fd(int fd)
+void wh_pair_activate(wh_switch *s, struct wh_pair *r)
 {
-    return fcntl(fd, F_DUPFD_CLOEXEC, 3);
-}
-
-/* A doorbell comes from a guest process: writing to something else than an eventfd could block the thread or worse. */
-static bool is_eventfd(int fd)
-{
-    char path[32], target[64] = "";
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(path, target, sizeof(target) - 1);
-    return n > 0 && strcmp(target, "anon_inode:[eventfd]") == 0;
-}
-
-static int take_eventfd(int fd, const char *field, int *out, wh_error *err)
-{
-    if (!is_eventfd(fd))
-        return wh_fail(err, WH_E_INVAL, field, "descriptor %d is not an eventfd", fd);
-    *out = dup_fd(fd);
-    if (*out < 0 || fcntl(*out, F_SETFL, O_RDWR | O_NONBLOCK) < 0)
-        return wh_fail(err, WH_E_IO, field, "%s", strerror(errno));
-    return WH_OK;
-}
-
-static void destroy(struct wh_port *p)
-{
-    wh_ring_unmap(p->from_guest);
-    wh_ring_unmap(p->to_guest);
-    wh_dgram_free(p->dgram);
-    wh_trace_free(p->trace);
-    int fds[] = {p->in_event, p->out_event, p->tap_fd, p->ring_fd};
-    for (size_t i = 0; i < WH_ARRAY_LEN(fds); i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-    wh_vlan_clear(&p->vlan);
-    free(p);
-}
-
-static struct wh_port *blank(uint32_t id)
-{
-    struct wh_port *p = calloc(1, sizeof(*p));
-    if (p) {
-        p->id = id;
-        p->enabled = true;
-        p->fdb_max = UINT32_MAX;
-        p->in_event = p->out_event = p->tap_fd = p->ring_fd = -1;
-    }
-    return p;
-}
-
-int wh_port_new_ring(uint32_t id, const struct wh_port_ring_spec *spec, struct wh_port **out, wh_error *err)
-{
-    static const uint8_t any[6];
-    if (spec->locked_mac[0] & 1)
-        return wh_fail(err, WH_E_INVAL, "locked_mac", "a group address cannot be a port's own");
-    struct wh_port *p = blank(id);
-    if (!p)
-        return wh_fail(err, WH_E_NOMEM, "port", "out of memory");
-    p->is_ring = true;
-    p->generation = spec->generation;
-    memcpy(p->mac, spec->locked_mac, 6);
-    p->locked = memcmp(p->mac, any, 6) != 0;
-    p->fdb_max = GUEST_MACS;
-    int status = take_eventfd(spec->to_switch_event, "to_switch_event", &p->in_event, err);
-    if (!status)
-        status = take_eventfd(spec->to_guest_event, "to_guest_event", &p->out_event, err);
-    if (!status)
-        status = wh_ring_map(spec->ring_fd, 0, false, &p->from_guest, err);
-    if (!status)
-        status = wh_ring_map(spec->ring_fd, 1, true, &p->to_guest, err);
-    if (!status && (p->ring_fd = dup_fd(spec->ring_fd)) < 0)
-        status = wh_fail(err, WH_E_IO, "ring_fd", "%s", strerror(errno));
-    if (status) {
-        destroy(p);
-        return status;
-    }
-    *out = p;
-    return WH_OK;
-}
-
-int wh_port_new_tap(uint32_t id, int tap_fd, struct wh_port **out, wh_error *err)
-{
-    struct wh_port *p = blank(id);
-    if (!p)
-        return wh_fail(err, WH_E_NOMEM, "port", "out of memory");
-    p->tap_fd = dup_fd(tap_fd);
-    int flags = p->tap_fd < 0 ? -1 : fcntl(p->tap_fd, F_GETFL);
-    if (flags < 0 || fcntl(p->tap_fd, F_SETFL, flags | O_NONBLOCK) < 0) {
-        int error = errno;
-        destroy(p);
-        return wh_fail(err, WH_E_IO, "tap_fd", "%s", strerror(error));
-    }
-    int status = wh_tap_setup(p->tap_fd, &p->tap_vnet, &p->tap_takes, err);
-    if (status) {
-        destroy(p);
-        return status;
-    }
-    p->guard = true;
-    *out = p;
-    return WH_OK;
-}
-
-int wh_port_new_dgram(uint32_t id, int fd, struct wh_dgram *dgram, struct wh_port **out, wh_error *err)
-{
-    int status = wh_port_new_tap(id, fd, out, err);
-    if (!status)
-        (*out)->dgram = dgram;
-    return status;
-}
-
-int wh_port_watch(wh_switch *s, struct wh_port *p, wh_error *err)
-{
-    /* Edge-triggered: the doorbell's count is never read, each ring is a new edge. */
-    int status = p->is_ring ? wh_switch_watch(s, p->in_event, EPOLLIN | EPOLLET, WH_TAG(WH_TAG_RING, p->id))
-                            : wh_switch_watch(s, p->tap_fd, EPOLLIN, WH_TAG(WH_TAG_TAP, p->id));
-    if (status)
-        return wh_fail(err, WH_E_IO, p->is_ring ? "to_switch_event" : "tap_fd", "epoll: %s", strerror(errno));
-    if (p->is_ring) {
-        wh_ring_attend(p->from_guest, true);
-        wh_port_activate(s, p); /* frames may wait since before the port existed */
-    }
-    return WH_OK;
-}
-
-static void ring_bell(struct wh_port *p)
-{
-    uint64_t one = 1;
-    ssize_t n = write(p->out_event, &one, sizeof(one));
-    (void)n; /* EAGAIN: it is rung already */
-}
-
-/* Nobody reads what its guest sends any more: that shall not wait. */
-static void leave(struct wh_port *p)
-{
-    wh_ring_attend(p->from_guest, false);
-    ring_bell(p);
-}
-
-void wh_port_free(wh_switch *s, struct wh_port *p)
-{
-    if (p->is_ring)
-        leave(p);
-    int fd = p->is_ring ? p->in_event : p->tap_fd;
-    epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-    for (struct wh_waiting *w; (w = wh_frameq_take(&p->waiting)); free(w))
-        WH_COUNT(s, p, drop_disabled);
-    struct wh_port **link = &s->active_head;
-    s->active_tail = NULL;
-    while (*link) {
-        if (*link == p) {
-            *link = p->next_active;
-            continue;
-        }
-        s->active_tail = *link;
-        link = &(*link)->next_active;
-    }
-    for (link = &s->touched; *link; link = &(*link)->next_touched) {
-        if (*link == p) {
-            *link = p->next_touched;
-            break;
-        }
-    }
-    destroy(p);
-}
-
-void wh_port_activate(wh_switch *s, struct wh_port *p)
-{
-    if (p->active || p->down)
+    if (r->active || r->port->down)
         return;
-    p->active = true;
-    p->next_active = NULL;
+    r->active = true;
+    r->next_active = NULL;
     if (s->active_tail)
-        s->active_tail->next_active = p;
+        s->active_tail->next_active = r;
     else
-        s->active_head = p;
-    s->active_tail = p;
-    wh_ring_wake(p->from_guest);
+        s->active_head = r;
+    s->active_tail = r;
+    wh_ring_wake(r->from_guest);
 }
 
-void wh_port_fail(wh_switch *s, struct wh_port *p)
+void wh_port_rung(wh_switch *s, struct wh_port *p, uint32_t pair)
 {
-    if (p->down)
-        return;
-    p->down = true;
-    if (p->is_ring)
-        leave(p);
-    WH_COUNT(s, p, drop_invalid);
-    epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, p->is_ring ? p->in_event : p->tap_fd, NULL);
-    wh_switch_tell(s, &(wh_switch_event){.kind = WH_SW_PORT_DOWN, .port = p->id, .vni = wh_forward_vni(p)});
+    /* The port may be another one by now, with the number of that which was rung. */
+    if (pair < p->pairs && p->pair[pair]->home == s)
+        wh_pair_activate(s, p->pair[pair]);
 }
 
 static __attribute__((cold, noinline)) void refuse(wh_switch *s, struct wh_port *p, enum wh_vnet_verdict why)
@@ -242,28 +66,30 @@ bool wh_port_take(wh_switch *s, struct wh_port *p, const uint8_t *shared, struct
 /* Its guest's doorbell rings at the end of the turn. */
 static void touch(wh_switch *s, struct wh_port *p)
 {
-    if (p->touched)
+    struct wh_port_part *part = &p->part[s->index];
+    if (part->touched)
         return;
-    p->touched = true;
-    p->next_touched = s->touched;
+    part->touched = true;
+    part->next_touched = s->touched;
     s->touched = p;
 }
 
-static bool take_share(wh_switch *s, struct wh_port *p)
+static bool take_share(wh_switch *s, struct wh_pair *r)
 {
+    struct wh_port *p = r->port;
     uint32_t bytes = 0;
     for (unsigned n = 0; n < SHARE_FRAMES && bytes < SHARE_BYTES; n++) {
         const uint8_t *shared;
         struct wh_frame f;
-        int status = wh_ring_peek(p->from_guest, &shared, &f.len);
+        int status = wh_ring_peek(r->from_guest, &shared, &f.len);
         if (status == WH_E_AGAIN)
-            return !wh_ring_sleep(p->from_guest);
+            return !wh_ring_sleep(r->from_guest);
         if (status) {
             wh_port_fail(s, p);
             return false;
         }
         bool good = wh_port_take(s, p, shared, &f);
-        wh_ring_consume(p->from_guest);
+        wh_ring_consume(r->from_guest);
         bytes += f.len;
         if (good)
             wh_forward_from_port(s, p, &f);
@@ -271,11 +97,13 @@ static bool take_share(wh_switch *s, struct wh_port *p)
     return true;
 }
 
-static bool drain_ring(wh_switch *s, struct wh_port *p)
+bool wh_pair_drain(wh_switch *s, struct wh_pair *r)
 {
-    bool more = take_share(s, p);
-    if (wh_ring_owes_room(p->from_guest))
-        touch(s, p);
+    if (r->port->down)
+        return false;
+    bool more = take_share(s, r);
+    if (wh_ring_owes_room(r->from_guest))
+        touch(s, r->port);
     return more;
 }
 
@@ -314,31 +142,29 @@ static void drain_tap(wh_switch *s, struct wh_port *p)
     }
 }
 
-bool wh_port_drain(wh_switch *s, struct wh_port *p)
+void wh_port_drain(wh_switch *s, struct wh_port *p)
 {
     if (p->down)
-        return false;
-    if (p->is_ring)
-        return drain_ring(s, p);
+        return;
     if (p->dgram)
         wh_dgram_drain(s, p, SHARE_FRAMES);
     else
         drain_tap(s, p); /* level-triggered: epoll says again when there is more */
-    return false;
 }
 
 uint32_t wh_port_takes(const struct wh_port *p)
 {
-    return p->is_ring ? wh_ring_takes(p->to_guest) : p->tap_takes;
+    return p->is_ring ? wh_ring_takes(p->pair[0]->to_guest) : p->tap_takes;
 }
 
 /* Two of the ways out. False: no room. */
 static bool to_ring(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
 {
+    wh_ring *ring = p->part[s->index].pair->to_guest;
     struct wh_vnet todo;
     uint8_t *room;
     bool kick;
-    int status = wh_ring_reserve(p->to_guest, f->len, &room);
+    int status = wh_ring_reserve(ring, f->len, &room);
     if (status == WH_E_FULL)
         return false;
     if (status) {
@@ -347,7 +173,7 @@ static bool to_ring(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
     }
     memcpy(room, f->data, f->len);
     wh_frame_to_vnet(f, &todo);
-    wh_ring_commit(p->to_guest, &todo, &kick);
+    wh_ring_commit(ring, &todo, &kick);
     if (kick)
         touch(s, p);
     return true;
@@ -404,10 +230,10 @@ static void give_as_taken(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     give(s, p, f);
 }
 
-void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+static void deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     if (p->held) {
-        if (!wh_frameq_put(&p->waiting, &(struct wh_waiting){.since_ns = s->now_ns}, f))
+        if (!wh_frameq_put(&p->waiting, &(struct wh_waiting){.since_ns = s->now_ns, .node = s->index}, f))
             WH_COUNT(s, p, drop_full);
         return;
     }
@@ -433,12 +259,26 @@ void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     wh_vlan_back(f, &out, tci);
 }
 
+void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+{
+    bool waits = p->held || p->dgram;
+    if (s->alone || !(p->is_ring || waits)) { /* a TAP is the kernel's to lock */
+        deliver(s, p, f);
+        return;
+    }
+    pthread_mutex_t *lock = waits ? &p->lock : &p->part[s->index].pair->lock;
+    pthread_mutex_lock(lock);
+    deliver(s, p, f);
+    pthread_mutex_unlock(lock);
+}
+
 void wh_port_kick_touched(wh_switch *s)
 {
     while (s->touched) {
         struct wh_port *p = s->touched;
-        s->touched = p->next_touched;
-        p->touched = false;
-        ring_bell(p);
+        struct wh_port_part *part = &p->part[s->index];
+        s->touched = part->next_touched;
+        part->touched = false;
+        wh_port_ring_bell(p);
     }
 }

@@ -23,7 +23,7 @@ static void choose(wh_switch *s, struct wh_peer *p)
     if (same && (!b->up || gap < 1000000 || gap < p->told_rtt_ns / 2))
         return;
     if (p->on_stream != stream)
-        s->egress.at_ns = 0; /* what waits for one path may leave by the other */
+        wh_egress_soon(s); /* what waits for one path may leave by the other */
     p->on_stream = stream;
     p->up = b->up;
     p->told_rtt_ns = b->rtt_ns;
@@ -74,7 +74,8 @@ static void send_probe(wh_switch *s, struct wh_peer *p, enum wh_tunnel_kind kind
         memset(plain + len, 0, length - WH_TUNNEL_OVERHEAD - len);
         len = length - WH_TUNNEL_OVERHEAD;
     }
-    if (w.status != WH_OK || !to->len || !p->tx.aead) /* a probe that comes before our key is not a loss to count */
+    if (w.status != WH_OK || !to->len ||
+        !p->part[0].tx.aead) /* a probe that comes before our key is not a loss to count */
         return;
     if (!s->egress.slow || !wh_egress_control(s, p, to, plain, len))
         (void)wh_peer_seal(s, p, WH_TUNNEL_DIRECT, to, plain, len, WH_TOS_CONTROL);
@@ -120,7 +121,7 @@ static bool next_probe(wh_switch *s, struct wh_peer *p, struct wh_beat *b, bool 
 
 static void probe_udp(wh_switch *s, struct wh_peer *p)
 {
-    bool possible = s->udp && p->tx.aead && (p->addr.len || p->configured.len);
+    bool possible = s->udp && p->part[0].tx.aead && (p->addr.len || p->configured.len);
     if (next_probe(s, p, &p->udp, possible)) {
         uint64_t now = p->udp.sent_ns[p->udp.id % WH_PROBE_KEPT];
         send_probe(s, p, WH_KIND_PROBE, &p->addr, p->udp.id, now, 0);
@@ -137,7 +138,7 @@ static void probe_udp(wh_switch *s, struct wh_peer *p)
 static void probe_stream(wh_switch *s, struct wh_peer *p)
 {
     struct wh_beat *b = &p->tcp;
-    if (!p->stream || !p->tx.aead)
+    if (!p->stream || !p->part[0].tx.aead)
         return;
     if (next_probe(s, p, b, true))
         send_probe(s, p, WH_KIND_PROBE, &p->stream_at, b->id, b->sent_ns[b->id % WH_PROBE_KEPT], 0);
@@ -212,7 +213,12 @@ bool wh_probe_read(wh_switch *s, struct wh_peer *p, wh_reader *r, uint64_t kind,
 void wh_probe_too_big(wh_switch *s, const struct wh_addr *to, size_t len)
 {
     struct wh_peer *p;
-    for (uint32_t i = 0; (p = wh_idmap_next(&s->peers, &i));) {
+    if (!s->alone) { /* no room: others will be too big as well */
+        const struct wh_aside_item about = {.kind = WH_ASIDE_TOO_BIG, .number = (uint32_t)len, .addr = *to};
+        (void)wh_aside_put(s, &about, NULL);
+        return;
+    }
+    for (uint32_t i = 0; (p = wh_idmap_next(&s->all->peers, &i));) {
         if (!wh_addr_equal(&p->addr, to))
             continue;
         if (p->pmtu.probing == len && s->total.drop_too_big) /* that was a probe and no frame */

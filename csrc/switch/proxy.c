@@ -176,7 +176,7 @@ static bool is_reachable(const wh_switch *s, const struct wh_port *asker, const 
     const struct wh_port *at = wh_fdb_port(fdb, row);
     if (at)
         return at != asker && at->enabled && !at->down && !at->shut;
-    return wh_idmap_get(&s->peers, wh_fdb_node(fdb, row)) != NULL;
+    return wh_idmap_get(&s->all->peers, wh_fdb_node(fdb, row)) != NULL;
 }
 
 static uint32_t arp_reply(uint8_t *a, const struct talk *t, const uint8_t asker[6], const uint8_t mac[6])

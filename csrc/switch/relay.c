@@ -6,7 +6,7 @@
 
 const struct wh_addr *wh_relay_next_hop(const wh_switch *s, const struct wh_peer *p)
 {
-    const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->peers, p->via);
+    const struct wh_peer *next = p->via == p->node ? p : wh_idmap_get(&s->all->peers, p->via);
     return next && wh_peer_at(next)->len ? wh_peer_at(next) : NULL;
 }
 
@@ -27,16 +27,16 @@ static uint32_t slot_of(const wh_switch *s, const struct wh_addr *a)
 static struct wh_peer *previous_hop(wh_switch *s, uint32_t sender, const struct wh_addr *from)
 {
     if (wh_addr_is_stream(from))
-        return wh_idmap_get(&s->peers, wh_stream_node(from));
+        return wh_idmap_get(&s->all->peers, wh_stream_node(from));
     uint32_t *known = &s->relay_known[slot_of(s, from)];
-    struct wh_peer *p = wh_idmap_get(&s->peers, *known);
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, *known);
     if (p && wh_addr_equal(&p->addr, from))
         return p;
-    p = wh_idmap_get(&s->peers, sender);
+    p = wh_idmap_get(&s->all->peers, sender);
     if (!p || !wh_addr_equal(&p->addr, from)) {
         if (!wh_rate_take(&s->relay_search_ns, s->now_ns, WH_RELAY_SEARCH_NS, WH_RELAY_KNOWN))
             return NULL;
-        for (uint32_t i = 0; (p = wh_idmap_next(&s->peers, &i));)
+        for (uint32_t i = 0; (p = wh_idmap_next(&s->all->peers, &i));)
             if (wh_addr_equal(&p->addr, from))
                 break;
     }
@@ -66,7 +66,7 @@ void wh_relay(wh_switch *s, uint8_t *data, size_t len, const struct wh_header *h
         s->total.drop_invalid++;
         return;
     }
-    struct wh_peer *dest = wh_idmap_get(&s->peers, h->dest);
+    struct wh_peer *dest = wh_idmap_get(&s->all->peers, h->dest);
     const struct wh_addr *to = dest ? wh_relay_next_hop(s, dest) : NULL;
     if (!to) {
         WH_COUNT(s, prev, drop_no_peer);
@@ -74,6 +74,13 @@ void wh_relay(wh_switch *s, uint8_t *data, size_t len, const struct wh_header *h
     }
     if (h->hops <= 1) {
         WH_COUNT(s, prev, drop_ttl);
+        return;
+    }
+    if (!wh_peer_sendable(s, dest)) {
+        const struct wh_aside_item about = {.kind = WH_ASIDE_DATAGRAM, .tos = s->outer_tos, .addr = *from};
+        const struct wh_frame bytes = wh_frame_plain(data, (uint32_t)len);
+        if (!wh_aside_put(s, &about, &bytes))
+            WH_COUNT(s, prev, drop_queue);
         return;
     }
     data[2] = (uint8_t)(h->hops - 1);

@@ -1,13 +1,14 @@
 #include "switch/stations.h"
 
 #define CLAIM_TICKS 15u /* a second */
+#define FRESH_TICKS 15u
 
 static bool tell(wh_switch *s, uint32_t kind, const struct wh_network *net, uint32_t port, const uint8_t mac[6],
                  uint16_t vid)
 {
     wh_switch_event event = {.kind = kind, .port = port, .vni = net->vni, .value = vid};
     memcpy(event.mac, mac, 6);
-    return wh_eventq_put(&s->events, &event);
+    return wh_eventq_put(&s->all->events, &event);
 }
 
 /* The address is in two places. One event for all that it will still do. */
@@ -34,9 +35,11 @@ static bool may_move(wh_switch *s, struct wh_network *net, struct wh_fdb_row *ro
     return verdict == WH_MOVE_GO;
 }
 
-/* Seen where it is known to be. */
+/* Seen where it is known to be. Who is not alone has seen that there is nothing to write down (is_fresh). */
 static void refresh(wh_switch *s, struct wh_network *net, struct wh_fdb_row *row)
 {
+    if (!s->alone)
+        return;
     const struct wh_port *port = wh_fdb_port(&net->fdb, row);
     row->seen = wh_fdb_ticks(s->now_ns);
     if (port && !row->told)
@@ -96,6 +99,28 @@ static bool claim(wh_switch *s, struct wh_port *p, struct wh_fdb_row *row, uint1
     else
         WH_COUNT(s, p, drop_spoofed);
     return false;
+}
+
+/* Seen not long ago, and nothing about it is open. */
+static bool is_fresh(const wh_switch *s, const struct wh_network *net, const struct wh_fdb_row *row)
+{
+    uint64_t most = s->fdb_age_ns / 8 / WH_FDB_TICK;
+    most = most < FRESH_TICKS ? most : FRESH_TICKS;
+    return !row->frozen && wh_fdb_age(row, wh_fdb_ticks(s->now_ns)) <= most &&
+           (row->told || !wh_fdb_port(&net->fdb, row));
+}
+
+bool wh_station_settled_at_port(const wh_switch *s, const struct wh_port *p, const uint8_t src[6], uint16_t vid)
+{
+    const struct wh_fdb_row *row = p->locked ? NULL : wh_fdb_resolve(&p->net->fdb, src, vid);
+    return p->locked || (row && row->place == p->place && (row->is_static || is_fresh(s, p->net, row)));
+}
+
+bool wh_station_settled_at_node(const wh_switch *s, const struct wh_network *net, const struct wh_peer *peer,
+                                const uint8_t src[6], uint16_t vid)
+{
+    const struct wh_fdb_row *row = wh_fdb_resolve(&net->fdb, src, vid);
+    return row && wh_fdb_node(&net->fdb, row) == peer->node && is_fresh(s, net, row);
 }
 
 bool wh_station_at_port(wh_switch *s, struct wh_port *p, const uint8_t src[6], uint16_t vid)

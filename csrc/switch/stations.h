@@ -18,6 +18,11 @@ enum wh_station_verdict {
 enum wh_station_verdict wh_station_at_node(wh_switch *s, struct wh_network *net, struct wh_peer *peer,
                                            const uint8_t src[6], uint16_t vid);
 
+/* Would the two above change no table? Then a worker that is not alone may call them. */
+bool wh_station_settled_at_port(const wh_switch *s, const struct wh_port *p, const uint8_t src[6], uint16_t vid);
+bool wh_station_settled_at_node(const wh_switch *s, const struct wh_network *net, const struct wh_peer *peer,
+                                const uint8_t src[6], uint16_t vid);
+
 /* A frame of this port is to be flooded. False: too many are; counted. */
 bool wh_station_may_flood(wh_switch *s, struct wh_port *p, const struct wh_frame *f, uint16_t vid);
 /* Where it is now is where it stays, until it moves again: the operator's word. WH_E_NOTFOUND: it was not held. */

@@ -79,15 +79,23 @@ int wh_stream_new(wh_switch *s, struct wh_peer *p, int fd, wh_error *err)
     t->from = t->to = t->parsed = t->filled = 0;
     /* The old one first: two under one node's tag would be taken for one another. */
     wh_stream_free(s, p);
-    if (wh_switch_watch(s, fd, EPOLLIN, WH_TAG(WH_TAG_STREAM, p->node))) {
+    if (wh_switch_watch(s->all->worker[0], fd, EPOLLIN, WH_TAG(WH_TAG_STREAM, p->node))) {
         free(t);
         return wh_fail(err, WH_E_IO, "fd", "epoll: %s", strerror(errno));
     }
-    t->next = s->streams;
-    s->streams = t;
+    t->next = s->all->streams;
+    s->all->streams = t;
     p->stream = t;
+    wh_peer_judge(s, p);
     wh_probe_stream(s, p);
     return WH_OK;
+}
+
+/* One more or one less that is full, for the egress of all workers. */
+static void count_blocked(wh_switch *s, uint32_t by)
+{
+    for (uint32_t i = 0; i < s->all->workers; i++)
+        s->all->worker[i]->egress.slow += by;
 }
 
 void wh_stream_free(wh_switch *s, struct wh_peer *p)
@@ -95,17 +103,19 @@ void wh_stream_free(wh_switch *s, struct wh_peer *p)
     struct wh_stream *t = p->stream;
     if (!t)
         return;
-    struct wh_stream **at = &s->streams;
+    struct wh_stream **at = &s->all->streams;
     while (*at != t)
         at = &(*at)->next;
     *at = t->next;
     p->stream = NULL;
-    if (s->out_stream == t)
-        s->out_stream = NULL;
+    for (uint32_t i = 0; i < s->all->workers; i++)
+        if (s->all->worker[i]->out_stream == t)
+            s->all->worker[i]->out_stream = NULL;
     if (t->blocked)
-        s->egress.slow--;
+        count_blocked(s, UINT32_MAX);
     close(t->fd); /* which takes it out of epoll */
     free(t);
+    wh_peer_judge(s, p);
     wh_probe_stream(s, p);
 }
 
@@ -117,7 +127,7 @@ void wh_stream_kill(struct wh_peer *p)
 
 void wh_stream_reap(wh_switch *s)
 {
-    for (struct wh_stream *t = s->streams, *next; t; t = next) {
+    for (struct wh_stream *t = s->all->streams, *next; t; t = next) {
         next = t->next;
         if (!t->dead)
             continue;
@@ -140,14 +150,15 @@ static void set_blocked(wh_switch *s, struct wh_stream *t, bool blocked)
         return;
     struct epoll_event e = {.events = EPOLLIN | (blocked ? EPOLLOUT : 0),
                             .data.u64 = WH_TAG(WH_TAG_STREAM, t->peer->node)};
-    if (epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, t->fd, &e) != 0) { /* nothing would ever say that it takes more */
+    if (epoll_ctl(s->all->worker[0]->epoll_fd, EPOLL_CTL_MOD, t->fd, &e) !=
+        0) { /* nothing would ever say that it takes more */
         t->dead = true;
         return;
     }
     t->blocked = blocked;
-    s->egress.slow += blocked ? 1 : UINT32_MAX;
+    count_blocked(s, blocked ? 1 : UINT32_MAX);
     if (!blocked)
-        s->egress.at_ns = 0;
+        wh_egress_soon(s);
 }
 
 static void flush(wh_switch *s, struct wh_stream *t)
@@ -171,7 +182,7 @@ static void flush(wh_switch *s, struct wh_stream *t)
 
 void wh_stream_flush(wh_switch *s)
 {
-    for (struct wh_stream *t = s->streams; t; t = t->next)
+    for (struct wh_stream *t = s->all->streams; t; t = t->next)
         if (t->to && !t->blocked)
             flush(s, t);
 }
@@ -248,7 +259,7 @@ static void receive(wh_switch *s, struct wh_stream *t)
 
 void wh_stream_event(wh_switch *s, uint32_t node, uint32_t events)
 {
-    struct wh_peer *p = wh_idmap_get(&s->peers, node);
+    struct wh_peer *p = wh_idmap_get(&s->all->peers, node);
     struct wh_stream *t = p ? p->stream : NULL;
     if (!t || t->dead)
         return;

@@ -9,6 +9,8 @@
  * A stream breaks by its connection's end, by a record that is none, and by silence (probe.c). It is then dead: it
  * takes nothing more, and goes away with the end of the turn (wh_stream_reap), when nobody can hold it any more.
  *
+ * Streams are all workers', and touched by who is alone only (aside.h); epoll's word of them comes to the first.
+ *
  * In the switch the other end of a stream has an address of its own kind, so that an answer goes where the question
  * came from. */
 #ifndef WH_SWITCH_STREAM_H

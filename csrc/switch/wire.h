@@ -7,10 +7,11 @@
  *   4  key epoch u32
  *   8  sender node u32
  *  12  destination node u32
- *  16  counter u64     from 1 on, never repeated under one key
+ *  16  lane u8         0 to 7; which of its workers sealed it, for each of which the key has a row of counters
+ *  17  counter u56     from 1 on, never repeated in one lane under one key
  *  24  AEAD ciphertext of one msgpack array, then the 16-byte tag
  *
- * Nonce: epoch u32 || counter u64. A key serves one sender in one direction. */
+ * Nonce: epoch u32 || lane u8 || counter u56. A key serves one sender in one direction. */
 #ifndef WH_SWITCH_WIRE_H
 #define WH_SWITCH_WIRE_H
 
@@ -25,6 +26,9 @@
 #define WH_TUNNEL_NONCE    12u
 #define WH_TUNNEL_HOPS     8u
 #define WH_TUNNEL_OVERHEAD (WH_TUNNEL_HEADER + WH_TUNNEL_TAG)
+
+#define WH_LANES      8u
+#define WH_LANE_SHIFT 56u
 
 enum wh_tunnel_type { WH_TUNNEL_DIRECT = 1, WH_TUNNEL_RELAYED = 2 };
 enum wh_tunnel_kind {
@@ -51,8 +55,13 @@ enum wh_tunnel_kind {
 struct wh_header {
     uint8_t version, type, hops, reserved;
     uint32_t epoch, sender, dest;
-    uint64_t counter;
+    uint64_t counter; /* with the lane in its top byte */
 };
+
+static inline uint32_t wh_header_lane(const struct wh_header *h)
+{
+    return (uint32_t)(h->counter >> WH_LANE_SHIFT);
+}
 
 static inline void wh_header_encode(const struct wh_header *h, uint8_t out[WH_TUNNEL_HEADER])
 {

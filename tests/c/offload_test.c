@@ -13,7 +13,9 @@
 /* A switch without threads and sockets: one port, whose ring is read here. */
 struct bench {
     wh_switch *s;
-    struct wh_port port;
+    struct wh_shared all;
+    struct wh_pair pair;
+    struct wh_port *port;
     int file;
     wh_ring *out;
 };
@@ -22,9 +24,16 @@ static void bench_open(struct bench *b, uint32_t takes)
 {
     memset(b, 0, sizeof(*b));
     b->s = calloc(1, sizeof(*b->s));
+    b->s->all = &b->all;
+    b->s->alone = true;
     b->file = wh_ring_file_new(NULL);
-    b->port.is_ring = b->port.enabled = true;
-    CHECK(wh_ring_map(b->file, 1, true, &b->port.to_guest, NULL) == WH_OK);
+    const size_t size = sizeof(*b->port) + sizeof(b->port->part[0]);
+    b->port = aligned_alloc(_Alignof(struct wh_port), size);
+    memset(b->port, 0, size);
+    b->port->is_ring = b->port->enabled = true;
+    b->port->pairs = 1;
+    b->port->pair[0] = b->port->part[0].pair = &b->pair;
+    CHECK(wh_ring_map(b->file, 1, true, &b->pair.to_guest, NULL) == WH_OK);
     CHECK(wh_ring_map(b->file, 1, false, &b->out, NULL) == WH_OK);
     wh_ring_set_takes(b->out, takes);
 }
@@ -33,7 +42,8 @@ static void bench_close(struct bench *b)
 {
     wh_coalesce_free(&b->s->coalesce);
     free(b->s);
-    wh_ring_unmap(b->port.to_guest);
+    free(b->port);
+    wh_ring_unmap(b->pair.to_guest);
     wh_ring_unmap(b->out);
     close(b->file);
 }
@@ -125,7 +135,7 @@ static bool arrive(struct bench *b, struct wh_frame *f, const struct wh_peer *fr
 {
     if ((ahead && opened_ahead(b, f, from, vni)) || wh_coalesce_next(b->s, from, vni, f))
         return true;
-    wh_coalesce_deliver(b->s, &b->port, f);
+    wh_coalesce_deliver(b->s, b->port, f);
     wh_coalesce_came(&b->s->coalesce, from, vni);
     return false;
 }
@@ -185,7 +195,7 @@ static void digest_out(struct bench *b, uint64_t sums[FLOWS], uint64_t *pieces, 
         struct wh_cut cut;
         struct wh_frame piece;
         ++*packets;
-        CHECK((wh_frame_needs(&got.f) & ~wh_port_takes(&b->port)) == 0);
+        CHECK((wh_frame_needs(&got.f) & ~wh_port_takes(b->port)) == 0);
         if (got.f.gso == WH_GSO_NONE) {
             digest(&got.f, sums, pieces);
             continue;
@@ -239,7 +249,7 @@ static void order_is_kept(unsigned rounds, uint64_t *state, uint32_t takes, bool
                 if (below(state, 2))
                     (void)arrive(&b, &f, peer_of(0), 7, below(state, 2));
                 else
-                    wh_coalesce_deliver(b.s, &b.port, &f);
+                    wh_coalesce_deliver(b.s, b.port, &f);
             }
         }
         if (below(state, 4) == 0) {
@@ -303,7 +313,7 @@ static void short_way_is_the_same(unsigned rounds, uint64_t *state)
                 if (way == 0)
                     taken += arrive(&by_short, &f, peer_of(peer), vni, below(state, 2));
                 else
-                    wh_coalesce_deliver(by_long.s, &by_long.port, &f);
+                    wh_coalesce_deliver(by_long.s, by_long.port, &f);
             }
         }
         if (below(state, 2)) {
@@ -363,7 +373,7 @@ static void damage_is_kept(unsigned rounds, uint64_t *state)
             piece.data[y.data + below(state, y.end - y.data)] ^= (uint8_t)(1 + below(state, 255));
             piece.csum = WH_CSUM_COMPLETE;
             memcpy(copy, piece.data, piece.len);
-            wh_coalesce_deliver(b.s, &b.port, &piece);
+            wh_coalesce_deliver(b.s, b.port, &piece);
             CHECK(take(&b, &got) && got.f.len == piece.len && got.f.csum == WH_CSUM_COMPLETE &&
                   !memcmp(got.f.data, copy, piece.len));
         }
@@ -381,7 +391,7 @@ static void plain_receivers(unsigned rounds, uint64_t *state)
         packet_make(&whole, state, 1, 7, 1 + below(state, 50));
         spoiled = whole;
         spoiled.f.data = spoiled.bytes + WH_HEADROOM;
-        wh_port_deliver(b.s, &b.port, &spoiled.f);
+        wh_port_deliver(b.s, b.port, &spoiled.f);
         uint32_t payload = 0;
         struct wh_layers y;
         while (take(&b, &got)) {

@@ -10,7 +10,7 @@ static wh_switch *rig(struct nic *a)
 {
     wh_switch *sw;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(a, 1);
     CHECK(nic_plug(a, sw, 1, a->mac, 1) == WH_OK);
     return sw;

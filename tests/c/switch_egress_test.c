@@ -33,12 +33,22 @@ static void set_full(const struct node *n, int error)
     wh_switch_wake(n->sw);
 }
 
+/* Of all workers, as far as it is looked at here. */
 static struct wh_egress egress_of(const struct node *n)
 {
+    struct wh_egress sum = {0};
     wh_switch_lock(n->sw);
-    struct wh_egress e = n->sw->egress;
+    for (uint32_t i = 0; i < n->sw->all->workers; i++) {
+        const struct wh_egress *e = &n->sw->all->worker[i]->egress;
+        sum.bytes += e->bytes;
+        sum.ways += e->ways;
+        sum.slow += e->slow;
+        sum.blocked |= e->blocked;
+        sum.control.bytes += e->control.bytes;
+        sum.moved.bytes += e->moved.bytes;
+    }
     wh_switch_unlock(n->sw);
-    return e;
+    return sum;
 }
 
 struct pair {

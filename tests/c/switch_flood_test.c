@@ -61,7 +61,7 @@ static void flood_of_strangers(void)
         if (i % 50 == 0)
             poll(NULL, 0, 1);
         wh_switch_lock(n1.sw);
-        const struct wh_peer *p = wh_idmap_get(&n1.sw->peers, 2);
+        const struct wh_peer *p = wh_idmap_get(&n1.sw->all->peers, 2);
         there = p->addr.v4.sin_port == moved.at.sin_port;
         wh_switch_unlock(n1.sw);
     }

@@ -91,7 +91,7 @@ static void scene_open(struct scene *t)
     int ends[2], bytes = 1 << 16;
     *t = (struct scene){.here.id = 1};
     wh_switch_config config = {.node_id = 1, .fdb_max = 5000, .udp_fd = udp_socket(&t->here.addr)};
-    CHECK(wh_switch_new(&config, &t->here.sw, NULL) == WH_OK);
+    CHECK(open_switch(&config, &t->here.sw, NULL) == WH_OK);
     CHECK(wh_switch_network_add(t->here.sw, VNI, LENGTH, NULL) == WH_OK);
     node_open(&t->there, 2);
     join(&t->here, &t->there, 0);

@@ -141,7 +141,7 @@ static void random_talk(unsigned rounds, uint64_t seed)
         uint8_t *exact = malloc(WH_HEADROOM + len);
         memcpy(exact + WH_HEADROOM, frame, len);
         struct wh_frame f = wh_frame_plain(exact + WH_HEADROOM, len);
-        struct wh_port *p = wh_idmap_get(&n.sw->ports, frame[11] == 1 ? 1 : 2);
+        struct wh_port *p = wh_idmap_get(&n.sw->all->ports, frame[11] == 1 ? 1 : 2);
         if (wh_proxy_cares(&f))
             (void)wh_proxy_at_port(n.sw, p, &f, tagged ? 5 : 0);
         free(exact);

@@ -65,14 +65,14 @@ static void worn_key(void)
     CHECK(wh_switch_mac_set(n1.sw, VNI, b, 2, NULL) == WH_OK);
     CHECK(event_of(n1.sw, WH_SW_PEER_UP).node == 2);
     wh_switch_lock(n1.sw);
-    struct wh_peer *p = wh_idmap_get(&n1.sw->peers, 2);
-    p->tx.counter = WH_REKEY_DATAGRAMS - 1;
+    struct wh_peer *p = wh_idmap_get(&n1.sw->all->peers, 2);
+    p->part[0].tx.counter = WH_REKEY_DATAGRAMS / workers_wanted() - 1;
     wh_switch_unlock(n1.sw);
     nic_send(&a, b, 1);
     CHECK(event_of(n1.sw, WH_SW_REKEY).node == 2);
     WAIT_FOR(peer_counters(n2.sw, 1).rx_frames == 1); /* a probe may have worn the key before it */
     wh_switch_lock(n1.sw);
-    p->tx.counter = WH_KEY_DATAGRAMS;
+    p->part[0].tx.counter = WH_KEY_DATAGRAMS / workers_wanted();
     wh_switch_unlock(n1.sw);
     nic_send(&a, b, 2);
     WAIT_FOR(peer_counters(n1.sw, 2).drop_no_key >= 1);
@@ -87,8 +87,8 @@ static void worn_key(void)
 static void set_counter(struct node *n, uint64_t counter)
 {
     wh_switch_lock(n->sw);
-    struct wh_peer *p = wh_idmap_get(&n->sw->peers, 2);
-    p->tx.counter = counter;
+    struct wh_peer *p = wh_idmap_get(&n->sw->all->peers, 2);
+    p->part[0].tx.counter = counter;
     wh_switch_unlock(n->sw);
 }
 
@@ -112,14 +112,14 @@ static void skewed_counters(void)
     use_epoch(&n1, &n2, 2, 0);
     nic_send(&a, b.mac, 2);
     CHECK(nic_take(&b, NULL, NULL) == 2); /* and none of the fifty */
-    set_counter(&n1, WH_KEY_DATAGRAMS - 100);
+    set_counter(&n1, WH_KEY_DATAGRAMS / workers_wanted() - 100);
     nic_send(&a, b.mac, 3);
     CHECK(nic_take(&b, NULL, NULL) == 3);
     uint64_t before = peer_counters(n2.sw, 1).drop_replay;
-    set_counter(&n1, WH_KEY_DATAGRAMS - 100 - 5000); /* beyond the window behind the leap */
+    set_counter(&n1, WH_KEY_DATAGRAMS / workers_wanted() - 100 - 5000); /* beyond the window behind the leap */
     nic_send(&a, b.mac, 4);
     WAIT_FOR(peer_counters(n2.sw, 1).drop_replay > before);
-    set_counter(&n1, WH_KEY_DATAGRAMS - 50);
+    set_counter(&n1, WH_KEY_DATAGRAMS / workers_wanted() - 50);
     nic_send(&a, b.mac, 5);
     CHECK(nic_take(&b, NULL, NULL) == 5);
     CHECK(peer_counters(n2.sw, 1).rx_frames == 4 && peer_counters(n2.sw, 1).drop_auth == 0);
@@ -132,7 +132,7 @@ static void generations(void)
     struct nic old, new, other;
     wh_switch *sw;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&old, 1), nic_open(&new, 1), nic_open(&other, 2);
     CHECK(nic_plug(&new, sw, 1, new.mac, 5) == WH_OK && nic_plug(&old, sw, 2, old.mac, 4) == WH_OK);
     CHECK(nic_plug(&other, sw, 3, other.mac, 1) == WH_OK);
@@ -190,11 +190,11 @@ static void idle_costs_nothing(void)
     node_open(&n1, 1), node_open(&n2, 2);
     join(&n1, &n2, 0);
     CHECK(event_of(n1.sw, WH_SW_PEER_UP).node == 2);
-    struct wh_peer *p = wh_idmap_get(&n1.sw->peers, 2);
+    struct wh_peer *p = wh_idmap_get(&n1.sw->all->peers, 2);
     wh_switch_lock(n1.sw);
     n1.sw->fdb_age_ns = 800000000ull; /* ages each 100 ms from now on */
-    struct wh_network *net = wh_idmap_get(&n1.sw->networks, VNI);
-    net->next_slice_ns = n1.sw->timer_ns = 0;
+    struct wh_network *net = wh_idmap_get(&n1.sw->all->networks, VNI);
+    net->next_slice_ns = n1.sw->all->timer_ns = 0;
     first = now = p->udp.id;
     wh_switch_unlock(n1.sw);
     wh_switch_wake(n1.sw);

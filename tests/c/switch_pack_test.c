@@ -24,8 +24,8 @@ static void fill(uint8_t *frame, const uint8_t *dst, const uint8_t *src, uint32_
 static uint64_t datagrams_to(struct node *from, uint32_t node)
 {
     wh_switch_lock(from->sw);
-    const struct wh_peer *p = wh_idmap_get(&from->sw->peers, node);
-    uint64_t n = p->tx.counter - p->udp.id; /* answers to probes are few */
+    const struct wh_peer *p = wh_idmap_get(&from->sw->all->peers, node);
+    uint64_t n = p->part[0].tx.counter - p->udp.id; /* answers to probes are few */
     wh_switch_unlock(from->sw);
     return n;
 }

@@ -128,11 +128,26 @@ static inline int udp_socket(struct sockaddr_in *addr)
     return fd;
 }
 
+/* As many workers as the environment says: the tests hold for each number of them. */
+static inline uint32_t workers_wanted(void)
+{
+    const char *n = getenv("WHERRY_SWITCH_WORKERS");
+    return n ? (uint32_t)atoi(n) : 1;
+}
+
+static inline int open_switch(const wh_switch_config *config, wh_switch **out, wh_error *err)
+{
+    wh_switch_config with = *config;
+    if (!with.workers)
+        with.workers = workers_wanted();
+    return wh_switch_new(&with, out, err);
+}
+
 static inline void node_open(struct node *n, uint32_t id)
 {
     n->id = id;
     wh_switch_config config = {.node_id = id, .fdb_age_s = 300, .fdb_max = 100, .udp_fd = udp_socket(&n->addr)};
-    CHECK(wh_switch_new(&config, &n->sw, NULL) == WH_OK);
+    CHECK(open_switch(&config, &n->sw, NULL) == WH_OK);
     CHECK(wh_switch_network_add(n->sw, VNI, 1400, NULL) == WH_OK);
 }
 
@@ -162,6 +177,8 @@ static inline void join(struct node *a, struct node *b, int cipher)
 {
     CHECK(wh_switch_peer_set(a->sw, b->id, b->id, &b->addr, sizeof(b->addr), NULL) == WH_OK);
     CHECK(wh_switch_peer_set(b->sw, a->id, a->id, &a->addr, sizeof(a->addr), NULL) == WH_OK);
+    CHECK(wh_switch_peer_takes(a->sw, b->id, WH_TAKES_LANES) == WH_OK);
+    CHECK(wh_switch_peer_takes(b->sw, a->id, WH_TAKES_LANES) == WH_OK);
     accept_epoch(a, b, 1, cipher);
     accept_epoch(b, a, 1, cipher);
     use_epoch(a, b, 1, cipher);

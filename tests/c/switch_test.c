@@ -6,7 +6,7 @@ static void local_switching(void)
     struct nic a, b, c;
     wh_switch *sw;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1), nic_open(&b, 2), nic_open(&c, 3);
     CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
     CHECK(nic_plug(&c, sw, 3, any, 1) == WH_OK);
@@ -43,7 +43,7 @@ static void off_and_announced(void)
     uint32_t len = 0;
     wh_switch *sw;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1), nic_open(&b, 2);
     CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
     CHECK(wh_switch_port_enable(sw, 2, 0) == WH_OK);
@@ -69,7 +69,7 @@ static void off_at_first(void)
     uint32_t len = 0;
     wh_switch *sw;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1, .ports_off = 1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1), nic_open(&b, 2);
     CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
     CHECK(wh_switch_port_enable(sw, 2, 1) == WH_OK);
@@ -90,7 +90,7 @@ static void lying_ring(void)
     wh_switch *sw;
     uint64_t one = 1;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1), nic_open(&b, 2), nic_open(&c, 3);
     CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
     CHECK(nic_plug(&c, sw, 3, c.mac, 1) == WH_OK);
@@ -116,7 +116,7 @@ static void full_ring(void)
     struct nic a, b;
     wh_switch *sw;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1), nic_open(&b, 2);
     CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
     uint32_t sent = 0;
@@ -151,7 +151,7 @@ static void sender_waits(void)
     uint32_t waits = 0;
     uint8_t frame[64] = {0};
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1);
     memcpy(frame, everybody, 6), memcpy(frame + 6, a.mac, 6);
     for (uint32_t sent = 0; sent < FRAMES;) {
@@ -200,7 +200,7 @@ static void sender_outlives_the_agent(void)
     CHECK(wh_ring_await_room(a.tx, sizeof(frame)));
     wh_ring_unmap(killed);
     CHECK(wh_ring_await_room(a.tx, sizeof(frame))); /* it may come back */
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK);
     CHECK(bell_rings(&a));
     CHECK(wh_ring_put(a.tx, frame, sizeof(frame), &kick) == WH_OK);
@@ -216,7 +216,7 @@ static void learned_cap_and_age(void)
     wh_fdb_entry rows[64];
     uint32_t count = 0;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1, .fdb_age_s = 1, .fdb_max = 16};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1);
     CHECK(nic_plug(&a, sw, 1, any, 0) == WH_OK);
     for (uint8_t i = 0; i < 20; i++) {
@@ -243,11 +243,11 @@ static void bad_calls(void)
     uint8_t key[32] = {0}, group[6] = {1};
     int pipes[2];
     CHECK(pipe(pipes) == 0);
-    CHECK(wh_switch_new(&(wh_switch_config){.node_id = 0, .udp_fd = -1}, &sw, &err) == WH_E_INVAL &&
+    CHECK(open_switch(&(wh_switch_config){.node_id = 0, .udp_fd = -1}, &sw, &err) == WH_E_INVAL &&
           !strcmp(err.field, "node_id"));
-    CHECK(wh_switch_new(&(wh_switch_config){.node_id = 1, .udp_fd = pipes[0]}, &sw, &err) < 0 &&
+    CHECK(open_switch(&(wh_switch_config){.node_id = 1, .udp_fd = pipes[0]}, &sw, &err) < 0 &&
           !strcmp(err.field, "udp_fd"));
-    CHECK(wh_switch_new(&(wh_switch_config){.node_id = 1, .udp_fd = -1}, &sw, &err) == WH_OK);
+    CHECK(open_switch(&(wh_switch_config){.node_id = 1, .udp_fd = -1}, &sw, &err) == WH_OK);
     CHECK(wh_switch_network_add(sw, 0, 1400, &err) == WH_E_INVAL &&
           wh_switch_network_add(sw, 1u << 24, 1400, &err) == WH_E_INVAL);
     CHECK(wh_switch_network_add(sw, VNI, 100, &err) == WH_E_INVAL && !strcmp(err.field, "mtu"));
@@ -288,7 +288,7 @@ static void lying_consumer(void)
     struct nic a, b;
     wh_switch *sw;
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1), nic_open(&b, 2);
     CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
     struct wh_ring_shared *shared =

@@ -18,7 +18,7 @@ int main(void)
     uint32_t count;
     const uint8_t unknown[6] = {2, 0, 0, 0, 9, 9}, away[6] = {2, 0, 0, 0, 8, 8};
     wh_switch_config config = {.node_id = 1, .udp_fd = -1};
-    CHECK(wh_switch_new(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
+    CHECK(open_switch(&config, &sw, NULL) == WH_OK && wh_switch_network_add(sw, VNI, 1400, NULL) == WH_OK);
     nic_open(&a, 1), nic_open(&b, 2);
     CHECK(nic_plug(&a, sw, 1, a.mac, 1) == WH_OK && nic_plug(&b, sw, 2, b.mac, 1) == WH_OK);
     CHECK(wh_switch_mac_set(sw, VNI, away, 5, NULL) == WH_OK);

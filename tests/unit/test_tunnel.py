@@ -157,6 +157,21 @@ def test_not_for_us_or_not_from_the_peer() -> None:
             receiver.open(stranger.seal(tunnel.Probe(1, 1)))
 
 
+def test_each_lane_has_its_counters_and_its_window() -> None:
+    receiver = tunnel.Receiver(1, 2)
+    receiver.install(1, 0, KEY)
+    lanes = [tunnel.Sender(2, 1, 1, 0, KEY, lane=lane) for lane in (7, 0, 3)]
+    sealed = [sender.seal(tunnel.Probe(i, 0)) for i, sender in enumerate(lanes * 2)]
+    assert len({datagram[4:8] + datagram[16:24] for datagram in sealed}) == len(sealed)  # nonces
+    for i, datagram in enumerate(sealed):
+        header, payload = receiver.open(datagram)
+        assert (header.lane, payload) == ((7, 0, 3)[i % 3], tunnel.Probe(i, 0))
+        with pytest.raises(RemoteProtocolError, match="counter"):
+            receiver.open(datagram)
+    with pytest.raises(RemoteProtocolError, match=r"header\.lane"):
+        receiver.open(tunnel.Sender(2, 1, 1, 0, KEY, lane=8).seal(tunnel.Probe(0, 0)))
+
+
 def test_counter_starts_at_one_and_window_edges() -> None:
     window = ReplayWindow()
     assert not window.accept(0)
