@@ -29,6 +29,7 @@ from tests.faults.test_migration_faults import (
     watched,
 )
 
+BANDWIDTH = 400_000  # bytes/s: the first pass takes what goes in 0.4 s, and most of the memory is to be left
 VICTIMS = ["source agent", "target agent", "coordinator", "link", "silent link"]
 
 
@@ -37,7 +38,7 @@ async def begin(cluster: Cluster, name: str) -> tuple[dict[str, Any], str]:
     await cluster.until("both nodes are alive", cluster.all_alive)
     guest = await cluster.run_guest(name, SOURCE)
     cluster.hold("source.serve")
-    operation = await cluster.migrate(name, TARGET, mode="postcopy")
+    operation = await cluster.migrate(name, TARGET, mode="postcopy", bandwidth=BANDWIDTH)
     await cluster.reached("source.serve")
 
     async def runs() -> bool:
@@ -215,7 +216,7 @@ async def begin_protected(cluster: Cluster, name: str) -> tuple[dict[str, Any], 
     cluster.hold("source.serve")
     await cluster.until("both nodes are alive", cluster.all_alive)
     guest = await cluster.run_guest(name, SOURCE)
-    operation = await cluster.migrate(name, TARGET, mode="postcopy", protect=True)
+    operation = await cluster.migrate(name, TARGET, mode="postcopy", protect=True, bandwidth=BANDWIDTH)
     await cluster.reached("source.serve")
     before = await said(cluster, guest["id"], TARGET)
 
