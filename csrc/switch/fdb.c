@@ -9,7 +9,7 @@
 
 void wh_fdb_init(struct wh_fdb *f, uint32_t max, uint64_t seed)
 {
-    *f = (struct wh_fdb){.max = max, .seed = seed};
+    *f = (struct wh_fdb){.max = max, .seed = seed, .version = 1};
 }
 
 /* ---- one table: linear probing with backward-shift deletion ---- */
@@ -158,6 +158,7 @@ struct wh_fdb_row *wh_fdb_resolve(const struct wh_fdb *f, const uint8_t mac[6], 
 static void tally(struct wh_fdb *f, const struct wh_fdb_row *row, uint32_t by)
 {
     struct wh_fdb_place *place = &f->places[row->place];
+    f->version++;
     place->rows += by;
     if (place->gone)
         f->lost += by;
@@ -338,6 +339,7 @@ uint32_t wh_fdb_place_node(struct wh_fdb *f, uint32_t node)
 void wh_fdb_place_gone(struct wh_fdb *f, uint32_t number)
 {
     struct wh_fdb_place *place = &f->places[number];
+    f->version++;
     place->port = NULL;
     place->gone = true;
     f->lost += place->rows;

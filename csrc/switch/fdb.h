@@ -56,6 +56,7 @@ struct wh_fdb {
     uint32_t learned, statics, lost; /* lost: rows of either kind whose place is gone */
     uint32_t max;                    /* of learned, and of static entries */
     uint64_t seed;
+    uint64_t version;            /* another one whenever a row or a place has come, changed or gone */
     struct wh_fdb_place *places; /* [0] is nowhere */
     uint32_t place_cap, place_free;
     struct wh_idmap nodes; /* node -> number of its place, as a pointer */

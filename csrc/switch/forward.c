@@ -108,7 +108,8 @@ static void flood(wh_switch *s, struct wh_port *p, struct wh_frame *f)
         flood_one(s, p, &segment);
 }
 
-static void put_aside(wh_switch *s, struct wh_port *p, struct wh_frame *f, enum wh_aside_kind kind, uint16_t vid)
+static __attribute__((cold, noinline)) void put_aside(wh_switch *s, struct wh_port *p, struct wh_frame *f,
+                                                      enum wh_aside_kind kind, uint16_t vid)
 {
     const struct wh_aside_item about = {.kind = kind, .id = p->id, .vid = vid};
     if (!wh_aside_put(s, &about, f))
@@ -121,7 +122,8 @@ static const struct wh_fdb_row *way_to(const struct wh_network *net, const struc
 }
 
 /* Would the frame change something that all share? Looks only. */
-static bool is_quiet_from_port(const wh_switch *s, const struct wh_port *p, const struct wh_frame *f, uint16_t vid)
+static __attribute__((noinline)) bool is_quiet_from_port(const wh_switch *s, const struct wh_port *p,
+                                                         const struct wh_frame *f, uint16_t vid)
 {
     const struct wh_network *net = p->net;
     if (wh_proxy_cares(f) || !wh_station_settled_at_port(s, p, src_of(f->data), vid))
@@ -135,9 +137,26 @@ static bool is_quiet_from_port(const wh_switch *s, const struct wh_port *p, cons
     return !peer || wh_peer_sendable(s, peer);
 }
 
-static void admitted(wh_switch *s, struct wh_port *p, struct wh_frame *f, uint16_t vid)
+#define NOT_ADMITTED UINT32_MAX
+
+/* admitted: its VLAN, if it has passed ingress. One body for both, so that what it calls can be laid into it. */
+static __attribute__((noinline, noclone)) void forward(wh_switch *s, struct wh_port *p, struct wh_frame *f,
+                                                       uint32_t admitted)
 {
     struct wh_network *net = p->net;
+    uint16_t vid = (uint16_t)admitted;
+    if (admitted == NOT_ADMITTED) {
+        if (!wh_ingress(s, p, f, &vid))
+            return;
+        if (!shape_ok(f)) {
+            WH_COUNT(s, p, drop_invalid);
+            return;
+        }
+        if (!size_ok(net, f)) {
+            WH_COUNT(s, p, drop_oversize);
+            return;
+        }
+    }
     if (!s->alone && !is_quiet_from_port(s, p, f, vid)) {
         put_aside(s, p, f, WH_ASIDE_ADMITTED, vid);
         return;
@@ -148,8 +167,7 @@ static void admitted(wh_switch *s, struct wh_port *p, struct wh_frame *f, uint16
         WH_COUNT(s, p, drop_spoofed);
         return;
     }
-    WH_COUNT(s, p, rx_frames);
-    WH_COUNT_BYTES(s, p, rx_bytes, f->len);
+    WH_COUNT_FRAME(s, p, rx, f->len);
     if (wh_proxy_cares(f) && wh_proxy_at_port(s, p, f, vid))
         return;
     const struct wh_fdb_row *to = way_to(net, f, vid);
@@ -169,25 +187,14 @@ static void admitted(wh_switch *s, struct wh_port *p, struct wh_frame *f, uint16
 void wh_forward_admitted(wh_switch *s, struct wh_port *p, struct wh_frame *f, uint16_t vid)
 {
     if (p->enabled && !p->shut) /* which it was */
-        admitted(s, p, f, vid);
+        forward(s, p, f, vid);
     else
         WH_COUNT(s, p, drop_disabled);
 }
 
 static void from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
-    uint16_t vid;
-    if (!wh_ingress(s, p, f, &vid))
-        return;
-    if (!shape_ok(f)) {
-        WH_COUNT(s, p, drop_invalid);
-        return;
-    }
-    if (!size_ok(p->net, f)) {
-        WH_COUNT(s, p, drop_oversize);
-        return;
-    }
-    admitted(s, p, f, vid);
+    forward(s, p, f, NOT_ADMITTED);
 }
 
 void wh_forward_from_port(wh_switch *s, struct wh_port *p, struct wh_frame *f)
@@ -252,8 +259,7 @@ void wh_forward_from_tunnel(wh_switch *s, struct wh_peer *peer, uint32_t vni, st
         wh_moved_park(s, peer, vni, f);
     if (verdict != WH_STATION_GO)
         return;
-    WH_COUNT(s, peer, rx_frames);
-    WH_COUNT_BYTES(s, peer, rx_bytes, f->len);
+    WH_COUNT_FRAME(s, peer, rx, f->len);
     if (wh_proxy_cares(f))
         wh_proxy_learn(s, net, f, vid);
     const struct wh_fdb_row *to = way_to(net, f, vid);

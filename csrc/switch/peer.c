@@ -313,8 +313,7 @@ static void arrived(wh_switch *s, struct wh_peer *p, uint32_t vni, struct wh_fra
     if (!wh_tos_arrived(f->data, f->len, s->outer_tos)) {
         WH_COUNT(s, p, drop_ce); /* where the mark was set, a queue was */
     } else if (wh_coalesce_next(s, p, vni, f)) {
-        WH_COUNT(s, p, rx_frames);
-        WH_COUNT_BYTES(s, p, rx_bytes, f->len);
+        WH_COUNT_FRAME(s, p, rx, f->len);
     } else {
         wh_forward_from_tunnel(s, p, vni, f);
     }
@@ -529,8 +528,7 @@ void wh_peer_input(wh_switch *s, uint8_t *data, size_t len, const struct wh_addr
         !open_datagram(s, p, key, data, len, &h, from, &ahead))
         return;
     if (ahead && wh_coalesce_settle(s, plain, bytes)) {
-        WH_COUNT(s, p, rx_frames);
-        WH_COUNT_BYTES(s, p, rx_bytes, bytes - WH_OPEN_PREFIX);
+        WH_COUNT_FRAME(s, p, rx, bytes - WH_OPEN_PREFIX);
     } else if (!wh_peer_payload(s, p, plain, bytes, direct, from)) {
         WH_COUNT(s, p, drop_invalid);
     }

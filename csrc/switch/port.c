@@ -158,9 +158,9 @@ uint32_t wh_port_takes(const struct wh_port *p)
 }
 
 /* Two of the ways out. False: no room. */
-static bool to_ring(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
+static inline bool to_ring(wh_switch *s, struct wh_port *p, const struct wh_port_part *part, const struct wh_frame *f)
 {
-    wh_ring *ring = p->part[s->index].pair->to_guest;
+    wh_ring *ring = part->pair->to_guest;
     struct wh_vnet todo;
     uint8_t *room;
     bool kick;
@@ -197,12 +197,16 @@ static void give(wh_switch *s, struct wh_port *p, const struct wh_frame *f)
         wh_dgram_deliver(s, p, f);
         return;
     }
-    if (!(p->is_ring ? to_ring(s, p, f) : to_tap(p, f))) { /* a TAP: its queue is full, or it is down for now (EIO) */
+    struct wh_port_part *part = &p->part[s->index];
+    if (!(p->is_ring ? to_ring(s, p, part, f)
+                     : to_tap(p, f))) { /* a TAP: its queue is full, or it is down for now (EIO) */
         WH_COUNT(s, p, drop_full);
         return;
     }
-    WH_COUNT(s, p, tx_frames);
-    WH_COUNT_BYTES(s, p, tx_bytes, f->len);
+    s->total.tx_frames++;
+    s->total.tx_bytes += f->len;
+    part->counters.tx_frames++;
+    part->counters.tx_bytes += f->len;
 }
 
 static void cut_for(wh_switch *s, struct wh_port *p, const struct wh_frame *f, uint32_t takes)
@@ -230,7 +234,7 @@ static void give_as_taken(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     give(s, p, f);
 }
 
-static void deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+static inline __attribute__((always_inline)) void deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
     if (p->held) {
         if (!wh_frameq_put(&p->waiting, &(struct wh_waiting){.since_ns = s->now_ns, .node = s->index}, f))
@@ -259,17 +263,21 @@ static void deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
     wh_vlan_back(f, &out, tci);
 }
 
-void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+/* Others may deliver to it at the same time. */
+static __attribute__((noinline)) void deliver_locked(wh_switch *s, struct wh_port *p, struct wh_frame *f)
 {
-    bool waits = p->held || p->dgram;
-    if (s->alone || !(p->is_ring || waits)) { /* a TAP is the kernel's to lock */
-        deliver(s, p, f);
-        return;
-    }
-    pthread_mutex_t *lock = waits ? &p->lock : &p->part[s->index].pair->lock;
+    pthread_mutex_t *lock = p->held || p->dgram ? &p->lock : &p->part[s->index].pair->lock;
     pthread_mutex_lock(lock);
     deliver(s, p, f);
     pthread_mutex_unlock(lock);
+}
+
+void wh_port_deliver(wh_switch *s, struct wh_port *p, struct wh_frame *f)
+{
+    if (s->alone || !(p->is_ring || p->held || p->dgram)) /* a TAP is the kernel's to lock */
+        deliver(s, p, f);
+    else
+        deliver_locked(s, p, f);
 }
 
 void wh_port_kick_touched(wh_switch *s)

@@ -30,6 +30,7 @@ struct wh_pair {
 struct wh_port_part {
     _Alignas(WH_CACHE_LINE) wh_counters counters;
     struct wh_pair *pair; /* by which it delivers; NULL: no ring port */
+    uint64_t owns_at;     /* version of the table in which a locked MAC was nobody else's */
     bool touched;         /* member of its list */
     struct wh_port *next_touched;
 };

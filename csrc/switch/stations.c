@@ -130,10 +130,15 @@ bool wh_station_at_port(wh_switch *s, struct wh_port *p, const uint8_t src[6], u
         WH_COUNT(s, p, drop_spoofed);
         return false;
     }
+    struct wh_port_part *part = &p->part[s->index];
+    if (p->locked && part->owns_at == net->fdb.version) /* and static rows, which alone could say no, are of any VLAN */
+        return true;
     struct wh_fdb_row *row = wh_fdb_resolve(&net->fdb, src, vid);
-    if (row && row->is_static)
-        return row->place == p->place || claim(s, p, row, vid);
+    if (row && row->is_static && row->place != p->place)
+        return claim(s, p, row, vid);
     if (p->locked)
+        part->owns_at = net->fdb.version;
+    if (p->locked || (row && row->is_static))
         return true;
     if (row && row->place == p->place) {
         refresh(s, net, row);

@@ -102,6 +102,17 @@ struct wh_switch {
 #define WH_COUNT_MANY(s, who, field, n) ((void)((s)->total.field += (n), (who)->part[(s)->index].counters.field += (n)))
 #define WH_COUNT(s, who, field)         WH_COUNT_MANY(s, who, field, 1)
 #define WH_COUNT_BYTES(s, who, field, n) WH_COUNT_MANY(s, who, field, n)
+/* A frame of so many bytes; way: rx or tx. The part is found once: nothing says that the stores leave s->index alone.
+ */
+#define WH_COUNT_FRAME(s, who, way, bytes)                                                                             \
+    do {                                                                                                               \
+        wh_counters *part_ = &(who)->part[(s)->index].counters, *total_ = &(s)->total;                                 \
+        uint64_t bytes_ = (bytes);                                                                                     \
+        total_->way##_frames++;                                                                                        \
+        total_->way##_bytes += bytes_;                                                                                 \
+        part_->way##_frames++;                                                                                         \
+        part_->way##_bytes += bytes_;                                                                                  \
+    } while (0)
 void wh_counters_add(wh_counters *sum, const wh_counters *more);
 
 /* s: the first worker for control calls, the calling worker else. It is alone in between. */
