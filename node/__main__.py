@@ -14,7 +14,16 @@ from pathlib import Path
 import trio
 
 from node.agent import Agent
-from node.config import Config, ConfigError, bind_pair, default_state, open_state, parse_listen, parse_size
+from node.config import (
+    Config,
+    ConfigError,
+    bind_pair,
+    default_state,
+    open_state,
+    parse_listen,
+    parse_size,
+    parse_switch_workers,
+)
 from node.core import CoreError
 from node.identity import Identity, IdentityError, join, split_join
 
@@ -40,6 +49,11 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         choices=("all", "own", "off"),
         default="all",
         help="pages that are here need not be sent: any guest's, only those of the arriving guest's earlier stay, none",
+    )
+    parser.add_argument(
+        "--switch-workers",
+        metavar="N",
+        help="threads that forward frames, 8 at most (default: one for each 8 cores, 1 at least and 4 at most)",
     )
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -81,6 +95,7 @@ def configure(args: argparse.Namespace) -> Config:
         memory=parse_size(args.memory),
         keep=None if args.keep is None else parse_size(args.keep),
         dedup=args.dedup,
+        switch_workers=parse_switch_workers(args.switch_workers),
     )
 
 

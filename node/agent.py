@@ -64,7 +64,7 @@ class Agent:
         coordinator = config.coordinator or identity.coordinator
         self.address = advertised(config.advertise or own_address(coordinator, config.host), port)
         self.coordinator = Coordinator(identity, coordinator, self._handlers)
-        self.mesh = Mesh(identity.node, udp, config.state)
+        self.mesh = Mesh(identity.node, udp, config.state, workers=config.switch_workers)
         self.peers = Peers(identity, self.coordinator, self._handlers, self._peer_session)
         self.blobs = Blobs(config.state / "blobs")
         self.registered = trio.Event()

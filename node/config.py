@@ -32,7 +32,8 @@ class ConfigError(Exception):
 class Config:
     """``port`` None: the default rule. ``advertise``: HOST or HOST:PORT, "" is found out. ``memory`` 0: all of the
     host but a headroom. ``keep``: bytes of memory of guests that have left; None: a part of ``memory``. ``dedup``: what
-    need not be sent to here: pages of the guest's earlier stay and other guests', the former, none."""
+    need not be sent to here: pages of the guest's earlier stay and other guests', the former, none.
+    ``switch_workers``: threads that forward frames."""
 
     state: Path
     name: str
@@ -43,11 +44,25 @@ class Config:
     memory: int = 0
     keep: int | None = None
     dedup: Literal["all", "own", "off"] = "all"
+    switch_workers: int = 1
 
 
 def default_state(name: str) -> Path:
     home = os.environ.get("WHERRY_HOME") or str(Path.home() / ".local/share/wherry")
     return Path(home) / "nodes" / name
+
+
+SWITCH_WORKERS_MAX = 8
+
+
+def parse_switch_workers(text: str | None) -> int:
+    """None: one for each eight of the cores that this process may use, one at least and four at most: guests need
+    cores too, and one worker is enough for a few busy guests."""
+    if text is None:
+        return max(1, min(4, len(os.sched_getaffinity(0)) // 8))
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= SWITCH_WORKERS_MAX:
+        raise ConfigError(f"--switch-workers {text!r}: 1..{SWITCH_WORKERS_MAX} is wanted")
+    return int(text)
 
 
 def parse_size(text: str) -> int:

@@ -63,12 +63,13 @@ class _Session:
 
 class Mesh:
     """Owner of the switch. ``node``: this node's id; ``udp`` (bound) becomes the switch's, None: no tunnels.
-    ``state``: the folder in which attachments and ports' settings are kept, None: in none."""
+    ``state``: the folder in which attachments and ports' settings are kept, None: in none. ``workers``: the switch's
+    threads."""
 
-    def __init__(self, node: int, udp: socket.socket | None, state: Path | None = None) -> None:
+    def __init__(self, node: int, udp: socket.socket | None, state: Path | None = None, *, workers: int = 1) -> None:
         self.node = node
         self._links_at: dict[int, str] = {}
-        self.switch = Switch(node, udp, ports_off=True)
+        self.switch = Switch(node, udp, ports_off=True, workers=workers)
         rules = Rules(state / "rules.msgpack" if state else None, self.switch)
         networks = Networks(self.switch, self, rules)
         self.ports = GuestPorts(self.switch, self, networks)
@@ -165,9 +166,7 @@ class Mesh:
         node = link.peer.node
         self._need_peer(node)
         features = link.peer.features
-        self.switch.set_peer_takes(
-            node, open_checksums="open-checksum" in features, lanes="tunnel-lanes" in features
-        )
+        self.switch.set_peer_takes(node, open_checksums="open-checksum" in features, lanes="tunnel-lanes" in features)
         session = self._sessions[node] = _Session(link)
         if link in self._early:
             self._greeted(session, self._early.pop(link))

@@ -161,7 +161,7 @@ def address_family(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> in
 
 class Switch:
     """One switch. ``udp`` (bound) becomes the switch's own when the constructor returns; None: no tunnels.
-    ``ports_off``: new ports carry nothing before :meth:`enable_port`."""
+    ``ports_off``: new ports carry nothing before :meth:`enable_port`. ``workers``: threads that forward, 1..8."""
 
     def __init__(
         self,
@@ -171,13 +171,21 @@ class Switch:
         fdb_age_s: int = 300,
         fdb_max: int = 65536,
         ports_off: bool = False,
+        workers: int = 1,
     ) -> None:
         self._lib = switch_library()
         self._handle: Any = None
         fd = os.dup(udp.fileno()) if udp is not None else -1
         config = ffi.new(
             "wh_switch_config *",
-            {"node_id": node, "fdb_age_s": fdb_age_s, "fdb_max": fdb_max, "udp_fd": fd, "ports_off": ports_off},
+            {
+                "node_id": node,
+                "fdb_age_s": fdb_age_s,
+                "fdb_max": fdb_max,
+                "udp_fd": fd,
+                "ports_off": ports_off,
+                "workers": workers,
+            },
         )
         out, err = ffi.new("wh_switch **"), new_error()
         try:
@@ -219,6 +227,11 @@ class Switch:
     def crypto(self) -> str:
         """Whose AES-256-GCM tunnels are sealed with here, with its version."""
         return str(ffi.string(self._lib.wh_switch_crypto(self.handle)).decode())
+
+    @property
+    def workers(self) -> int:
+        """Threads that forward."""
+        return int(self._lib.wh_switch_workers(self.handle))
 
     # ---- networks ----
 

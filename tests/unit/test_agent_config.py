@@ -27,6 +27,16 @@ def test_bad_sizes(text: str) -> None:
         parse_size(text)
 
 
+def test_switch_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [module.parse_switch_workers(str(n)) for n in (1, 8)] == [1, 8]
+    for bad in ("0", "9", "-1", "two", "", "٣"):
+        with pytest.raises(ConfigError, match="--switch-workers"):
+            module.parse_switch_workers(bad)
+    for cores, workers in ((1, 1), (4, 1), (15, 1), (16, 2), (64, 4)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _pid, n=cores: set(range(n)))
+        assert module.parse_switch_workers(None) == workers
+
+
 def test_listen() -> None:
     assert parse_listen("127.0.0.1:0") == ("127.0.0.1", 0)
     assert parse_listen("[::1]:7460") == ("::1", 7460)

@@ -97,6 +97,17 @@ def test_a_refused_switch_leaves_the_socket_to_its_caller() -> None:
         Switch(1, tcp)
 
 
+def test_workers_share_the_address_of_the_socket() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        with Switch(1, udp, workers=3) as switch:
+            assert switch.workers == 3
+    with pytest.raises(CoreInvalid, match="workers"):
+        Switch(1, None, workers=9)
+    with Switch(1, None) as switch:
+        assert switch.workers == 1
+
+
 def test_descriptors_do_not_leak() -> None:
     def count() -> int:
         return len(os.listdir("/proc/self/fd"))
