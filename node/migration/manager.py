@@ -41,7 +41,7 @@ from protocol.messages import (
     MigrationWarm,
     Settle,
 )
-from protocol.migration import CancelAsked, Source, SourcePhase, Start, StoreAnswered, Target, TargetPhase, skew
+from protocol.migration import CancelAsked, Source, Start, StoreAnswered, Target, skew
 from protocol.migration.modes import refusal
 from protocol.transport import Handlers, Link, LinkStream
 
@@ -121,7 +121,7 @@ class Migrations:
         with trio.move_on_after(CLEAR_S):
             for driver in drivers:
                 other = driver.machine.guest == guest and driver.machine.migration != migration
-                if other and driver.machine.phase not in (SourcePhase.SERVE, TargetPhase.PULL):
+                if other and not driver.pulls:
                     await driver.finished.wait()
 
     def _run(self, table: OrderedDict[str, D], driver: D) -> None:

@@ -141,6 +141,11 @@ class SourceDriver(Driver):
         self._questions: Asker | None = None
         self.paused = PausedCopy(self, machine, bandwidth=params.bandwidth, address=address)
 
+    @property
+    def pulls(self) -> bool:
+        """The target lacks pages of a post-copy: that may take long."""
+        return self.machine.phase is SourcePhase.SERVE and not self.machine.pulled
+
     async def run(self) -> None:
         try:
             async with trio.open_nursery() as nursery:

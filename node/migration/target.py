@@ -68,6 +68,7 @@ from protocol.migration import (
     StateLoaded,
     StepFailed,
     Target,
+    TargetPhase,
     skew,
 )
 from protocol.transport import Link, LinkStream
@@ -127,6 +128,11 @@ class TargetDriver(Driver):
         self._reserved = trio.Event()
         self._given_up = False
         self._asks, self._rate = False, 0
+
+    @property
+    def pulls(self) -> bool:
+        """Pages of a post-copy are missing: that may take long."""
+        return self.machine.phase is TargetPhase.PULL and (self._view is None or self._view.absent > 0)
 
     async def run(self) -> None:
         try:
