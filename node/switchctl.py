@@ -106,6 +106,7 @@ class Counters:
     drop_ttl: int
     drop_too_big: int
     drop_flood: int
+    drop_socket: int
     drop_storm: int
     drop_moving: int
     drop_reserved: int

@@ -506,8 +506,10 @@ int wh_switch_counters(wh_switch *s, wh_counters *out)
 {
     *out = (wh_counters){0};
     wh_switch_lock(s);
-    for (uint32_t i = 0; i < s->all->workers; i++)
+    for (uint32_t i = 0; i < s->all->workers; i++) {
         wh_counters_add(out, &s->all->worker[i]->total);
+        out->drop_socket += wh_udp_dropped(s->all->worker[i]->udp);
+    }
     wh_switch_unlock(s);
     return WH_OK;
 }
@@ -523,6 +525,7 @@ int wh_switch_worker_counters(wh_switch *s, uint32_t worker, wh_counters *out)
         return WH_E_NOTFOUND;
     wh_switch_lock(s);
     *out = s->all->worker[worker]->total;
+    out->drop_socket += wh_udp_dropped(s->all->worker[worker]->udp);
     wh_switch_unlock(s);
     return WH_OK;
 }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
@@ -305,4 +306,13 @@ bool wh_udp_receive(wh_switch *s)
             return false;
     }
     return true;
+}
+
+uint64_t wh_udp_dropped(const struct wh_udp *u)
+{
+    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    socklen_t size = sizeof(memory);
+    if (!u || getsockopt(u->fd, SOL_SOCKET, SO_MEMINFO, memory, &size))
+        return 0;
+    return memory[SK_MEMINFO_DROPS];
 }

@@ -29,5 +29,7 @@ void wh_udp_tick(wh_switch *s); /* its buffer becomes large again some time afte
  * held stays in place until the function returns. True: there may be
  * more. */
 bool wh_udp_receive(wh_switch *s);
+/* Datagrams that the kernel dropped because nobody had read those before them; NULL: none. */
+uint64_t wh_udp_dropped(const struct wh_udp *u);
 
 #endif
