@@ -15,7 +15,10 @@ static void a_full_socket(void)
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t size = sizeof(to);
     int fd = socket(AF_INET, SOCK_DGRAM, 0), sender = socket(AF_INET, SOCK_DGRAM, 0);
-    CHECK(fd >= 0 && sender >= 0 && !bind(fd, (void *)&to, sizeof(to)) && !getsockname(fd, (void *)&to, &size));
+    CHECK(fd >= 0 && sender >= 0);
+    if (fd < 0 || sender < 0)
+        return;
+    CHECK(!bind(fd, (void *)&to, sizeof(to)) && !getsockname(fd, (void *)&to, &size));
     struct wh_udp *u;
     wh_error err;
     CHECK(wh_udp_new(fd, &u, &err) == WH_OK);
