@@ -121,6 +121,12 @@ def test_other_failures_are_not(tmp_path: Path, fake: Path) -> None:
     assert not isinstance(caught.value, SignatureProblem)
 
 
+def test_a_mirror_in_the_middle_of_its_sync_is_told_as_one(tmp_path: Path, fake: Path) -> None:
+    script(fake, update='echo "E: Failed to fetch Packages.xz  File has unexpected size (1 != 2)."; exit 100')
+    with pytest.raises(AptError, match="between two states: try another --mirror"):
+        driver(tmp_path).update()
+
+
 def test_without_apt_the_import_way_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(AptError, match=r"apt-get not found.*wherry image import"):

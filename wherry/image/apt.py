@@ -189,6 +189,8 @@ class Apt:
         message = f"apt-get {what}: " + "; ".join(line.removeprefix("E:").strip() for line in errors[:3])
         if any(word in line for line in text.splitlines() if line[:2] in ("E:", "W:") for word in _SIGNATURE_WORDS):
             return SignatureProblem(f"{message} (keyring {self.keyring}, mirror {self.mirror})")
+        if what == "update" and "unexpected size" in text:
+            message += f"; {self.mirror} is between two states: try another --mirror or --suite, or later"
         return AptError(message)
 
     def update(self, report: Report | None = None) -> None:
