@@ -221,8 +221,8 @@ async def test_a_guest_without_ports_is_not_left_behind(tmp_path: Path, monkeypa
 
 
 async def test_full_disk_while_a_guests_disk_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: Path, target: Path) -> None:
-        target.write_bytes(b"half")
+    def full(source: Path, part: Path, sha256: str) -> None:
+        part.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     files = [ImageFile(role=role, sha256="0" * 64, size=1) for role in ("kernel", "disk")]
@@ -230,7 +230,7 @@ async def test_full_disk_while_a_guests_disk_is_made(tmp_path: Path, monkeypatch
     wish = GuestSpec(guest="g1", name="g1", image=image, memory=32 * MIB, cpus=1)
     async with node(tmp_path) as n:
         with monkeypatch.context() as patch:
-            patch.setattr("node.guestcopy.shutil.copyfile", full)
+            patch.setattr("node.disks._copy", full)
             with pytest.raises(Refused, match="disk is full") as caught:
                 await n.guests.run(wish, 1)
         assert caught.value.code == "full"
