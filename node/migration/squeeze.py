@@ -30,6 +30,7 @@ LEVELS: Final = (Level(-5, 1.4, 0.53), Level(1, 2.1, 0.40), Level(3, 4.2, 0.365)
 FASTEST: Final = -5
 USUAL: Final = 1  # level where nothing is known of the link
 LEAST: Final = 4096  # bytes; smaller batches go as they are
+CLEARLY: Final = 1.5  # times as fast a link has to be, as both are measured by and by
 WORTH: Final = 0.9  # of its size: what does not get smaller than that is not worth unpacking
 PASS_OVER: Final = 7  # batches that are not tried after one that was not worth it
 LOOK: Final = 32 << 10  # bytes whose sending says something about the link
@@ -75,12 +76,15 @@ class Squeezer:
         cost = 1e9 * seconds / size if seconds else self._speed * LEVELS[0].cost
         link = self._link = cost if self._link is None else self._link + _NEW * (cost - self._link)
 
-        def predicted(at: Level | None) -> float:
+        def predicted(at: Level | None) -> tuple[float, float]:
+            """Time and share of the size; of two ways that take as long the smaller is better. As it is a batch goes
+            where that is clearly faster, or nothing becomes smaller."""
+            share = min(self._gain * (at or LEVELS[0]).ratio, 1.0)
             if at is None:
-                return link
-            return max(self._speed * at.cost, min(self._gain * at.ratio, 1.0) * link)
+                return link * (CLEARLY if share < 1 else 1.0), 1.0
+            return max(self._speed * at.cost, share * link), share
 
-        ways: list[Level | None] = [*LEVELS, None]
+        ways: list[Level | None] = [None, *LEVELS]
         self._at = min(ways, key=predicted)
 
 
