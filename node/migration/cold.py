@@ -18,7 +18,7 @@ from node.migration.bucket import TokenBucket
 from node.migration.disks import open_sender
 from node.migration.source import LINK_TIMEOUT, LOOK_S, SourceDriver, prepare_timeout
 from node.migration.target import TargetDriver
-from protocol.errors import LinkError, Refused, RemoteError
+from protocol.errors import Refused
 from protocol.messages import (
     GuestState,
     Message,
@@ -36,7 +36,6 @@ from protocol.migration import (
     LoadState,
     Paused,
     PauseGuest,
-    PrepareTarget,
     Reserve,
     Reserved,
     SaveState,
@@ -47,7 +46,6 @@ from protocol.migration import (
     StateLoaded,
     StateSaved,
     TargetLost,
-    TargetPrepared,
     skew,
 )
 
@@ -71,37 +69,26 @@ class ColdSource(SourceDriver):
         self._before = (guest.state, guest.reason)
         self.paused.has_no_ports()
 
-    async def _prepare(self, effect: PrepareTarget) -> None:
-        await self.hold("prepare")
+    async def _arrange(self) -> str:
         guest = self.guest
-        try:
-            link = self._link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
-            prepared: Prepared = await link.call(
-                MigrationPrepare(
-                    migration=self.machine.migration,
-                    spec=guest.record.spec,
-                    generation=self.machine.generation,
-                    source=self.host.identity.node,
-                    state_version=skew.STATE_VERSION,
-                    cold=True,
-                    disk_bytes=max(used(Path(guest.record.files["disk"])), 1),
-                ),
-                timeout=prepare_timeout(guest.record.spec),
-            )
-            if not prepared.disks:
-                self.feed(TargetLost("the target node's software does not move disks"))
-                return
-            bucket = TokenBucket(self.params.bandwidth)
-            self._disk = await open_sender(self, guest, link, prepared, self._address, bucket, running=False)
-        except RemoteError as error:
-            self.feed(TargetLost(f"the target refuses: {error.message or error.code}"))
-            return
-        except LinkError as error:
-            self.feed(TargetLost(str(error)))
-            return
-        self.prepared.set()
-        self._carry_bulk(True)
-        self.feed(TargetPrepared())
+        link = self._link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
+        prepared: Prepared = await link.call(
+            MigrationPrepare(
+                migration=self.machine.migration,
+                spec=guest.record.spec,
+                generation=self.machine.generation,
+                source=self.host.identity.node,
+                state_version=skew.STATE_VERSION,
+                cold=True,
+                disk_bytes=max(used(Path(guest.record.files["disk"])), 1),
+            ),
+            timeout=prepare_timeout(guest.record.spec),
+        )
+        if not prepared.disks:
+            return "the target node's software does not move disks"
+        bucket = TokenBucket(self.params.bandwidth)
+        self._disk = await open_sender(self, guest, link, prepared, self._address, bucket, running=False)
+        return ""
 
     async def _look(self, scope: trio.CancelScope, began: float, curve: list[tuple[float, int]]) -> None:
         assert self._disk is not None

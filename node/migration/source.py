@@ -250,76 +250,79 @@ class SourceDriver(Driver):
     async def _prepare(self, effect: PrepareTarget) -> None:
         await self.hold("prepare")
         try:
-            guest = self.guest
-            if (await guest.live.call("status")).get("debugger"):
-                raise CoreStateError(-4, "debugger", "a debugger is attached to the guest: detach it first")
-            link = self._link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
-            self._view = guest.live.open_view()
-            found = trio.Event()
-            self._nursery.start_soon(self._find_pages, self._view, found)
-            disk = guest.record.files["disk"] if self.machine.disks else ""
-            prepared: Prepared = await link.call(
-                MigrationPrepare(
-                    migration=self.machine.migration,
-                    spec=guest.record.spec,
-                    generation=self.machine.generation,
-                    source=self.host.identity.node,
-                    state_version=skew.STATE_VERSION,
-                    disk_bytes=max(used(Path(disk)), 1) if disk else 0,
-                    asks=self.params.mode in ASKING,
-                    rate=self.rate,
-                ),
-                timeout=prepare_timeout(guest.record.spec),
-            )
-            other = skew.refusal(
-                skew.STATE_VERSION,
-                prepared.state_oldest,
-                prepared.state_version,
-                source=SOFTWARE,
-                target=link.peer.software,
-            )
-            if other:
-                self.feed(TargetLost(other))
-                return
-            if not prepared.postcopy and (
-                self.params.mode in ("postcopy", "hybrid") or self.params.on_stall == "postcopy"
-            ):
-                self.feed(TargetLost("the target node's software knows no post-copy"))
-                return
-            if self.params.protect and not prepared.protect:
-                self.feed(TargetLost("the target node's software cannot protect a post-copy"))
-                return
-            if disk and not prepared.disks:
-                self.feed(TargetLost("the target node's software does not move disks"))
-                return
-            bucket = TokenBucket(self.params.bandwidth)
-            self._stream = await self._open_stream(link, prepared)
-            if disk:
-                self._disk = await open_sender(self, guest, link, prepared, self._address, bucket)
-            await found.wait()
-            if not prepared.files:
-                self._view.files(())
-            self._view.track(True)
-            self._view.fills(prepared.fills)
-            self._sender = PageSender(
-                self._view,
-                self._stream,
-                bucket,
-                Squeezer(FASTEST) if prepared.squeezed else None,
-                self._asker(link, prepared.names),
-            )
-            if prepared.squeezed and self.params.mode in ASKING:
-                self._view.remember(REMEMBERED)
+            why_not = await self._arrange()
         except RemoteError as error:
-            self.feed(TargetLost(f"the target refuses: {error.message or error.code}"))
-            return
+            why_not = f"the target refuses: {error.message or error.code}"
         except LinkError as error:
-            self.feed(TargetLost(str(error)))
+            why_not = str(error)
+        if why_not:
+            self.feed(TargetLost(why_not))
             return
         self.prepared.set()
         self._carry_bulk(True)
         await self.hold("copy")
         self.feed(TargetPrepared())
+
+    async def _arrange(self) -> str:
+        """Have the target make room, and open the ways there. Returns why that cannot be, "" when it is done. Raises
+        RemoteError, LinkError, and what :meth:`Driver.start` feeds back."""
+        guest = self.guest
+        if (await guest.live.call("status")).get("debugger"):
+            raise CoreStateError(-4, "debugger", "a debugger is attached to the guest: detach it first")
+        link = self._link = await self.host.peers.link(self.machine.target, LINK_TIMEOUT)
+        view = self._view = guest.live.open_view()
+        found = trio.Event()
+        self._nursery.start_soon(self._find_pages, view, found)
+        disk = guest.record.files["disk"] if self.machine.disks else ""
+        prepared: Prepared = await link.call(
+            MigrationPrepare(
+                migration=self.machine.migration,
+                spec=guest.record.spec,
+                generation=self.machine.generation,
+                source=self.host.identity.node,
+                state_version=skew.STATE_VERSION,
+                disk_bytes=max(used(Path(disk)), 1) if disk else 0,
+                asks=self.params.mode in ASKING,
+                rate=self.rate,
+            ),
+            timeout=prepare_timeout(guest.record.spec),
+        )
+        if why_not := self._unfit(link, prepared):
+            return why_not
+        bucket = TokenBucket(self.params.bandwidth)
+        self._stream = await self._open_stream(link, prepared)
+        if disk:
+            self._disk = await open_sender(self, guest, link, prepared, self._address, bucket)
+        await found.wait()
+        if not prepared.files:
+            view.files(())
+        view.track(True)
+        view.fills(prepared.fills)
+        squeezer = Squeezer(FASTEST) if prepared.squeezed else None
+        self._sender = PageSender(view, self._stream, bucket, squeezer, self._asker(link, prepared.names))
+        if prepared.squeezed and self.params.mode in ASKING:
+            view.remember(REMEMBERED)
+        return ""
+
+    def _unfit(self, link: Link, prepared: Prepared) -> str:
+        """Why the target's software is not up to this migration, or ""."""
+        params = self.params
+        if not prepared.postcopy and (params.mode in ("postcopy", "hybrid") or params.on_stall == "postcopy"):
+            lacks = "the target node's software knows no post-copy"
+        elif params.protect and not prepared.protect:
+            lacks = "the target node's software cannot protect a post-copy"
+        elif self.machine.disks and not prepared.disks:
+            lacks = "the target node's software does not move disks"
+        else:
+            lacks = ""
+        other = skew.refusal(
+            skew.STATE_VERSION,
+            prepared.state_oldest,
+            prepared.state_version,
+            source=SOFTWARE,
+            target=link.peer.software,
+        )
+        return other or lacks
 
     def _asker(self, link: Link, key: bytes) -> Asker | None:
         """None: the target has nothing that can be asked for."""
