@@ -94,17 +94,23 @@ async def daemon(arguments: Sequence[str], enter: Sequence[str], log: Path) -> A
             await process.wait()
 
 
+@asynccontextmanager
+async def small_node(shell: Shell, folder: Path, size: int) -> AsyncIterator[Disk]:
+    """Node s1 of the shell's cluster, whose state lies on a file system of so many bytes."""
+    state = folder / "small"
+    join = json.loads(await shell.good("token", "create", "--json"))["join"]
+    arguments = ["node", "--name", "s1", "--state", str(state), "--memory", "1G"]
+    arguments += ["--listen", "127.0.0.1:0", "--join", join]
+    async with daemon(arguments, small(state, size), folder / "s1.log") as ready:
+        assert ready["registered"] is True
+        (pid,) = _serving(state)
+        yield Disk(pid, state)
+
+
 async def test_node_disk_full(tmp_path: Path) -> None:
     async with running(tmp_path / "c", ["n1"]) as cluster:
         shell = Shell(tmp_path / "c")
-        state = tmp_path / "small"
-        join = json.loads(await shell.good("token", "create", "--json"))["join"]
-        arguments = ["node", "--name", "s1", "--state", str(state), "--memory", "1G"]
-        arguments += ["--listen", "127.0.0.1:0", "--join", join]
-        async with daemon(arguments, small(state, 100 * MIB), tmp_path / "s1.log") as ready:
-            assert ready["registered"] is True
-            (pid,) = _serving(state)
-            disk = Disk(pid, state)
+        async with small_node(shell, tmp_path, 100 * MIB) as disk:
             data = build("ticker").read_bytes() + bytes(40 * MIB)
             digest = hashlib.sha256(data).hexdigest()
             (await cluster.api.put(f"/v1/blobs/{digest}", content=data)).raise_for_status()
@@ -142,13 +148,7 @@ async def test_target_of_a_guests_disk_is_full(tmp_path: Path) -> None:
     """A disk that will not fit is not begun; one that stops fitting on the way stays where it is, and runs on."""
     async with running(tmp_path / "c", ["n1"]) as cluster:
         shell = Shell(tmp_path / "c")
-        state = tmp_path / "small"
-        join = json.loads(await shell.good("token", "create", "--json"))["join"]
-        arguments = ["node", "--name", "s1", "--state", str(state), "--memory", "1G"]
-        arguments += ["--listen", "127.0.0.1:0", "--join", join]
-        async with daemon(arguments, small(state, 200 * MIB), tmp_path / "s1.log"):
-            (pid,) = _serving(state)
-            disk = Disk(pid, state)
+        async with small_node(shell, tmp_path, 200 * MIB) as disk:
             await cluster.add_image("logger", disk=image_disk())
             guest = (await cluster.run_guest("g", "n1", image="logger"))["id"]
             await check_log(cluster, guest, "n1")
