@@ -108,14 +108,18 @@ class PageSender:
         self._records = tuple(bytearray(sealed_size(4 + BATCH) if self._channel else 0) for _ in self._buffers)
         self._limited = True
         self._ending = False
+        self._until = math.inf
         self.sent = 0  # bytes of all rounds, counted while they go out
 
-    async def send_round(self, *, last: bool = False, limited: bool = True, kinds: int | None = None) -> RoundStats:
+    async def send_round(
+        self, *, last: bool = False, limited: bool = True, kinds: int | None = None, seconds: float = math.inf
+    ) -> RoundStats:
         """One round: fetch and clear the dirty bits, send those pages, wait until the target has them (``last``: until
         they are on their way, and end the stream). ``kinds``: only so many of RamView.first's, a short pass of them
-        but for the last round; the rest stays in the set. Raises CoreError (this host), trio.BrokenResourceError (the
-        target)."""
+        but for the last round; the rest stays in the set. After ``seconds`` it ends as by :meth:`end_round`. Raises
+        CoreError (this host), trio.BrokenResourceError (the target)."""
         self._limited, self._ending = limited, False
+        self._until = time.perf_counter() + seconds
         if last:
             dirty = self._view.round(_ROUND_TIMEOUT_MS)  # the harts are parked: it does not wait
         else:
@@ -147,7 +151,7 @@ class PageSender:
         if self._squeezer is not None:
             self._squeezer.sent(*probe)
         stats = RoundStats(packet.batch.data_pages, packet.batch.zero_pages, packet.size)
-        if packet.batch.more and not self._ending:
+        if packet.batch.more and not self._over:
             await questions.ask()
             self.sent += questions.size
             stats = stats.and_more(await self._send_set(WORTH_ASKING))
@@ -190,6 +194,11 @@ class PageSender:
             pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + len(data)
         return RoundStats(pages, zero, size)
 
+    @property
+    def _over(self) -> bool:
+        """The round under way is to end behind the batch that is being sent."""
+        return self._ending or time.perf_counter() >= self._until
+
     def end_round(self) -> None:
         """The round under way ends behind the next batch; what is left of its set joins the next one's."""
         self._ending = True
@@ -203,7 +212,7 @@ class PageSender:
         for turn in count(1):
             batch = packet.batch
             pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + packet.size
-            if not batch.more or self._ending:
+            if not batch.more or self._over:
                 await self._send(packet.data)
                 break
             packet = await self._pack_while_sending(turn % 2, packet.data)
@@ -224,7 +233,7 @@ class PageSender:
                 self._squeezer.sent(*link.took(len(packet.data)))
             batch = packet.batch
             pages, zero, size = pages + batch.data_pages, zero + batch.zero_pages, size + packet.size
-            if not batch.more or self._ending:
+            if not batch.more or self._over:
                 return RoundStats(pages, zero, size)
 
     def _sealed(self, which: int, data: memoryview) -> memoryview:

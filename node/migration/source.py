@@ -438,25 +438,10 @@ class SourceDriver(Driver):
         hot.rate = stats.size / max(trio.current_time() - began - WATCH_S, 1e-3)
         left = FIRST_S - (trio.current_time() - began - WATCH_S)
         if left > 0:
-            stats = stats.and_more(await self._send_for(left))
+            stats = stats.and_more(await self._sender.send_round(seconds=left))
         await self._warm()
         await hot.watch()
         self._hot = hot
-        return stats
-
-    async def _send_for(self, seconds: float) -> RoundStats:
-        """A round, cut short after so long."""
-        assert self._sender is not None
-        async with trio.open_nursery() as nursery:
-
-            async def cut() -> None:
-                await trio.sleep(seconds)
-                sender.end_round()
-
-            sender = self._sender
-            nursery.start_soon(cut)
-            stats = await sender.send_round()
-            nursery.cancel_scope.cancel()
         return stats
 
     async def _look(self, scope: trio.CancelScope, began: float, curve: list[tuple[float, int]]) -> None:

@@ -256,6 +256,22 @@ async def test_a_round_that_is_ended_early_leaves_its_rest_to_the_next() -> None
         assert target.bytes[:] == source.bytes[:]
 
 
+async def test_a_round_with_no_time_is_its_first_batch() -> None:
+    async with pair() as (source, target):
+        source.fill(4, 2000)
+        ours, theirs = trio.testing.memory_stream_pair()
+        source.view.track(True)
+        sender = PageSender(source.view, ours, TokenBucket(0), None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(PageReceiver(target.view, theirs).run)
+            first = await sender.send_round(seconds=0)
+            rest = await sender.send_round()  # whose time is its own
+            await ours.aclose()
+        assert 0 < first.pages < rest.pages
+        assert first.pages + rest.pages >= 2000
+        assert target.bytes[:] == source.bytes[:]
+
+
 async def end_soon(sender: PageSender) -> None:
     while not sender.sent:
         await trio.lowlevel.checkpoint()
@@ -269,7 +285,7 @@ async def test_a_target_that_leaves_breaks_the_round() -> None:
         source.view.track(True)
         await theirs.aclose()
         with pytest.raises(trio.BrokenResourceError):
-            await PageSender(source.view, ours, TokenBucket(0), None).send_round()
+            await PageSender(source.view, ours, TokenBucket(0), None).send_round(seconds=10)
 
 
 async def receive(target: Memory, data: bytes) -> None:
