@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from node.guest import GuestGone
 from tests.faults.checks import check_one_running_copy, check_tidy
 from tests.faults.cluster import Cluster, running
 from tests.faults.disklog import begun, check_log, disk_file, flushed, image_disk
@@ -57,21 +59,33 @@ def cases() -> Iterator[Case]:
 
 
 async def strike_disk(cluster: Cluster, victim: str, guest: str) -> None:
-    """A host's agent first: nobody notices that the guest's process has ended."""
-    if victim not in HOSTS:
+    """A host's agent first: nobody notices that the guest's process has ended. The process may have gone by itself."""
+    node = HOSTS.get(victim) or GUESTS.get(victim)
+    if node is None:
         await strike(cluster, victim, guest)
         return
-    node = HOSTS[victim]
-    await cluster.nodes[node].kill()
+    if victim in HOSTS:
+        await cluster.nodes[node].kill()
     process = cluster.processes(guest).get(node)
     if process is not None:
-        os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 async def repair_disk(cluster: Cluster, victim: str) -> None:
     if victim in HOSTS:
         await cluster.nodes[HOSTS[victim]].start()
     await repair(cluster, victim)
+
+
+async def last_told(cluster: Cluster, guest: str) -> int:
+    """What the guest has said last that it wrote. Behind the decision its process at the source may end at any time."""
+    for node in (SOURCE, TARGET):
+        try:
+            return flushed(await cluster.log(guest, node))[-1]
+        except GuestGone:
+            continue
+    return 0
 
 
 async def run_case(cluster: Cluster, case: Case, name: str) -> None:
@@ -82,7 +96,7 @@ async def run_case(cluster: Cluster, case: Case, name: str) -> None:
     cluster.hold(case.point)
     operation = await cluster.migrate(name, TARGET)
     await cluster.reached(case.point)
-    told = flushed(await cluster.log(guest, SOURCE))[-1] if SOURCE in cluster.processes(guest) else 0
+    told = await last_told(cluster, guest)
     await strike_disk(cluster, case.victim, guest)
     if case.point == "source.handed":
         assert disk_file(cluster, guest, SOURCE).exists(), "the target has not said that it runs"

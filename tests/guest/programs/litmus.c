@@ -413,12 +413,21 @@ uint64_t main(uint64_t hart, uint64_t opaque)
         sbi(EXT_HSM, 1, 0, 0, 0);
         end(4);
     }
+    if (hart != 0 && opaque) { /* the firmware drew another hart to boot with: hart 0 leads all the same */
+        if (sbi(EXT_HSM, 0, 0, (uint64_t)enter, 0).error)
+            end(6);
+        sbi(EXT_HSM, 1, 0, 0, 0);
+        end(4);
+    }
     if (hart == 0) {
         while (harts < MAX_HARTS && !sbi(EXT_HSM, 2, harts, 0, 0).error)
             harts++;
-        for (uint64_t h = 1; h < harts; h++)
+        for (uint64_t h = 1; h < harts; h++) {
+            while (sbi(EXT_HSM, 2, h, 0, 0).value != 1) /* it has stopped, or does so now */
+                PAUSE();
             if (sbi(EXT_HSM, 0, h, (uint64_t)enter, 0).error)
                 end(5);
+        }
     }
     for (uint64_t p = 0; p < PARTS; p++) {
         if (hart == 0) {
